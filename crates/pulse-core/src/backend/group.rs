@@ -1,0 +1,179 @@
+//! Streams and consumer groups: what their methods take and return.
+
+use std::time::Duration;
+
+use crate::{Consumer, Entry, EventId};
+
+/// Where the cursor of a new consumer group stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupStart {
+    /// After the last event there is: only later ones are handed out.
+    Newest,
+    /// Before the oldest event there is.
+    Oldest,
+    /// After this id.
+    After(EventId),
+}
+
+/// An entry handed to a consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// The entry.
+    pub entry: Entry,
+    /// How often it has been handed out, this time included.
+    pub deliveries: u64,
+}
+
+impl Delivery {
+    /// Puts a delivery together.
+    #[must_use]
+    pub fn new(entry: Entry, deliveries: u64) -> Self {
+        Self { entry, deliveries }
+    }
+}
+
+/// What a claim took over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Claimed {
+    /// The entries, oldest first.
+    pub deliveries: Vec<Delivery>,
+    /// Events that were pending but had been deleted or trimmed from the stream; they are pending no more.
+    pub deleted: Vec<EventId>,
+}
+
+impl Claimed {
+    /// Puts the result of a claim together.
+    #[must_use]
+    pub fn new(deliveries: Vec<Delivery>, deleted: Vec<EventId>) -> Self {
+        Self { deliveries, deleted }
+    }
+}
+
+/// Which pending events to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PendingQuery {
+    /// Only those of this consumer.
+    pub consumer: Option<Consumer>,
+    /// Only those that have been idle for at least this long.
+    pub min_idle: Duration,
+    /// Only those after this id.
+    pub after: EventId,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl PendingQuery {
+    /// The oldest `limit` of all.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { consumer: None, min_idle: Duration::ZERO, after: EventId::ZERO, limit }
+    }
+
+    /// Only those of this consumer.
+    #[must_use]
+    pub fn of_consumer(mut self, consumer: Consumer) -> Self {
+        self.consumer = Some(consumer);
+        self
+    }
+
+    /// Only those that have been idle for at least this long.
+    #[must_use]
+    pub fn idle_for(mut self, min_idle: Duration) -> Self {
+        self.min_idle = min_idle;
+        self
+    }
+
+    /// Only those after this id.
+    #[must_use]
+    pub fn after(mut self, id: EventId) -> Self {
+        self.after = id;
+        self
+    }
+}
+
+/// An event that was handed out and not acknowledged yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PendingEvent {
+    /// The event.
+    pub id: EventId,
+    /// Who it was handed to last.
+    pub consumer: Consumer,
+    /// How long ago, or what [`group_set_idle`](super::Backend::group_set_idle) made of it.
+    pub idle: Duration,
+    /// How often it has been handed out.
+    pub deliveries: u64,
+}
+
+impl PendingEvent {
+    /// Puts a description together.
+    #[must_use]
+    pub fn new(id: EventId, consumer: Consumer, idle: Duration, deliveries: u64) -> Self {
+        Self { id, consumer, idle, deliveries }
+    }
+}
+
+/// A consumer of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerInfo {
+    /// Its name.
+    pub name: Consumer,
+    /// How many events are pending for it.
+    pub pending: u64,
+    /// How long since it last read, claimed or extended anything.
+    pub idle: Duration,
+}
+
+impl ConsumerInfo {
+    /// Puts a description together.
+    #[must_use]
+    pub fn new(name: Consumer, pending: u64, idle: Duration) -> Self {
+        Self { name, pending, idle }
+    }
+}
+
+/// A consumer group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupInfo {
+    /// The cursor: the last event handed out.
+    pub last_delivered: EventId,
+    /// How many events are pending.
+    pub pending: u64,
+    /// How many events of the stream were not handed out yet; `None` if the backend cannot tell, as after deletions
+    /// from the middle of the stream.
+    pub lag: Option<u64>,
+    /// Its consumers, by name.
+    pub consumers: Vec<ConsumerInfo>,
+}
+
+impl GroupInfo {
+    /// Puts a description together.
+    #[must_use]
+    pub fn new(last_delivered: EventId, pending: u64, lag: Option<u64>, consumers: Vec<ConsumerInfo>) -> Self {
+        Self { last_delivered, pending, lag, consumers }
+    }
+}
+
+/// A stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StreamInfo {
+    /// How many entries it holds.
+    pub length: u64,
+    /// How many were ever appended.
+    pub appended: u64,
+    /// The first entry there is, `None` if the stream is empty.
+    pub first: Option<EventId>,
+    /// The last id ever used, also if that entry was deleted since; zero for a stream that never had one.
+    pub last: EventId,
+    /// The largest id that was ever deleted or trimmed; zero if none was.
+    pub max_deleted: EventId,
+    /// How many consumer groups it has.
+    pub groups: u64,
+}

@@ -1,0 +1,161 @@
+//! Options of a connection.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::Client;
+use crate::{Error, Limits, Memory};
+
+/// How long to wait between attempts to reconnect: exponential from `min` to `max`, with jitter, for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reconnect {
+    /// Before the first attempt.
+    pub min: Duration,
+    /// At most.
+    pub max: Duration,
+}
+
+impl Reconnect {
+    /// Waits from `min` to `max`.
+    #[must_use]
+    pub const fn new(min: Duration, max: Duration) -> Self {
+        Self { min, max }
+    }
+}
+
+impl Default for Reconnect {
+    /// From 50 ms to 2 s.
+    fn default() -> Self {
+        Self::new(Duration::from_millis(50), Duration::from_secs(2))
+    }
+}
+
+/// Connects with options. Options that a backend has no use for are ignored by it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), pulse_core::Error> {
+/// use std::time::Duration;
+/// let client = pulse_core::ClientBuilder::new("memory:")
+///     .key_prefix("shop:")
+///     .command_timeout(Duration::from_secs(2))
+///     .connect()
+///     .await?;
+/// # client.close().await;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use = "a builder does nothing until it connects"]
+pub struct ClientBuilder {
+    pub(crate) url: String,
+    pub(crate) limits: Limits,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) command_timeout: Duration,
+    pub(crate) reconnect: Reconnect,
+    pub(crate) key_prefix: String,
+    pub(crate) connection_name: Option<String>,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+    #[cfg(feature = "redis")]
+    pub(crate) fred: crate::redis::FredOptions,
+}
+
+impl ClientBuilder {
+    /// Options for a URL; see [`connect`](crate::connect) for the forms.
+    pub fn new(url: impl AsRef<str>) -> Self {
+        Self {
+            url: url.as_ref().to_owned(),
+            limits: Limits::default(),
+            connect_timeout: Duration::from_secs(5),
+            command_timeout: Duration::from_secs(10),
+            reconnect: Reconnect::default(),
+            key_prefix: "pulse:".into(),
+            connection_name: None,
+            username: None,
+            password: None,
+            #[cfg(feature = "redis")]
+            fred: crate::redis::FredOptions::default(),
+        }
+    }
+
+    /// Sets the sizes that are checked before anything is sent.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets how long one attempt to connect may take. Default 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a call may take, beyond the time that it was asked to wait. Default 10 s.
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.command_timeout = timeout;
+        self
+    }
+
+    /// Sets how long to wait between attempts to reconnect.
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.reconnect = reconnect;
+        self
+    }
+
+    /// Sets what every key in the server begins with, so that applications can share a server. Default `pulse:`.
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.key_prefix = prefix.into();
+        self
+    }
+
+    /// Sets the name that the server shows for the connections (`CLIENT LIST`).
+    pub fn connection_name(mut self, name: impl Into<String>) -> Self {
+        self.connection_name = Some(name.into());
+        self
+    }
+
+    /// Sets user and password, in place of those in the URL. An empty user is the server's default user.
+    pub fn credentials(mut self, username: impl Into<String>, password: impl Into<String>) -> Self {
+        let username = username.into();
+        self.username = (!username.is_empty()).then_some(username);
+        self.password = Some(password.into());
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidUrl`], [`Error::Connect`], [`Error::Auth`], [`Error::UnsupportedServer`].
+    pub async fn connect(self) -> Result<Client, Error> {
+        if let Some(name) = self.url.strip_prefix("memory:") {
+            let memory =
+                if name.is_empty() { Memory::with_limits(self.limits) } else { Memory::named(name, self.limits) };
+            return Ok(Client::from_backend(Arc::new(memory)));
+        }
+        #[cfg(feature = "redis")]
+        {
+            crate::redis::connect(self).await
+        }
+        #[cfg(not(feature = "redis"))]
+        {
+            Err(Error::InvalidUrl {
+                url: self.url.split('@').next_back().unwrap_or_default().to_owned(),
+                reason: "only memory: and memory:NAME are known here; enable the feature `redis` for servers".into(),
+            })
+        }
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL and the credentials may hold a password.
+        f.debug_struct("ClientBuilder")
+            .field("limits", &self.limits)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("command_timeout", &self.command_timeout)
+            .field("reconnect", &self.reconnect)
+            .field("key_prefix", &self.key_prefix)
+            .field("connection_name", &self.connection_name)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1 @@
+//! The conformance suite: every promise of [`Backend`](crate::Backend), checked on any backend.

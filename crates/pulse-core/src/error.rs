@@ -1,0 +1,265 @@
+//! What can go wrong, cut by what the caller can do about it.
+//!
+//! Every error names the key, stream or target it is about, keeps its cause as [`std::error::Error::source`], and
+//! answers the questions a caller acts on: [`Error::is_retryable`], [`Error::is_outcome_unknown`],
+//! [`Error::is_conflict`].
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{EventId, Group, LeaseId, StreamId, transaction::FailedExpectation};
+
+/// A cause from a lower layer.
+pub type Source = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Whether a request that failed may have taken effect all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It changed nothing: sending it again is safe.
+    NotApplied,
+    /// It may or may not have taken effect: look before sending it again, unless repeating it changes nothing.
+    Unknown,
+}
+
+/// Why a call to a backend failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The URL or an option of the connection makes no sense.
+    #[error("cannot use {url:?} as a Pulse URL: {reason}")]
+    InvalidUrl {
+        /// The URL, without its password.
+        url: String,
+        /// What is wrong with it and what would be right.
+        reason: String,
+    },
+    /// No connection could be made when connecting for the first time.
+    #[error("cannot connect to {target}: check that the server runs there and accepts connections")]
+    Connect {
+        /// The server, without its password.
+        target: String,
+        /// What was tried and how it failed.
+        #[source]
+        source: Source,
+    },
+    /// The server refused the credentials, or they do not permit what was asked.
+    #[error("{target} refused the credentials or the permission: check user, password and ACL")]
+    Auth {
+        /// The server, without its password.
+        target: String,
+        /// The server's words.
+        #[source]
+        source: Source,
+    },
+    /// The server lacks what Pulse needs.
+    #[error("{target} runs {found}, but Pulse needs {needed}")]
+    UnsupportedServer {
+        /// The server, without its password.
+        target: String,
+        /// What the server says it is.
+        found: String,
+        /// The minimum.
+        needed: &'static str,
+    },
+    /// A write reached a read-only replica.
+    #[error(
+        "cannot write {subject}: the server is a read-only replica; connect to the primary, or by Sentinel or Cluster URL"
+    )]
+    ReadOnly {
+        /// The key or scope that was to be written.
+        subject: String,
+    },
+    /// A name is empty or too long.
+    #[error("invalid {what} name {name:?}: {reason}")]
+    InvalidName {
+        /// What was to be named.
+        what: &'static str,
+        /// The name, shortened if it is long.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A request makes no sense, whatever the state of the backend.
+    #[error("invalid request on {subject}: {reason}")]
+    InvalidRequest {
+        /// What it was about.
+        subject: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A key, value, event or transaction is larger than the limit; nothing was sent.
+    #[error(
+        "{what} of {subject} is {size}, over the limit of {limit}: make it smaller or raise the limit in the client builder"
+    )]
+    LimitExceeded {
+        /// What is measured, with its unit.
+        what: &'static str,
+        /// The key, stream or scope.
+        subject: String,
+        /// Its size.
+        size: usize,
+        /// The largest accepted size.
+        limit: usize,
+    },
+    /// An expectation of a transaction did not hold; nothing was changed.
+    #[error("transaction on {scope} not committed: {failed}")]
+    ExpectationFailed {
+        /// The scope of the transaction.
+        scope: String,
+        /// Which expectation, and what was found instead.
+        failed: Box<FailedExpectation>,
+    },
+    /// The lease has expired or was dropped: its owner has been declared dead. Nothing was changed.
+    #[error("lease {lease} of {scope} is not alive: it expired or was dropped; ask for a new one")]
+    LeaseLost {
+        /// The scope of the lease.
+        scope: String,
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// A counter or list operation met a value that is no counter or list, or would leave the 64-bit range. Nothing was
+    /// changed.
+    #[error("cannot change {key:?} of {map}: {reason}")]
+    WrongValue {
+        /// The map.
+        map: String,
+        /// The key in the map.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The key in the server holds another type, written by somebody else. Nothing was changed.
+    #[error(
+        "the server's key {key:?} holds another type than Pulse writes: find out who writes it, delete it, or use another key prefix"
+    )]
+    WrongType {
+        /// The key in the server.
+        key: String,
+    },
+    /// The key in the server holds data that Pulse did not write.
+    #[error(
+        "the server's key {key:?} holds data that Pulse cannot read ({reason}): find out who writes it, or delete it"
+    )]
+    Corrupt {
+        /// The key in the server.
+        key: String,
+        /// What is wrong with the data.
+        reason: String,
+    },
+    /// The stream has no such consumer group: it was never created, or was destroyed with its stream.
+    #[error("stream {stream} has no consumer group {group}: create it first")]
+    NoGroup {
+        /// The stream.
+        stream: StreamId,
+        /// The group.
+        group: Group,
+    },
+    /// An event id cannot follow the last one of its stream (the stream has reached the largest id).
+    #[error("stream {stream} cannot take another event after {last}")]
+    StreamExhausted {
+        /// The stream.
+        stream: StreamId,
+        /// Its last id.
+        last: EventId,
+    },
+    /// No answer came in time.
+    #[error("{operation} on {subject} timed out after {after:?}{}", outcome_hint(*.outcome))]
+    Timeout {
+        /// What was asked.
+        operation: &'static str,
+        /// What it was about.
+        subject: String,
+        /// How long was waited.
+        after: Duration,
+        /// Whether it may have taken effect.
+        outcome: Outcome,
+    },
+    /// The backend cannot be reached, or the connection broke before the answer.
+    #[error("{operation} on {subject} failed: the backend is unavailable{}", outcome_hint(*.outcome))]
+    Unavailable {
+        /// What was asked.
+        operation: &'static str,
+        /// What it was about.
+        subject: String,
+        /// Whether it may have taken effect.
+        outcome: Outcome,
+        /// The connection's error.
+        #[source]
+        source: Source,
+    },
+    /// The server refused for a reason of its own: out of memory, disk full, loading, and the like.
+    #[error("{operation} on {subject} was refused by the server: {message}")]
+    Refused {
+        /// What was asked.
+        operation: &'static str,
+        /// What it was about.
+        subject: String,
+        /// The server's words.
+        message: String,
+        /// Whether the server may accept the same request later.
+        transient: bool,
+    },
+    /// The server's answer makes no sense: a proxy, a foreign script, or a defect of Pulse.
+    #[error("{operation} on {subject} got an answer that makes no sense: {reason}")]
+    Protocol {
+        /// What was asked.
+        operation: &'static str,
+        /// What it was about.
+        subject: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+fn outcome_hint(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::NotApplied => "; nothing was changed",
+        Outcome::Unknown => "; it is unknown whether it took effect",
+    }
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody changing anything.
+    ///
+    /// Retry blindly only what repeating cannot harm; check [`Error::is_outcome_unknown`] for the rest.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Timeout { .. } | Self::Unavailable { .. } | Self::Connect { .. } | Self::ReadOnly { .. } => true,
+            Self::Refused { transient, .. } => *transient,
+            _ => false,
+        }
+    }
+
+    /// Whether the request may have taken effect although it failed.
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout { outcome: Outcome::Unknown, .. }
+                | Self::Unavailable { outcome: Outcome::Unknown, .. }
+                | Self::Protocol { .. }
+        )
+    }
+
+    /// Whether the transaction met another state than it expected: read again and decide anew.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::ExpectationFailed { .. })
+    }
+
+    /// The expectation that failed, if that is what happened.
+    #[must_use]
+    pub fn failed_expectation(&self) -> Option<&FailedExpectation> {
+        match self {
+            Self::ExpectationFailed { failed, .. } => Some(failed),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn invalid_name(what: &'static str, name: &str, reason: &'static str) -> Self {
+        Self::InvalidName { what, name: name.chars().take(64).collect(), reason }
+    }
+}

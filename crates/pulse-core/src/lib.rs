@@ -1,0 +1,51 @@
+//! The ground under the Pulse crates: atomic transactions, change feeds, event streams and leases, over Redis, Valkey
+//! or the memory of the process.
+//!
+//! Most users meet this crate through `pulse-rmap`, `pulse-streaming` or `pulse-pool`, which re-export [`connect`] and
+//! [`Client`]. Use it directly to commit [`Transaction`]s of your own, or to write another [`Backend`].
+//!
+//! - [`transaction`]: what can be expected and written, all or nothing, on one [`Scope`].
+//! - [`backend`]: the contract that every store of the data keeps; the change feeds ([`MapFeed`]).
+//! - [`Session`]: a lease that is kept alive, for entries that vanish with their owner.
+//!
+//! Nothing here knows what a map replica, a sink or a pool is, and nothing above here knows that Redis exists.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod backend;
+mod client;
+mod error;
+mod event;
+mod id;
+mod limits;
+mod memory;
+mod name;
+#[cfg(feature = "redis")]
+mod redis;
+mod session;
+mod sweeper;
+pub mod transaction;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use self::{
+    backend::{
+        Backend, Change, Claimed, ConsumerInfo, Cursor, Delivery, FeedItem, FeedSender, GapCause, GroupInfo,
+        GroupStart, MapCommit, MapFeed, MapPage, PendingEvent, PendingQuery, StreamInfo, Swept,
+    },
+    client::{Client, ClientBuilder, Reconnect, connect},
+    error::{Error, Outcome, Source},
+    event::{Entry, Event, Headers, Malformed, NewEvent},
+    id::{EventId, Incarnation, LeaseId, ParseEventIdError, Revision, ServerTime, Version},
+    limits::Limits,
+    memory::Memory,
+    name::{Consumer, Group, MAX_NAME_LEN, MapId, Scope, StreamId},
+    session::{Session, SessionState},
+    sweeper::SweepGuard,
+    transaction::{
+        Binding, Committed, Deadline, Duplicates, Expectation, FailedExpectation, Found, Transaction, Trim, Write,
+        WriteResult,
+    },
+};

@@ -1,0 +1,1 @@
+//! Tools for tests: a backend wrapper that injects faults.

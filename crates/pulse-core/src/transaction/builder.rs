@@ -1,0 +1,251 @@
+//! Putting a transaction together.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Binding, Deadline, Duplicates, Expectation, Trim, Write};
+use crate::{Error, EventId, Group, LeaseId, Limits, NewEvent, Scope, Version};
+
+/// Expectations and writes on one scope, committed together or not at all.
+///
+/// ```
+/// # use pulse_core::{NewEvent, Scope, Transaction};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), pulse_core::Error> {
+/// let client = pulse_core::connect("memory:").await?;
+/// let scope = Scope::new("orders")?;
+/// // The map and the event: both, or neither.
+/// let committed = client
+///     .commit(
+///         Transaction::new(&scope)
+///             .expect_absent("open", "7")
+///             .put("open", "7", "new")
+///             .append("log", NewEvent::new("opened", "7")),
+///     )
+///     .await?;
+/// assert_eq!(committed.version("open").unwrap().revision.0, 1);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a transaction does nothing until it is committed"]
+pub struct Transaction {
+    scope: Scope,
+    expectations: Vec<Expectation>,
+    writes: Vec<Write>,
+}
+
+impl Transaction {
+    /// An empty transaction on a scope.
+    pub fn new(scope: &Scope) -> Self {
+        Self { scope: scope.clone(), expectations: Vec::new(), writes: Vec::new() }
+    }
+
+    /// Adds an expectation.
+    pub fn expect(mut self, expectation: Expectation) -> Self {
+        self.expectations.push(expectation);
+        self
+    }
+
+    /// Adds a write; its result will stand at the same place in [`Committed::results`](super::Committed::results).
+    pub fn write(mut self, write: Write) -> Self {
+        self.writes.push(write);
+        self
+    }
+
+    /// Expects that the map has the key with exactly this value.
+    pub fn expect_equals(self, map: impl Into<Arc<str>>, key: impl Into<Arc<str>>, value: impl Into<Bytes>) -> Self {
+        self.expect(Expectation::Equals { map: map.into(), key: key.into(), value: value.into() })
+    }
+
+    /// Expects that the map does not have the key.
+    pub fn expect_absent(self, map: impl Into<Arc<str>>, key: impl Into<Arc<str>>) -> Self {
+        self.expect(Expectation::Absent { map: map.into(), key: key.into() })
+    }
+
+    /// Expects that the map has the key.
+    pub fn expect_present(self, map: impl Into<Arc<str>>, key: impl Into<Arc<str>>) -> Self {
+        self.expect(Expectation::Present { map: map.into(), key: key.into() })
+    }
+
+    /// Expects that the map is at exactly this version; `None`: that it does not exist.
+    pub fn expect_version(self, map: impl Into<Arc<str>>, version: Option<Version>) -> Self {
+        self.expect(Expectation::Version { map: map.into(), version })
+    }
+
+    /// Expects that the map has fewer than that many entries.
+    pub fn expect_fewer_than(self, map: impl Into<Arc<str>>, entries: u64) -> Self {
+        self.expect(Expectation::FewerThan { map: map.into(), entries })
+    }
+
+    /// Expects that the lease is alive.
+    pub fn expect_lease_alive(self, lease: LeaseId) -> Self {
+        self.expect(Expectation::LeaseAlive { lease })
+    }
+
+    /// Expects that the lease has expired or does not exist.
+    pub fn expect_lease_expired(self, lease: LeaseId) -> Self {
+        self.expect(Expectation::LeaseExpired { lease })
+    }
+
+    /// Expects that the stream exists.
+    pub fn expect_stream(self, stream: impl Into<Arc<str>>) -> Self {
+        self.expect(Expectation::StreamExists { stream: stream.into() })
+    }
+
+    /// Expects that the stream has fewer than that many entries.
+    pub fn expect_shorter_than(self, stream: impl Into<Arc<str>>, length: u64) -> Self {
+        self.expect(Expectation::ShorterThan { stream: stream.into(), length })
+    }
+
+    /// Sets a key for good.
+    pub fn put(self, map: impl Into<Arc<str>>, key: impl Into<Arc<str>>, value: impl Into<Bytes>) -> Self {
+        self.put_bound(map, key, value, Binding::Permanent)
+    }
+
+    /// Sets a key for as long as the binding says.
+    pub fn put_bound(
+        self,
+        map: impl Into<Arc<str>>,
+        key: impl Into<Arc<str>>,
+        value: impl Into<Bytes>,
+        binding: Binding,
+    ) -> Self {
+        self.write(Write::Put { map: map.into(), key: key.into(), value: value.into(), binding })
+    }
+
+    /// Deletes a key.
+    pub fn delete(self, map: impl Into<Arc<str>>, key: impl Into<Arc<str>>) -> Self {
+        self.write(Write::Delete { map: map.into(), key: key.into() })
+    }
+
+    /// Adds to a counter.
+    pub fn add(self, map: impl Into<Arc<str>>, key: impl Into<Arc<str>>, delta: i64) -> Self {
+        self.write(Write::Add { map: map.into(), key: key.into(), delta })
+    }
+
+    /// Appends items to a list.
+    pub fn list_append(
+        self,
+        map: impl Into<Arc<str>>,
+        key: impl Into<Arc<str>>,
+        items: Vec<Bytes>,
+        duplicates: Duplicates,
+    ) -> Self {
+        self.write(Write::ListAppend { map: map.into(), key: key.into(), items, duplicates })
+    }
+
+    /// Removes items from a list.
+    pub fn list_remove(self, map: impl Into<Arc<str>>, key: impl Into<Arc<str>>, items: Vec<Bytes>) -> Self {
+        self.write(Write::ListRemove { map: map.into(), key: key.into(), items })
+    }
+
+    /// Deletes all keys of a map.
+    pub fn clear(self, map: impl Into<Arc<str>>) -> Self {
+        self.write(Write::Clear { map: map.into() })
+    }
+
+    /// Removes a map altogether.
+    pub fn destroy_map(self, map: impl Into<Arc<str>>) -> Self {
+        self.write(Write::DestroyMap { map: map.into() })
+    }
+
+    /// Sets when a map expires.
+    pub fn expire_map(self, map: impl Into<Arc<str>>, deadline: Deadline) -> Self {
+        self.write(Write::ExpireMap { map: map.into(), deadline })
+    }
+
+    /// Appends an event.
+    pub fn append(self, stream: impl Into<Arc<str>>, event: NewEvent) -> Self {
+        self.write(Write::Append { stream: stream.into(), event })
+    }
+
+    /// Drops old events.
+    pub fn trim_stream(self, stream: impl Into<Arc<str>>, trim: Trim) -> Self {
+        self.write(Write::TrimStream { stream: stream.into(), trim })
+    }
+
+    /// Deletes single events.
+    pub fn delete_events(self, stream: impl Into<Arc<str>>, ids: Vec<EventId>) -> Self {
+        self.write(Write::DeleteEvents { stream: stream.into(), ids })
+    }
+
+    /// Acknowledges events for a consumer group.
+    pub fn ack(self, stream: impl Into<Arc<str>>, group: &Group, ids: Vec<EventId>) -> Self {
+        self.write(Write::Ack { stream: stream.into(), group: group.clone(), ids })
+    }
+
+    /// Removes a stream altogether.
+    pub fn destroy_stream(self, stream: impl Into<Arc<str>>) -> Self {
+        self.write(Write::DestroyStream { stream: stream.into() })
+    }
+
+    /// Sets when a stream expires.
+    pub fn expire_stream(self, stream: impl Into<Arc<str>>, deadline: Deadline) -> Self {
+        self.write(Write::ExpireStream { stream: stream.into(), deadline })
+    }
+
+    /// Begins a lease.
+    pub fn grant_lease(self, lease: LeaseId, ttl: Duration) -> Self {
+        self.write(Write::GrantLease { lease, ttl })
+    }
+
+    /// Renews a lease.
+    pub fn renew_lease(self, lease: LeaseId, ttl: Duration) -> Self {
+        self.write(Write::RenewLease { lease, ttl })
+    }
+
+    /// Ends a lease.
+    pub fn drop_lease(self, lease: LeaseId) -> Self {
+        self.write(Write::DropLease { lease })
+    }
+
+    /// The scope.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The expectations, in order.
+    #[must_use]
+    pub fn expectations(&self) -> &[Expectation] {
+        &self.expectations
+    }
+
+    /// The writes, in order.
+    #[must_use]
+    pub fn writes(&self) -> &[Write] {
+        &self.writes
+    }
+
+    /// Takes the transaction apart.
+    #[must_use]
+    pub fn into_parts(self) -> (Scope, Vec<Expectation>, Vec<Write>) {
+        (self.scope, self.expectations, self.writes)
+    }
+
+    /// Whether committing it once more after it took effect leaves everything as it is after the first time: only
+    /// acknowledgements, event deletions and lease operations do, and only where nothing is expected.
+    #[must_use]
+    pub fn is_idempotent(&self) -> bool {
+        self.expectations.is_empty()
+            && self.writes.iter().all(|write| {
+                matches!(
+                    write,
+                    Write::Ack { .. }
+                        | Write::DeleteEvents { .. }
+                        | Write::GrantLease { .. }
+                        | Write::RenewLease { .. }
+                        | Write::DropLease { .. }
+                )
+            })
+    }
+
+    /// Checks names, sizes and durations against the limits. Every backend calls this first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::InvalidRequest`] or [`Error::LimitExceeded`].
+    pub fn validate(&self, limits: &Limits) -> Result<(), Error> {
+        super::validate::validate(self, limits)
+    }
+}

@@ -1,0 +1,213 @@
+//! What a transaction changes.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{EventId, Group, LeaseId, NewEvent};
+
+/// How long a map entry lives.
+///
+/// Every write to a key replaces the binding that the key had before. Deleting the key removes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Binding {
+    /// Until it is deleted.
+    #[default]
+    Permanent,
+    /// Until the lease expires or is dropped. The lease must be alive at the commit, else the transaction fails with
+    /// [`Error::LeaseLost`](crate::Error::LeaseLost).
+    Lease(LeaseId),
+    /// For this long from the commit, by the server's clock, at a resolution of one millisecond.
+    Ttl(Duration),
+}
+
+/// How the lifetime of a whole map or stream is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Deadline {
+    /// That long from the commit, unless a deadline stands already: an absolute lifetime, set by the first write.
+    IfUnset(Duration),
+    /// That long from the commit, whatever stood before: a sliding lifetime, renewed by each write.
+    Renew(Duration),
+    /// None any more.
+    Never,
+}
+
+/// Which events of a stream to drop from its old end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trim {
+    /// All but the newest `length`.
+    MaxLength {
+        /// How many stay.
+        length: u64,
+        /// Whether a few more may stay where that makes trimming cheaper (Redis drops whole nodes of about a hundred).
+        approximate: bool,
+    },
+    /// All before this id.
+    Before {
+        /// The first id that stays.
+        id: EventId,
+        /// Whether a few more may stay where that makes trimming cheaper.
+        approximate: bool,
+    },
+}
+
+/// One change. Maps and streams are named inside the transaction's scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Write {
+    /// Sets a key. Result: [`WriteResult::Previous`](super::WriteResult::Previous).
+    Put {
+        /// The map.
+        map: Arc<str>,
+        /// The key.
+        key: Arc<str>,
+        /// The new value.
+        value: Bytes,
+        /// How long the entry lives.
+        binding: Binding,
+    },
+    /// Deletes a key; no change if it is absent. Result: [`WriteResult::Previous`](super::WriteResult::Previous).
+    Delete {
+        /// The map.
+        map: Arc<str>,
+        /// The key.
+        key: Arc<str>,
+    },
+    /// Adds to a counter: a value that is a decimal 64-bit integer in ASCII; an absent key counts as 0. Keeps the
+    /// key's binding. Result: [`WriteResult::Counter`](super::WriteResult::Counter).
+    Add {
+        /// The map.
+        map: Arc<str>,
+        /// The key.
+        key: Arc<str>,
+        /// What to add; may be negative.
+        delta: i64,
+    },
+    /// Appends items to a list: a value that is a MessagePack array of byte strings; an absent key counts as an empty
+    /// list. Keeps the key's binding. Result: [`WriteResult::List`](super::WriteResult::List).
+    ListAppend {
+        /// The map.
+        map: Arc<str>,
+        /// The key.
+        key: Arc<str>,
+        /// The items, in order.
+        items: Vec<Bytes>,
+        /// What to do with items that the list has already.
+        duplicates: Duplicates,
+    },
+    /// Removes every occurrence of the items from a list; a list left empty is deleted with its key. Keeps the key's
+    /// binding. Result: [`WriteResult::List`](super::WriteResult::List).
+    ListRemove {
+        /// The map.
+        map: Arc<str>,
+        /// The key.
+        key: Arc<str>,
+        /// The items.
+        items: Vec<Bytes>,
+    },
+    /// Deletes all keys of a map; the map itself, its version and its deadline stay. No change if it is empty. Result:
+    /// [`WriteResult::Count`](super::WriteResult::Count) of the deleted keys.
+    Clear {
+        /// The map.
+        map: Arc<str>,
+    },
+    /// Removes a map with its version and deadline; the next write begins a new incarnation. No change if it does not
+    /// exist. Result: [`WriteResult::Count`](super::WriteResult::Count) of the deleted keys.
+    DestroyMap {
+        /// The map.
+        map: Arc<str>,
+    },
+    /// Sets when a map expires: all its keys are then deleted as by [`Write::Clear`], and the deadline is forgotten.
+    /// Not a change by itself; no effect on a map that does not exist after the transaction's other writes. Result:
+    /// [`WriteResult::Done`](super::WriteResult::Done).
+    ExpireMap {
+        /// The map.
+        map: Arc<str>,
+        /// When.
+        deadline: Deadline,
+    },
+    /// Appends an event, creating the stream if need be. Result:
+    /// [`WriteResult::Event`](super::WriteResult::Event).
+    Append {
+        /// The stream.
+        stream: Arc<str>,
+        /// The event.
+        event: NewEvent,
+    },
+    /// Drops old events. Result: [`WriteResult::Count`](super::WriteResult::Count) of the dropped events.
+    TrimStream {
+        /// The stream.
+        stream: Arc<str>,
+        /// Which.
+        trim: Trim,
+    },
+    /// Deletes single events; ids that are not there are ignored. Result:
+    /// [`WriteResult::Count`](super::WriteResult::Count) of the deleted events.
+    DeleteEvents {
+        /// The stream.
+        stream: Arc<str>,
+        /// Their ids.
+        ids: Vec<EventId>,
+    },
+    /// Acknowledges events for a consumer group: they leave its pending list. Ids that are not pending are ignored,
+    /// and so is a group or stream that does not exist. Result: [`WriteResult::Count`](super::WriteResult::Count) of
+    /// the events that were pending.
+    Ack {
+        /// The stream.
+        stream: Arc<str>,
+        /// The group.
+        group: Group,
+        /// Their ids.
+        ids: Vec<EventId>,
+    },
+    /// Removes a stream with its groups. Result: [`WriteResult::Count`](super::WriteResult::Count) of its events.
+    DestroyStream {
+        /// The stream.
+        stream: Arc<str>,
+    },
+    /// Sets when a stream expires and is removed with its groups; no effect on a stream that does not exist after the
+    /// transaction's other writes. Result: [`WriteResult::Done`](super::WriteResult::Done).
+    ExpireStream {
+        /// The stream.
+        stream: Arc<str>,
+        /// When.
+        deadline: Deadline,
+    },
+    /// Begins a lease that expires that long after the commit, by the server's clock. A lease of that id that is alive
+    /// is renewed instead, so that repeating a grant of unknown outcome is safe; one that has expired fails the
+    /// transaction with [`Error::LeaseLost`](crate::Error::LeaseLost) as long as the backend remembers it. Result:
+    /// [`WriteResult::Done`](super::WriteResult::Done).
+    GrantLease {
+        /// The lease.
+        lease: LeaseId,
+        /// How long, at a resolution of one millisecond.
+        ttl: Duration,
+    },
+    /// Moves the deadline of a lease that is alive to that long after the commit. A lease whose deadline has passed,
+    /// swept or not, fails the transaction with [`Error::LeaseLost`](crate::Error::LeaseLost). Result:
+    /// [`WriteResult::Done`](super::WriteResult::Done).
+    RenewLease {
+        /// The lease.
+        lease: LeaseId,
+        /// How long, at a resolution of one millisecond.
+        ttl: Duration,
+    },
+    /// Ends a lease and deletes every entry bound to it, as changes of their maps. Result:
+    /// [`WriteResult::Count`](super::WriteResult::Count) of the deleted entries; 0 if there is no such lease.
+    DropLease {
+        /// The lease.
+        lease: LeaseId,
+    },
+}
+
+/// What [`Write::ListAppend`] does with items that the list has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duplicates {
+    /// Appends them once more.
+    Keep,
+    /// Leaves them out; no change if nothing is left to append.
+    Skip,
+}

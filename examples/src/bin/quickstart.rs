@@ -1,0 +1,3 @@
+//! The three packages together.
+
+fn main() {}
