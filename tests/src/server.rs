@@ -1,0 +1,242 @@
+//! A server of one test's own, to be stopped, killed, restarted, flushed or reconfigured at will.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// How long a server may take until it answers.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A `redis-server` (or `valkey-server`) on a free port of the loopback interface, with its files in a temporary folder.
+///
+/// It is killed when this is dropped, and also when the process of the tests dies. The methods block the thread for a
+/// moment; tests that use them run on the real clock.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), pulse_core::Error> {
+/// let mut server = tests::Server::start_durable();
+/// let client = pulse_core::connect(server.url()).await?;
+/// server.kill();
+/// // … the client finds nobody …
+/// server.restart();
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    port: u16,
+    arguments: Vec<String>,
+    folder: TempDir,
+    running: Option<Running>,
+}
+
+impl Server {
+    /// Starts a server that keeps nothing on disk.
+    ///
+    /// # Panics
+    ///
+    /// If none can be started.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server that has its data again after a restart: every write is on disk before it is answered.
+    ///
+    /// # Panics
+    ///
+    /// If none can be started.
+    #[must_use]
+    pub fn start_durable() -> Self {
+        Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// Starts a server with more options, as on its command line: `["--requirepass", "secret"]`.
+    ///
+    /// # Panics
+    ///
+    /// If none can be started.
+    #[must_use]
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let mut log = String::new();
+        // Another process may take the port between the look for a free one and the start.
+        for _ in 0..5 {
+            let folder = tempfile::tempdir().expect("no temporary folder can be made");
+            let arguments = arguments.iter().map(ToString::to_string).collect();
+            let mut server = Self { port: free_port(), arguments, folder, running: None };
+            if server.launch() {
+                return server;
+            }
+            log = server.log();
+        }
+        panic!("no server could be started; the last one's log:\n{log}");
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The URL for [`pulse_core::connect`], without credentials.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// What the server logged since its first start.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
+    }
+
+    /// Kills the server without a chance to say goodbye, and waits for its end.
+    pub fn kill(&mut self) {
+        self.running = None;
+    }
+
+    /// Starts the server again on the same port and folder; kills it before if it still runs.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come up.
+    pub fn restart(&mut self) {
+        self.kill();
+        assert!(self.launch(), "the server did not come up again; its log:\n{}", self.log());
+    }
+
+    /// Stops the process where it stands (`SIGSTOP`): connections stay open and nothing answers.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets a paused process go on.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Runs one command through the server's own command-line client and returns what it prints:
+    /// `server.cli(&["FLUSHALL"])`.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be run, or the server answers with an error.
+    pub fn cli(&self, command: &[&str]) -> String {
+        let port = self.port.to_string();
+        let output = either_of(["redis-cli", "valkey-cli"], |program| {
+            Command::new(program).args(["-e", "-h", "127.0.0.1", "-p", &port]).args(command).output()
+        });
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        assert!(output.status.success(), "{command:?} failed: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn signal(&self, signal: &str) {
+        let running = self.running.as_ref().expect("the server does not run");
+        let pid = running.server.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "cannot send {signal} to the server");
+    }
+
+    /// Starts the process; returns whether it answers.
+    fn launch(&mut self) -> bool {
+        let port = self.port.to_string();
+        let mut server = either_of(["redis-server", "valkey-server"], |program| {
+            Command::new(program)
+                .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--logfile", "server.log"])
+                .args(["--enable-debug-command", "yes"])
+                .args(&self.arguments)
+                .current_dir(self.folder.path())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+        });
+        let deadline = Instant::now() + PATIENCE;
+        let answers = loop {
+            if self.answers() {
+                break true;
+            }
+            let ended = matches!(server.try_wait(), Ok(Some(_)));
+            if ended || Instant::now() > deadline {
+                break false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        self.running = Some(Running { guard: guard_of(&server), server });
+        answers
+    }
+
+    /// Whether the server serves commands. Asking for a password is serving; loading its data is not.
+    fn answers(&self) -> bool {
+        let ask = || -> std::io::Result<bool> {
+            let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+            connection.set_read_timeout(Some(Duration::from_secs(1)))?;
+            connection.write_all(b"PING\r\n")?;
+            let mut answer = [0; 7];
+            connection.read_exact(&mut answer)?;
+            Ok(answer == *b"+PONG\r\n" || answer == *b"-NOAUTH")
+        };
+        ask().unwrap_or(false)
+    }
+}
+
+/// A server process, killed on drop, and a guard that kills it if this process dies first.
+#[derive(Debug)]
+struct Running {
+    server: Child,
+    guard: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The guard first: it must not outlive the server and hit another process of the same id. Both fail only
+        // where the process has ended already.
+        for process in [&mut self.guard, &mut self.server] {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Starts a shell that waits for the end of its input, which comes with the end of this process, and then kills the
+/// server.
+fn guard_of(server: &Child) -> Child {
+    Command::new("sh")
+        .args(["-c", "read _; kill -9 \"$1\" 2>/dev/null", "guard", &server.id().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("no shell can be started")
+}
+
+/// Runs the first of the programs that is installed.
+fn either_of<T>(programs: [&str; 2], mut run: impl FnMut(&str) -> std::io::Result<T>) -> T {
+    for program in programs {
+        match run(program) {
+            Ok(done) => return done,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => panic!("cannot run {program}: {error}"),
+        }
+    }
+    panic!("neither {} nor {} is installed: `cargo xtask test` says how to get them", programs[0], programs[1]);
+}
+
+fn free_port() -> u16 {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("no port is free");
+    probe.local_addr().expect("a bound socket has an address").port()
+}
