@@ -13,6 +13,8 @@
 //! - **Cancel safety.** Dropping a future never corrupts anything and never loses an event. A commit whose future is
 //!   dropped is either carried out whole or not at all.
 //! - **Time-outs.** Every call ends within the client's command time-out, plus the `wait` it was given.
+//! - **Limits of 0.** Asked for at most 0 entries, a method acts as if asked for 1. Given no keys or no ids, it does
+//!   nothing and returns nothing.
 //! - **Clock.** Deadlines are judged by one clock per scope, the backend's own.
 //! - **Strangers.** Data that Pulse did not write never makes a call panic: it fails that one call with
 //!   [`Error::WrongType`] or [`Error::Corrupt`], or is handed out as what it is (see [`Entry`]).
@@ -89,9 +91,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// - Each map that really changed gets its revision raised by exactly one, whatever the number of changes, and one
     ///   [`MapCommit`] goes to its feeds, with the changes in order as absolute values. A map that no write changed
     ///   (a delete of an absent key, say) keeps its revision and sends nothing. A put counts as a change even
-    ///   if the value is the same as before.
+    ///   if the value is the same as before, and so does an addition of 0.
     /// - The first change of a map that does not exist draws a random incarnation and makes the revision 1. A map
     ///   that was emptied key by key or by a clear still exists; only destroying it ends its incarnation.
+    /// - A transaction that destroys a map and then writes it again makes two commits of it: one that ends the old
+    ///   incarnation, and one that begins the new.
     /// - Commits of one map reach every feed in the order of their revisions.
     /// - Appended events get ids greater than every id the stream ever had.
     ///
@@ -181,7 +185,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Hands the next events after the group's cursor to a consumer, up to `limit`, oldest first; waits up to `wait`
     /// for the first one if there is none. The cursor moves past them, and they are pending for the consumer, each with
-    /// a delivery count of 1, until acknowledged. The consumer exists from its first read on.
+    /// a delivery count of 1, until acknowledged. The consumer exists from its first read on, also if that found nothing.
     ///
     /// # Cancel safety
     ///
@@ -278,7 +282,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Those of the connection.
     async fn server_time(&self, scope: &Scope) -> Result<ServerTime, Error>;
 
-    /// Ends all feeds and waits, and closes the connections. Calls after it fail with [`Error::Closed`]. Safe to call
-    /// twice.
+    /// Ends all feeds and waits, and closes the connections. Calls that still wait and calls after it fail with
+    /// [`Error::Closed`]. Safe to call twice. Other clients of the same store are not disturbed.
     async fn close(&self);
 }

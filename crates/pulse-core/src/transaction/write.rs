@@ -15,7 +15,8 @@ pub enum Binding {
     /// Until it is deleted.
     #[default]
     Permanent,
-    /// Until the lease expires or is dropped. The lease must be alive at the commit, else the transaction fails with
+    /// Until the lease expires or is dropped. The lease must be alive at the commit (an earlier write of the same
+    /// transaction may have granted it), else the transaction fails with
     /// [`Error::LeaseLost`](crate::Error::LeaseLost).
     Lease(LeaseId),
     /// For this long from the commit, by the server's clock, at a resolution of one millisecond.
@@ -76,8 +77,9 @@ pub enum Write {
         /// The key.
         key: Arc<str>,
     },
-    /// Adds to a counter: a value that is a decimal 64-bit integer in ASCII; an absent key counts as 0. Keeps the
-    /// key's binding. Result: [`WriteResult::Counter`](super::WriteResult::Counter).
+    /// Adds to a counter: a value that is a signed 64-bit integer in decimal ASCII, without a plus sign or leading
+    /// zeros; an absent key counts as 0. Keeps the key's binding. Another value, or a sum that leaves the range, fails
+    /// the transaction with [`Error::WrongValue`](crate::Error::WrongValue). Result: [`WriteResult::Counter`](super::WriteResult::Counter).
     Add {
         /// The map.
         map: Arc<str>,
@@ -86,8 +88,9 @@ pub enum Write {
         /// What to add; may be negative.
         delta: i64,
     },
-    /// Appends items to a list: a value that is a MessagePack array of byte strings; an absent key counts as an empty
-    /// list. Keeps the key's binding. Result: [`WriteResult::List`](super::WriteResult::List).
+    /// Appends items to a list: a value that is a MessagePack array of byte strings (the `bin` family, each in its
+    /// shortest form); an absent key counts as an empty list. No change if there is nothing to append. Keeps the key's
+    /// binding. Another value fails the transaction with [`Error::WrongValue`](crate::Error::WrongValue). Result: [`WriteResult::List`](super::WriteResult::List).
     ListAppend {
         /// The map.
         map: Arc<str>,
@@ -98,8 +101,9 @@ pub enum Write {
         /// What to do with items that the list has already.
         duplicates: Duplicates,
     },
-    /// Removes every occurrence of the items from a list; a list left empty is deleted with its key. Keeps the key's
-    /// binding. Result: [`WriteResult::List`](super::WriteResult::List).
+    /// Removes every occurrence of the items from a list; a list left empty is deleted with its key. No change if none
+    /// occurs. Keeps the key's binding. A value that is no list fails the transaction with
+    /// [`Error::WrongValue`](crate::Error::WrongValue). Result: [`WriteResult::List`](super::WriteResult::List).
     ListRemove {
         /// The map.
         map: Arc<str>,
@@ -168,7 +172,7 @@ pub enum Write {
         /// The stream.
         stream: Arc<str>,
     },
-    /// Sets when a stream expires and is removed with its groups; no effect on a stream that does not exist after the
+    /// Sets when a stream expires and is removed with its groups, by itself and without a sweep; no effect on a stream that does not exist after the
     /// transaction's other writes. Result: [`WriteResult::Done`](super::WriteResult::Done).
     ExpireStream {
         /// The stream.
@@ -187,7 +191,7 @@ pub enum Write {
         ttl: Duration,
     },
     /// Moves the deadline of a lease that is alive to that long after the commit. A lease whose deadline has passed,
-    /// swept or not, fails the transaction with [`Error::LeaseLost`](crate::Error::LeaseLost). Result:
+    /// swept or not, or that was dropped or never granted, fails the transaction with [`Error::LeaseLost`](crate::Error::LeaseLost). Result:
     /// [`WriteResult::Done`](super::WriteResult::Done).
     RenewLease {
         /// The lease.
@@ -195,7 +199,8 @@ pub enum Write {
         /// How long, at a resolution of one millisecond.
         ttl: Duration,
     },
-    /// Ends a lease and deletes every entry bound to it, as changes of their maps. Result:
+    /// Ends a lease, whether or not its deadline has passed, and deletes every entry bound to it, as changes of their
+    /// maps. Result:
     /// [`WriteResult::Count`](super::WriteResult::Count) of the deleted entries; 0 if there is no such lease.
     DropLease {
         /// The lease.
@@ -208,6 +213,6 @@ pub enum Write {
 pub enum Duplicates {
     /// Appends them once more.
     Keep,
-    /// Leaves them out; no change if nothing is left to append.
+    /// Leaves them out, and also repeats among the new items; no change if nothing is left to append.
     Skip,
 }
