@@ -1,0 +1,100 @@
+//! What subscribers see, and the exact difference between two snapshots in those terms.
+
+use std::sync::Arc;
+
+use pulse_core::Version;
+
+use crate::{Snapshot, Value, value::Slot};
+
+/// What a subscription yields.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Update<V> {
+    /// The next change.
+    Change(Change<V>),
+    /// The subscriber was too slow for its buffer, and single steps were lost. The changes that follow lead from what
+    /// it last saw to the map as it is now, one for each key that is other than it was; then single steps go on.
+    Lagged,
+}
+
+/// One key of a map became other than it was.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Change<V> {
+    /// The version of the map that the change belongs to. Changes of one commit share it. `None`: the map does not
+    /// exist any more.
+    pub version: Option<Version>,
+    /// The key.
+    pub key: Arc<str>,
+    /// What happened to it.
+    pub kind: ChangeKind,
+    /// The value after the change, if the key has one.
+    pub value: Option<Value<V>>,
+    /// The value before the change, if the key had one.
+    pub previous: Option<Value<V>>,
+}
+
+/// What happened to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ChangeKind {
+    /// It has a value.
+    Set,
+    /// It is gone: deleted, expired, or the map was cleared or destroyed.
+    Deleted,
+    /// It has bytes that do not decode as the map's type; see [`Map::get_raw`](crate::Map::get_raw).
+    Unreadable,
+}
+
+impl<V> Clone for Change<V> {
+    fn clone(&self) -> Self {
+        Self {
+            version: self.version,
+            key: Arc::clone(&self.key),
+            kind: self.kind,
+            value: self.value.clone(),
+            previous: self.previous.clone(),
+        }
+    }
+}
+
+impl<V> Clone for Update<V> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Change(change) => Self::Change(change.clone()),
+            Self::Lagged => Self::Lagged,
+        }
+    }
+}
+
+impl<V> Change<V> {
+    /// From what the key held to what it holds; one of the two must be something.
+    pub(crate) fn new(
+        version: Option<Version>,
+        key: Arc<str>,
+        previous: Option<Slot<V>>,
+        current: Option<Slot<V>>,
+    ) -> Self {
+        let kind = match &current {
+            Some(Slot::Readable(_)) => ChangeKind::Set,
+            Some(Slot::Unreadable(_)) => ChangeKind::Unreadable,
+            None => ChangeKind::Deleted,
+        };
+        let [previous, value] = [previous, current].map(|slot| slot.and_then(Slot::into_value));
+        Self { version, key, kind, value, previous }
+    }
+}
+
+/// The changes that lead from one snapshot to another: deletions first, one change for each key that differs.
+pub(crate) fn difference<V>(from: &Snapshot<V>, to: &Snapshot<V>) -> Vec<Change<V>> {
+    let version = to.version();
+    let (from, to) = (from.content(), to.content());
+    let gone = from.slots().filter(|(key, _)| to.slot(key).is_none());
+    let gone = gone.map(|(key, slot)| Change::new(version, key.clone(), Some(slot.clone()), None));
+    let set = to.slots().filter_map(|(key, slot)| {
+        let previous = from.slot(key);
+        let same = previous.is_some_and(|previous| previous.raw() == slot.raw());
+        (!same).then(|| Change::new(version, key.clone(), previous.cloned(), Some(slot.clone())))
+    });
+    gone.chain(set).collect()
+}

@@ -1,0 +1,118 @@
+//! Waiting for the replica.
+
+use std::fmt;
+
+use pulse_core::{MapId, Version};
+use tokio::sync::watch;
+
+use super::Map;
+use crate::{
+    Error,
+    shared::{Link, Status},
+};
+
+impl<V: Send + Sync + 'static> Map<V> {
+    /// Waits until the replica shows a version or a later one: with the version that a write returned, it gives
+    /// read-your-writes. `None` (the map did not exist) waits for nothing.
+    ///
+    /// It waits for as long as the replica is cut off; put a time-out around it where that matters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::VersionGone`] if the map was destroyed or lost since, so that the version will never come, and
+    /// [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn wait_for(&self, version: impl Into<Option<Version>>) -> Result<(), Error> {
+        let Some(version) = version.into() else { return Ok(()) };
+        let mut status = self.inner.shared.watch();
+        loop {
+            let link = status.borrow_and_update().link;
+            match self.version() {
+                Some(at) if at.includes(&version) => return Ok(()),
+                _ if link == Link::Closed => return Err(self.closed()),
+                Some(at) if at.incarnation == version.incarnation => {}
+                // The replica shows another life of the map. Only the backend knows whether it is the earlier one.
+                _ => self.ensure_alive(version).await?,
+            }
+            if status.changed().await.is_err() {
+                return Err(self.closed());
+            }
+        }
+    }
+
+    /// Fails if the backend is certain that the version's life of the map is over.
+    async fn ensure_alive(&self, version: Version) -> Result<(), Error> {
+        match self.inner.client.backend().map_version(self.id()).await {
+            Ok(server) if server.is_none_or(|server| server.incarnation != version.incarnation) => {
+                Err(Error::VersionGone { map: self.id().clone(), version })
+            }
+            // An error says nothing of the version, and the replica heals by itself.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Waits until the replica [is synced](Map::is_synced).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn wait_synced(&self) -> Result<(), Error> {
+        let mut status = self.inner.shared.watch();
+        match status.wait_for(|status| !matches!(status.link, Link::Behind(_))).await {
+            Ok(status) if status.link == Link::Synced => Ok(()),
+            _ => Err(self.closed()),
+        }
+    }
+
+    /// A notification that the map has changed, for whoever wants to look at it again rather than follow each change.
+    #[must_use]
+    pub fn changed(&self) -> Changed {
+        let status = self.inner.shared.watch();
+        let seen = status.borrow().published;
+        Changed { map: self.id().clone(), status, seen }
+    }
+}
+
+/// Tells that a map has changed, once for any number of changes since it last told. See [`Map::changed`].
+pub struct Changed {
+    map: MapId,
+    status: watch::Receiver<Status>,
+    seen: u64,
+}
+
+impl Changed {
+    /// Waits until the map has changed since this was made or last returned; take a [`Map::snapshot`] then. It may
+    /// also return without a change after the map was read again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] once the map is closed or dropped and no change is left to tell of.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn wait(&mut self) -> Result<(), Error> {
+        let seen = self.seen;
+        let news = self.status.wait_for(|status| status.published != seen || status.link == Link::Closed).await;
+        match news {
+            Ok(status) if status.published != seen => {
+                self.seen = status.published;
+                Ok(())
+            }
+            _ => Err(Error::Closed { map: self.map.clone() }),
+        }
+    }
+}
+
+impl fmt::Debug for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changed").field("map", &self.map).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,34 @@
+//! Why a replica reads its map again.
+
+use std::fmt;
+
+use pulse_core::{GapCause, Version};
+
+use crate::replica::Broken;
+
+/// Why what the replica has can no longer be vouched for.
+#[derive(Debug, Clone)]
+pub(super) enum Cause {
+    /// The feed says that commits may be missing.
+    Gap(GapCause),
+    /// A commit is not the next one.
+    Broken(Broken),
+    /// The backend has another version than the feed has led to.
+    Diverged { at: Option<Version>, server: Option<Version> },
+    /// The feed ended.
+    FeedEnded,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |version: &Option<Version>| version.map_or_else(|| "no map".into(), |version| version.to_string());
+        match self {
+            Self::Gap(cause) => write!(f, "the feed reports a gap: {cause:?}"),
+            Self::Broken(broken) => broken.fmt(f),
+            Self::Diverged { at, server } => {
+                write!(f, "the replica is at {}, the backend at {}", text(at), text(server))
+            }
+            Self::FeedEnded => f.write_str("the feed ended"),
+        }
+    }
+}

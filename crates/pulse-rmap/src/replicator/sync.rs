@@ -1,0 +1,142 @@
+//! Reading the whole map while its feed goes on.
+
+use std::{future::Future, time::Duration};
+
+use pulse_core::{MapFeed, Version};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    Cause, Replicator, Subscription,
+    follow::{Noted, note},
+};
+use crate::{
+    replica::{Reached, Scan},
+    shared::Delta,
+};
+
+/// How many entries are read at once: enough to make round trips rare, few enough not to keep a server busy.
+const PAGE: usize = 1000;
+/// How long a commit that the backend has may be on its way through the feed.
+const CATCH_UP: Duration = Duration::from_millis(500);
+/// How long a feed may take to stand again before another one is asked for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why an attempt to read the map came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Interrupted {
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] pulse_core::Error),
+    /// The feed was interrupted, so that what was read cannot be completed.
+    #[error("{0}")]
+    Restart(Cause),
+}
+
+impl<V: Send + Sync + 'static> Replicator<V> {
+    /// Reads the whole map and publishes it. If it fails, the replica stays as it was.
+    pub(super) async fn sync(&mut self) -> Result<(), Interrupted> {
+        self.ensure_feed().await?;
+        // The order is what makes the result exact: subscribe, version, pages, version, commits up to the latter.
+        let first = self.backend.map_version(&self.map).await?;
+        let mut scan = self.replica.scan(first);
+        let mut reading = Reading { feed: &mut self.feed, subscription: &mut self.subscription, scan: &mut scan };
+        let mut cursor = None;
+        loop {
+            let page = reading.during(self.backend.map_page(&self.map, cursor.as_ref(), PAGE)).await?;
+            cursor.clone_from(&page.next);
+            reading.scan.page(page);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let second = reading.during(self.backend.map_version(&self.map)).await?;
+        reading.catch_up(second).await?;
+        self.replica.adopt(scan);
+        self.shared.publish(self.replica.view(), Delta::Compare);
+        Ok(())
+    }
+
+    /// Waits until the feed stands again, and gets another one if it does not.
+    async fn ensure_feed(&mut self) -> Result<(), Interrupted> {
+        if self.subscription == Subscription::Broken {
+            let _ = timeout(PATIENCE, self.feed_stands_or_ended()).await;
+        }
+        if self.subscription != Subscription::Stands {
+            self.feed = self.backend.map_feed(&self.map).await?;
+            self.subscription = Subscription::Stands;
+        }
+        Ok(())
+    }
+
+    async fn feed_stands_or_ended(&mut self) {
+        while self.subscription == Subscription::Broken {
+            note(&mut self.subscription, self.feed.next().await);
+        }
+    }
+
+    /// Waits before an attempt; not long if the feed stands again meanwhile. What the feed brings is dropped, because
+    /// the attempt reads a version after it.
+    pub(super) async fn pause(&mut self, delay: Duration) {
+        let due = sleep(delay);
+        tokio::pin!(due);
+        while self.subscription != Subscription::Ended {
+            let before = self.subscription;
+            tokio::select! {
+                () = &mut due => return,
+                item = self.feed.next() => { note(&mut self.subscription, item); }
+            }
+            if before == Subscription::Broken && self.subscription == Subscription::Stands {
+                self.backoff.reset();
+                let now = Instant::now();
+                due.as_mut().reset(now + self.backoff.delay(now, rand::random()));
+            }
+        }
+        due.await;
+    }
+}
+
+/// A scan in progress, and the feed that goes on beside it.
+struct Reading<'a, V> {
+    feed: &'a mut MapFeed,
+    subscription: &'a mut Subscription,
+    scan: &'a mut Scan<V>,
+}
+
+impl<V> Reading<'_, V> {
+    /// Waits for the backend, and takes in what the feed brings meanwhile, so that its buffer does not run over.
+    async fn during<T>(&mut self, call: impl Future<Output = Result<T, pulse_core::Error>>) -> Result<T, Interrupted> {
+        tokio::pin!(call);
+        loop {
+            tokio::select! {
+                answer = &mut call => return Ok(answer?),
+                taken = self.take_next() => taken?,
+            }
+        }
+    }
+
+    /// Takes in commits until the content is exact.
+    async fn catch_up(&mut self, second: Option<Version>) -> Result<(), Interrupted> {
+        let waiting = async {
+            while self.scan.reached(second) == Reached::NotYet {
+                self.take_next().await?;
+            }
+            Ok::<(), Interrupted>(())
+        };
+        // What has not arrived by then is lost, and only reading again brings it.
+        timeout(CATCH_UP, waiting).await.unwrap_or(Ok(()))?;
+        match self.scan.reached(second) {
+            Reached::Yes => Ok(()),
+            Reached::NotYet | Reached::Never => {
+                Err(Interrupted::Restart(Cause::Diverged { at: self.scan.version(), server: second }))
+            }
+        }
+    }
+
+    async fn take_next(&mut self) -> Result<(), Interrupted> {
+        let taken = match note(self.subscription, self.feed.next().await) {
+            Noted::Commit(commit) => self.scan.commit(commit).map_err(Cause::Broken),
+            Noted::Interruption(cause) => Err(cause),
+        };
+        taken.map_err(Interrupted::Restart)
+    }
+}

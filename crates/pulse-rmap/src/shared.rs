@@ -1,0 +1,158 @@
+//! What the task publishes and everybody else reads: the current snapshot, the subscribers, the state of the link.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, Guard};
+use pulse_core::Version;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    Changes, Snapshot,
+    change::{Change, difference},
+    snapshot::View,
+    subscribers::{Batch, Buffer},
+};
+
+/// One for each joined map.
+pub(crate) struct Shared<V> {
+    /// Read without a lock.
+    view: ArcSwap<View<V>>,
+    /// Locked while a view is published, so that a subscriber and its first snapshot fit together.
+    subscribers: Mutex<Vec<Weak<Buffer<V>>>>,
+    status: watch::Sender<Status>,
+}
+
+/// What there is to wait for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Status {
+    /// Counts the published views.
+    pub(crate) published: u64,
+    pub(crate) link: Link,
+}
+
+/// How the replica stands to the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// It has every commit that the backend announced.
+    Synced,
+    /// It may have missed something since then.
+    Behind(Instant),
+    /// The map was closed or dropped, or its client was.
+    Closed,
+}
+
+/// What a published view differs in from the one before.
+pub(crate) enum Delta<V> {
+    /// In these changes, step by step.
+    Steps(Vec<Change<V>>),
+    /// To be found out by comparing, if anybody wants to know.
+    Compare,
+}
+
+impl<V> Shared<V> {
+    pub(crate) fn new(view: View<V>) -> Self {
+        Self {
+            view: ArcSwap::from_pointee(view),
+            subscribers: Mutex::default(),
+            status: watch::Sender::new(Status { published: 0, link: Link::Synced }),
+        }
+    }
+
+    pub(crate) fn view(&self) -> Guard<Arc<View<V>>> {
+        self.view.load()
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot<V> {
+        self.view.load_full().into()
+    }
+
+    pub(crate) fn version(&self) -> Option<Version> {
+        self.view.load().version
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        self.status.borrow().link
+    }
+
+    pub(crate) fn staleness(&self) -> Option<Duration> {
+        match self.link() {
+            Link::Behind(since) => Some(since.elapsed()),
+            Link::Synced | Link::Closed => None,
+        }
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// The snapshot that the changes begin after, and the changes.
+    pub(crate) fn subscribe(&self, capacity: usize) -> (Snapshot<V>, Changes<V>) {
+        let buffer = Buffer::new(capacity);
+        let mut subscribers = self.lock();
+        subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+        subscribers.push(Arc::downgrade(&buffer));
+        let snapshot = self.snapshot();
+        // Asked under the lock, because closing takes it as well: the buffer is ended either there or here.
+        if self.link() == Link::Closed {
+            buffer.end();
+        }
+        (snapshot, Changes::new(buffer))
+    }
+
+    /// Lets readers see a view, and subscribers what changed.
+    pub(crate) fn publish(&self, view: View<V>, delta: Delta<V>) {
+        let view = Arc::new(view);
+        let mut subscribers = self.lock();
+        let before = Snapshot::from(self.view.swap(Arc::clone(&view)));
+        subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+        if !subscribers.is_empty() {
+            let after = Snapshot::from(view);
+            let changes = match delta {
+                Delta::Steps(changes) => changes,
+                Delta::Compare => difference(&before, &after),
+            };
+            if !changes.is_empty() {
+                let batch = Arc::new(Batch { before, after, changes });
+                subscribers.iter().filter_map(Weak::upgrade).for_each(|buffer| buffer.push(&batch));
+            }
+        }
+        drop(subscribers);
+        self.status.send_modify(|status| status.published += 1);
+    }
+
+    pub(crate) fn mark_synced(&self) {
+        self.status.send_if_modified(|status| {
+            let behind = matches!(status.link, Link::Behind(_));
+            if behind {
+                status.link = Link::Synced;
+            }
+            behind
+        });
+    }
+
+    /// Keeps the moment since when, if it is behind already.
+    pub(crate) fn mark_behind(&self) {
+        self.status.send_if_modified(|status| {
+            let synced = status.link == Link::Synced;
+            if synced {
+                status.link = Link::Behind(Instant::now());
+            }
+            synced
+        });
+    }
+
+    /// Ends the subscriptions and all waiting. The content stays.
+    pub(crate) fn close(&self) {
+        let subscribers = self.lock();
+        self.status.send_modify(|status| status.link = Link::Closed);
+        subscribers.iter().filter_map(Weak::upgrade).for_each(|buffer| buffer.end());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Buffer<V>>>> {
+        // Nothing panics while holding the lock, and the list is consistent after every statement.
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
