@@ -1,3 +1,25 @@
-//!  keyed jobs placed by rendezvous hashing, never lost, never run twice at once.
+//! A dedicated worker pool.
+
+mod decide;
+mod error;
+mod handler;
+mod id;
+mod node;
+mod options;
+mod placement;
+mod pool;
+mod record;
+mod runner;
+mod tables;
+mod watch;
+mod write;
 
 pub use pulse_core::{Client, ClientBuilder, connect};
+
+pub use self::{
+    error::Error,
+    handler::{HandlerError, Job, JobHandler},
+    id::{Epoch, JobKey, NodeId, WorkerId},
+    node::{JobInfo, JobState, Node, NodeBuilder, WorkerInfo},
+    options::WorkerOptions,
+};

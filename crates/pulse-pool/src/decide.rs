@@ -1,0 +1,143 @@
+//! What a node does about a job: a pure decision from what it sees.
+//!
+//! A node sees the record of a job in its replica, what runs here, and who is in the pool. [`decide`] names the one next
+//! step, if any; when the step is done the node looks again. A stale view can only lead to a step that its transaction
+//! refuses, because every step expects the state that it was decided on. So nothing here needs to be remembered, and a
+//! change that was missed is made up for by the next look.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::{
+    WorkerId,
+    id::AssignmentId,
+    placement::Ring,
+    record::{JobRecord, Phase, WorkerRecord},
+};
+
+/// The pool's workers, as a node sees them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Members {
+    workers: BTreeMap<WorkerId, WorkerRecord>,
+    ring: Ring,
+}
+
+impl Members {
+    pub(crate) fn new(workers: BTreeMap<WorkerId, WorkerRecord>) -> Self {
+        let ring = Ring::new(workers.iter().map(|(worker, record)| (*worker, record.placing_weight())));
+        Self { workers, ring }
+    }
+
+    /// The record of a worker that is in the pool, be it draining or not.
+    pub(crate) fn get(&self, worker: WorkerId) -> Option<&WorkerRecord> {
+        self.workers.get(&worker)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerId, &WorkerRecord)> {
+        self.workers.iter().map(|(worker, record)| (*worker, record))
+    }
+
+    /// The worker that a key belongs to.
+    pub(crate) fn owner(&self, key: &str) -> Option<WorkerId> {
+        self.ring.owner(key)
+    }
+}
+
+/// What a node has of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Here {
+    /// Nothing.
+    Nothing,
+    /// The handler's start is under way for this assignment.
+    Starting(AssignmentId),
+    /// The handler has this assignment running.
+    Running(AssignmentId),
+    /// A step that is not to be disturbed is under way.
+    Busy,
+}
+
+/// The next step for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Call the handler's start: the job is ours and nothing runs here.
+    Start(WorkerId),
+    /// Break off the start that is under way.
+    Interrupt,
+    /// Call the handler's stop: what runs here is not ours any more, or is to end or to move.
+    Stop,
+    /// Take a job that nobody has, or whose owner is dead, for a worker of ours.
+    Pull {
+        /// Our worker.
+        to: WorkerId,
+        /// The owner that has to be gone.
+        dead: Option<WorkerId>,
+    },
+    /// Give our job, which does not run any more, to another worker, or to nobody if there is none.
+    HandOver {
+        /// Our worker.
+        from: WorkerId,
+        /// The worker that it belongs to now.
+        to: Option<WorkerId>,
+    },
+    /// Remove a job that was asked to stop and does not run any more.
+    Remove {
+        /// The owner that has to be gone, if it is not ours.
+        dead: Option<WorkerId>,
+    },
+}
+
+/// Decides the next step for the job of that key. `ours` are the workers of this node, as long as it holds its lease.
+pub(crate) fn decide(
+    key: &str,
+    record: Option<&JobRecord>,
+    here: Here,
+    members: &Members,
+    ours: &HashSet<WorkerId>,
+) -> Option<Step> {
+    let record = record.filter(|record| record.is_job());
+    match here {
+        Here::Busy => None,
+        Here::Starting(assignment) => (!stays(key, record, assignment, members, ours)).then_some(Step::Interrupt),
+        Here::Running(assignment) => (!stays(key, record, assignment, members, ours)).then_some(Step::Stop),
+        Here::Nothing => settle(key, record?, members, ours),
+    }
+}
+
+/// Whether what runs here is to go on.
+fn stays(
+    key: &str,
+    record: Option<&JobRecord>,
+    assignment: AssignmentId,
+    members: &Members,
+    ours: &HashSet<WorkerId>,
+) -> bool {
+    record.is_some_and(|record| {
+        record.assignment == assignment
+            && record.phase != Phase::Stopping
+            && record.owner.is_some_and(|owner| ours.contains(&owner) && members.owner(key) == Some(owner))
+    })
+}
+
+/// The step for a job that does not run here.
+fn settle(key: &str, record: &JobRecord, members: &Members, ours: &HashSet<WorkerId>) -> Option<Step> {
+    let belongs_to = members.owner(key);
+    let stopping = record.phase == Phase::Stopping;
+    match record.owner {
+        Some(owner) if ours.contains(&owner) => Some(if stopping {
+            Step::Remove { dead: None }
+        } else if belongs_to == Some(owner) {
+            Step::Start(owner)
+        } else {
+            Step::HandOver { from: owner, to: belongs_to }
+        }),
+        Some(owner) if members.get(owner).is_some() => None,
+        dead => match belongs_to {
+            Some(worker) if !ours.contains(&worker) => None,
+            _ if stopping => Some(Step::Remove { dead }),
+            Some(worker) => Some(Step::Pull { to: worker, dead }),
+            None => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! What can go wrong in a pool, cut by what the caller can do about it.
+
+use std::time::Duration;
+
+use crate::{JobKey, WorkerId};
+
+/// Why a call to a pool failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The key cannot name a job. Nothing was changed.
+    #[error("invalid job key: {reason}")]
+    InvalidKey {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An option makes no sense.
+    #[error("invalid option of pool {pool}: {reason}")]
+    InvalidOption {
+        /// The pool.
+        pool: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// There is a job of that key already. Nothing was changed.
+    #[error("pool {pool} has a job {key:?} already: stop it first, or use another key")]
+    Exists {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+    },
+    /// There is no job of that key.
+    #[error("pool {pool} has no job {key:?}")]
+    UnknownJob {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+    },
+    /// This node has no such worker.
+    #[error("this node of pool {pool} has no worker {worker}")]
+    UnknownWorker {
+        /// The pool.
+        pool: String,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// Too many jobs wait for their first start. Nothing was changed.
+    #[error("pool {pool} has {limit} jobs or more waiting to be started: try again later, or add workers")]
+    QueueFull {
+        /// The pool.
+        pool: String,
+        /// The limit of the node that was asked.
+        limit: u64,
+    },
+    /// The handler refused the job when it was started for the first time, or panicked. The job is gone.
+    #[error("the handler of pool {pool} refused job {key:?}: {message}")]
+    Rejected {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+        /// What the handler said.
+        message: String,
+    },
+    /// The job was stopped by somebody before it came to run.
+    #[error("job {key:?} of pool {pool} was stopped before it came to run")]
+    Stopped {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+    },
+    /// The job is recorded but did not come to run in time. It stays, and starts as soon as a worker can.
+    #[error("job {key:?} of pool {pool} is recorded but does not run after {after:?}: it stays until it is stopped")]
+    NotStarted {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The job's owner was told to stop it but did not finish in time. It stops as soon as the handler lets it.
+    #[error("job {key:?} of pool {pool} has not stopped after {after:?}: its handler is still at it")]
+    NotStopped {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The node could not do it in time, as while the backend is unavailable.
+    #[error("{operation} in pool {pool} timed out after {after:?}")]
+    TimedOut {
+        /// What was asked.
+        operation: &'static str,
+        /// The pool.
+        pool: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The node was closed.
+    #[error("the node of pool {pool} is closed")]
+    Closed {
+        /// The pool.
+        pool: String,
+    },
+    /// The replica of the pool's records failed.
+    #[error("the records of pool {pool} cannot be replicated")]
+    Replica {
+        /// The pool.
+        pool: String,
+        /// The cause.
+        #[source]
+        source: Box<pulse_rmap::Error>,
+    },
+    /// The backend failed.
+    #[error("{operation} in pool {pool} failed")]
+    Backend {
+        /// What was asked.
+        operation: &'static str,
+        /// The pool.
+        pool: String,
+        /// The cause.
+        #[source]
+        source: pulse_core::Error,
+    },
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::QueueFull { .. } | Self::TimedOut { .. } => true,
+            Self::Backend { source, .. } => source.is_retryable(),
+            _ => false,
+        }
+    }
+
+    /// Whether the request may have taken effect although it failed.
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } => true,
+            Self::Backend { source, .. } => source.is_outcome_unknown(),
+            _ => false,
+        }
+    }
+}

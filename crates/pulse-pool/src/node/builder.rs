@@ -1,0 +1,103 @@
+//! Joining a pool.
+
+use std::{sync::Arc, time::Duration};
+
+use pulse_core::{Client, Session};
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::Node;
+use crate::{
+    Error, NodeId,
+    pool::{Options, Pool},
+    runner::Runner,
+    tables::Tables,
+    watch::Watches,
+};
+
+/// The shortest lifetime of a node's lease.
+const SHORTEST_TTL: Duration = Duration::from_millis(100);
+
+/// Joins a pool with options.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it joins"]
+pub struct NodeBuilder {
+    pool: String,
+    options: Options,
+}
+
+impl NodeBuilder {
+    pub(super) fn new(pool: String) -> Self {
+        let options = Options {
+            worker_ttl: Duration::from_secs(10),
+            max_queued: 10_000,
+            timeout: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(60),
+        };
+        Self { pool, options }
+    }
+
+    /// Sets how long the node may be silent before it is declared dead and its jobs move. The node stops its jobs by
+    /// itself a fifth of this time earlier. Default 10 s; short times find crashes sooner, and take slow networks for
+    /// crashes.
+    pub fn worker_ttl(mut self, ttl: Duration) -> Self {
+        self.options.worker_ttl = ttl;
+        self
+    }
+
+    /// Sets how many jobs may wait for their first start before dispatches of this node fail with
+    /// [`Error::QueueFull`]. Default 10,000.
+    pub fn max_queued(mut self, jobs: u64) -> Self {
+        self.options.max_queued = jobs;
+        self
+    }
+
+    /// Sets how long a call may wait for workers, other nodes and the backend. Default 30 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = timeout;
+        self
+    }
+
+    /// Sets how long [`Node::close`] may wait for handlers to stop their jobs. Default 60 s.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.options.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Joins the pool: returns once the node knows its jobs and workers and holds its lease.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`], and [`Error::Replica`] or [`Error::Backend`] if the pool's name is invalid or the
+    /// backend fails. Nothing is left behind then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, a lease may be left behind that runs out by itself.
+    pub async fn join(self, client: &Client) -> Result<Node, Error> {
+        if self.options.worker_ttl < SHORTEST_TTL {
+            let reason = format!("a worker TTL of {:?} is less than {SHORTEST_TTL:?}", self.options.worker_ttl);
+            return Err(Error::InvalidOption { pool: self.pool, reason });
+        }
+        let tables = Tables::join(client, &self.pool).await?;
+        let swept = client.keep_swept(tables.scope());
+        let (commands, from_node) = mpsc::channel(16);
+        let stop = CancellationToken::new();
+        let pool = Arc::new(Pool {
+            name: Arc::from(self.pool),
+            node: NodeId::random(),
+            options: self.options,
+            watches: Watches::new(),
+            members: watch::Sender::default(),
+            tables,
+            _swept: swept,
+        });
+        let session = Session::open(client, pool.tables.scope(), self.options.worker_ttl);
+        let session = session.await.map_err(pool.backend("join"))?;
+        let runner = Runner::new(pool.clone(), session, from_node, stop.clone());
+        let tasks = TaskTracker::new();
+        tasks.spawn(runner.run());
+        tasks.close();
+        Ok(Node { pool, commands, stop, tasks })
+    }
+}

@@ -1,0 +1,49 @@
+//! What a node tells about its pool.
+
+use crate::{Epoch, JobKey, NodeId, WorkerId};
+
+/// A job as the node's replica shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobInfo {
+    /// Its key.
+    pub key: JobKey,
+    /// How far it is.
+    pub state: JobState,
+    /// The worker that it is assigned to, which may be dead; `None` while it waits for one.
+    pub owner: Option<WorkerId>,
+    /// The node of that worker, if it is alive.
+    pub node: Option<NodeId>,
+    /// Of the latest start that succeeded; `None` if none has.
+    pub epoch: Option<Epoch>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum JobState {
+    /// There is no worker for it.
+    Waiting,
+    /// It is assigned to a worker, which is about to start it.
+    Starting,
+    /// Its worker's handler accepted it.
+    Running,
+    /// Its worker was told to stop it.
+    Stopping,
+    /// Its worker is dead, and another one is about to take it over.
+    Orphaned,
+}
+
+/// A worker as the node's replica shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// The worker.
+    pub id: WorkerId,
+    /// Its node.
+    pub node: NodeId,
+    /// Its share of the jobs, compared with the other workers' weights.
+    pub weight: u32,
+    /// Whether it is handing its jobs over because it leaves.
+    pub draining: bool,
+}

@@ -1,0 +1,240 @@
+//! The handle that users hold.
+
+mod builder;
+mod dispatch;
+mod info;
+mod stop;
+
+use std::{fmt, sync::Arc};
+
+use pulse_core::Client;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    builder::NodeBuilder,
+    info::{JobInfo, JobState, WorkerInfo},
+};
+use crate::{
+    Error, JobHandler, JobKey, NodeId, WorkerId, WorkerOptions,
+    pool::Pool,
+    record::{JobRecord, Phase},
+    runner::Command,
+};
+
+/// A member of a pool: it dispatches and stops jobs, and runs those that belong to its workers.
+///
+/// [`Node::close`] hands its jobs over to the others. Dropping it without that is like a crash, as far as the rest of
+/// the pool can tell: its jobs end at once ([`Job::stopped`](crate::Job::stopped)), and move when its lease has run out.
+///
+/// ```
+/// # use pulse_pool::{HandlerError, Job, JobHandler, JobKey, Node};
+/// # struct Beeper;
+/// # #[async_trait::async_trait]
+/// # impl JobHandler for Beeper {
+/// #     async fn start(&self, _: Job) -> Result<(), HandlerError> { Ok(()) }
+/// #     async fn stop(&self, _: &JobKey) -> Result<(), HandlerError> { Ok(()) }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = pulse_pool::connect("memory:").await?;
+/// let node = Node::join(&client, "beepers").await?;
+/// node.add_worker(Beeper).await?;
+/// node.dispatch("kitchen", "beep").await?; // it runs now
+/// assert_eq!(node.jobs().len(), 1);
+/// node.stop("kitchen").await?; // it has ended
+/// node.close().await?;
+/// # client.close().await;
+/// # Ok(()) }
+/// ```
+pub struct Node {
+    pool: Arc<Pool>,
+    /// To the runner.
+    commands: mpsc::Sender<Command>,
+    /// Ends the runner at once, with all jobs of this node.
+    stop: CancellationToken,
+    /// Holds the runner.
+    tasks: TaskTracker,
+}
+
+impl Node {
+    /// Joins the pool of that name with the default options. There is no pool apart from its nodes and jobs: the first
+    /// to join makes it.
+    ///
+    /// Everything of a pool lies in the [scope](pulse_core::Scope) of its name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`NodeBuilder::join`].
+    pub async fn join(client: &Client, pool: impl Into<String>) -> Result<Self, Error> {
+        Self::builder(pool).join(client).await
+    }
+
+    /// Begins to join a pool.
+    pub fn builder(pool: impl Into<String>) -> NodeBuilder {
+        NodeBuilder::new(pool.into())
+    }
+
+    /// Identifies this node among those of the pool.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.pool.node
+    }
+
+    /// The name of the pool.
+    #[must_use]
+    pub fn pool(&self) -> &str {
+        &self.pool.name
+    }
+
+    /// Adds a worker with the default options, and returns once it takes jobs. The jobs that belong to it from now on
+    /// move here.
+    ///
+    /// The id is another one after the node was cut off from the pool and joined again; [`Node::remove_worker`] still
+    /// knows the worker by the old one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] if the backend does not answer in time: the worker takes jobs as soon as it does;
+    /// [`Error::Closed`], [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the worker may be added all the same.
+    pub async fn add_worker(&self, handler: impl JobHandler) -> Result<WorkerId, Error> {
+        self.add_worker_with(handler, WorkerOptions::default()).await
+    }
+
+    /// Adds a worker; see [`Node::add_worker`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Node::add_worker`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the worker may be added all the same.
+    pub async fn add_worker_with(&self, handler: impl JobHandler, options: WorkerOptions) -> Result<WorkerId, Error> {
+        let handler = Arc::new(handler);
+        self.ask("add a worker", |reply| Command::AddWorker { handler, options, reply }).await
+    }
+
+    /// Removes a worker of this node, and returns once its jobs are handed over, or, where it was the pool's last, wait
+    /// for another one. Jobs of other workers do not move.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownWorker`]; [`Error::TimedOut`] if handlers or the backend take too long: it goes on; and
+    /// [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the worker is removed all the same once the request has been made.
+    pub async fn remove_worker(&self, worker: WorkerId) -> Result<(), Error> {
+        self.ask("remove a worker", |reply| Command::RemoveWorker { worker, reply }).await
+    }
+
+    /// The jobs of the pool as this node's replica shows them, in no particular order.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<JobInfo> {
+        let jobs = self.pool.tables.jobs.snapshot();
+        jobs.iter().filter_map(|(key, record)| self.info(JobKey::from_map(key.clone()), record)).collect()
+    }
+
+    /// One job of the pool as this node's replica shows it, `None` if there is none of that key.
+    #[must_use]
+    pub fn job(&self, key: &str) -> Option<JobInfo> {
+        let record = self.pool.tables.jobs.get(key)?;
+        self.info(JobKey::new(key).ok()?, &record)
+    }
+
+    /// The workers of the pool as this node's replica shows them, by id.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        let members = self.pool.members.borrow().clone();
+        let info = |(id, record): (WorkerId, &crate::record::WorkerRecord)| WorkerInfo {
+            id,
+            node: record.node,
+            weight: record.weight,
+            draining: record.draining,
+        };
+        members.iter().map(info).collect()
+    }
+
+    /// Whether the node was closed, or its client was.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.commands.is_closed()
+    }
+
+    /// Leaves the pool: hands every job of this node over to the worker that it belongs to then, or leaves it waiting
+    /// where there is no other worker; returns when that is recorded. Safe to call twice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] if a handler does not stop a job within the shutdown time-out, or the backend does not
+    /// answer: what is left here is then ended as by dropping the node.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the node goes on closing.
+    pub async fn close(&self) -> Result<(), Error> {
+        // It fails only if the runner has ended already.
+        let _ = self.commands.send(Command::Close).await;
+        let after = self.pool.options.shutdown_timeout;
+        let in_time = timeout(after, self.tasks.wait()).await;
+        if in_time.is_err() {
+            self.stop.cancel();
+            self.tasks.wait().await;
+            return Err(Error::TimedOut { operation: "close", pool: self.pool.name.to_string(), after });
+        }
+        Ok(())
+    }
+
+    /// Sends the runner a request and waits for the answer.
+    async fn ask<T>(
+        &self,
+        operation: &'static str,
+        request: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.commands.send(request(reply)).await.map_err(|_| self.pool.closed())?;
+            answer.await.map_err(|_| self.pool.closed())?
+        };
+        timeout(self.pool.options.timeout, asked).await.map_err(|_| self.pool.timed_out(operation))?
+    }
+
+    /// When a call that begins now has to give up.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.pool.options.timeout
+    }
+
+    fn info(&self, key: JobKey, record: &JobRecord) -> Option<JobInfo> {
+        let members = self.pool.members.borrow();
+        let node = record.owner.and_then(|owner| members.get(owner)).map(|worker| worker.node);
+        let state = match (&record.phase, record.owner, node) {
+            (Phase::Rejected(_), ..) => return None,
+            (Phase::Stopping, ..) => JobState::Stopping,
+            (_, None, _) => JobState::Waiting,
+            (_, Some(_), None) => JobState::Orphaned,
+            (Phase::Assigned, ..) => JobState::Starting,
+            (Phase::Running, ..) => JobState::Running,
+        };
+        Some(JobInfo { key, state, owner: record.owner, node, epoch: record.epoch })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("pool", &self.pool.name).field("id", &self.id()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,77 @@
+//! What the parts of a node share.
+
+use std::{sync::Arc, time::Duration};
+
+use pulse_core::SweepGuard;
+use tokio::sync::watch;
+
+use crate::{
+    Error, JobKey, NodeId,
+    decide::Members,
+    record::JobRecord,
+    tables::{KnownWorker, Tables},
+    watch::Watches,
+};
+
+/// How a node behaves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// How long the node may be silent before it is declared dead.
+    pub(crate) worker_ttl: Duration,
+    /// How many jobs may wait for their first start before dispatches of this node fail.
+    pub(crate) max_queued: u64,
+    /// How long a call may wait for other nodes and the backend.
+    pub(crate) timeout: Duration,
+    /// How long a close may take.
+    pub(crate) shutdown_timeout: Duration,
+}
+
+/// A pool as one node of it sees it.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) name: Arc<str>,
+    pub(crate) node: NodeId,
+    pub(crate) options: Options,
+    pub(crate) tables: Tables,
+    pub(crate) watches: Arc<Watches>,
+    /// Kept up to date by the runner.
+    pub(crate) members: watch::Sender<Arc<Members>>,
+    /// Removes the entries of dead nodes, this one's included, for as long as somebody is left.
+    pub(crate) _swept: SweepGuard,
+}
+
+impl Pool {
+    /// The worker that a key belongs to, as it stands in the map; `None` if there is none that is known well enough.
+    pub(crate) fn owner(&self, key: &JobKey) -> Option<KnownWorker> {
+        let owner = self.members.borrow().owner(key.as_str())?;
+        self.known(owner)
+    }
+
+    /// A worker as it stands in the map.
+    pub(crate) fn known(&self, worker: crate::WorkerId) -> Option<KnownWorker> {
+        let snapshot = self.tables.workers.snapshot();
+        Some((worker, snapshot.value(&worker.to_string())?.raw().clone()))
+    }
+
+    /// A record as it is to stand in the map.
+    pub(crate) fn encode(&self, record: &JobRecord) -> Result<bytes::Bytes, Error> {
+        self.tables.jobs.encode(record).map_err(|source| self.replica(source))
+    }
+
+    pub(crate) fn replica(&self, source: pulse_rmap::Error) -> Error {
+        Error::Replica { pool: self.name.to_string(), source: Box::new(source) }
+    }
+
+    pub(crate) fn backend(&self, operation: &'static str) -> impl Fn(pulse_core::Error) -> Error {
+        let pool = self.name.to_string();
+        move |source| Error::Backend { operation, pool: pool.clone(), source }
+    }
+
+    pub(crate) fn timed_out(&self, operation: &'static str) -> Error {
+        Error::TimedOut { operation, pool: self.name.to_string(), after: self.options.timeout }
+    }
+
+    pub(crate) fn closed(&self) -> Error {
+        Error::Closed { pool: self.name.to_string() }
+    }
+}

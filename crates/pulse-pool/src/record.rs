@@ -1,0 +1,100 @@
+//! What the pool writes down: the records of workers and jobs.
+//!
+//! These are the values of the replicated maps, read by nodes of every version: fields may be added with a default, never
+//! changed or removed. The names of the fields are written with every record, hence the short ones.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Epoch, NodeId, WorkerId,
+    id::{AssignmentId, DispatchId},
+};
+
+/// A worker, bound to the lease of its node: it vanishes with the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WorkerRecord {
+    #[serde(rename = "n")]
+    pub(crate) node: NodeId,
+    /// Its share of the jobs, compared with the others'.
+    #[serde(rename = "w")]
+    pub(crate) weight: u32,
+    /// It hands its jobs over and gets no more.
+    #[serde(rename = "d")]
+    pub(crate) draining: bool,
+}
+
+impl WorkerRecord {
+    /// The weight to place jobs by.
+    pub(crate) fn placing_weight(&self) -> u32 {
+        if self.draining { 0 } else { self.weight }
+    }
+}
+
+/// A job. Its payload stands in a map of its own, which is not replicated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JobRecord {
+    #[serde(rename = "d")]
+    pub(crate) dispatch: DispatchId,
+    #[serde(rename = "a")]
+    pub(crate) assignment: AssignmentId,
+    /// Nobody but this worker may run the job; `None`: nobody may.
+    #[serde(rename = "o")]
+    pub(crate) owner: Option<WorkerId>,
+    #[serde(rename = "p")]
+    pub(crate) phase: Phase,
+    /// Of the latest activation that came to run; `None` if none did yet.
+    #[serde(rename = "e")]
+    pub(crate) epoch: Option<Epoch>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    /// Recorded, and to be started by its owner, or by whoever pulls it.
+    #[serde(rename = "a")]
+    Assigned,
+    /// Its owner's handler accepted it.
+    #[serde(rename = "r")]
+    Running,
+    /// To be stopped by its owner and then removed.
+    #[serde(rename = "s")]
+    Stopping,
+    /// Its owner's handler refused it. The record only carries the message to whoever dispatched it, and expires; for
+    /// everybody else there is no such job.
+    #[serde(rename = "x")]
+    Rejected(String),
+}
+
+impl JobRecord {
+    /// A job that nobody has run yet.
+    pub(crate) fn dispatched(dispatch: DispatchId, owner: Option<WorkerId>) -> Self {
+        Self { dispatch, assignment: AssignmentId::random(), owner, phase: Phase::Assigned, epoch: None }
+    }
+
+    /// The same job given to another worker, or to nobody.
+    pub(crate) fn assigned_to(&self, owner: Option<WorkerId>) -> Self {
+        Self { assignment: AssignmentId::random(), owner, phase: Phase::Assigned, ..self.clone() }
+    }
+
+    /// The same assignment, running.
+    pub(crate) fn running(&self, epoch: Epoch) -> Self {
+        Self { phase: Phase::Running, epoch: Some(epoch), ..self.clone() }
+    }
+
+    /// The same assignment, to be stopped.
+    pub(crate) fn stopping(&self) -> Self {
+        Self { phase: Phase::Stopping, ..self.clone() }
+    }
+
+    /// The same assignment, refused with a message.
+    pub(crate) fn rejected(&self, message: &str) -> Self {
+        const LONGEST: usize = 1024;
+        let message = message.chars().take(LONGEST).collect();
+        Self { phase: Phase::Rejected(message), ..self.clone() }
+    }
+
+    /// Whether there is a job, rather than only the trace of a refused one.
+    pub(crate) fn is_job(&self) -> bool {
+        !matches!(self.phase, Phase::Rejected(_))
+    }
+}

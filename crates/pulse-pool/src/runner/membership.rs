@@ -1,0 +1,159 @@
+//! The node's place in the pool: its lease, and its workers coming and going under it.
+
+use std::time::Duration;
+
+use pulse_core::Session;
+use tokio_util::sync::CancellationToken;
+
+use super::{Ended, Lease, Runner, step, workers::WorkerState};
+use crate::{
+    Error, WorkerId,
+    tables::KnownWorker,
+    write::{BackOff, Written, write},
+};
+
+/// How long to wait between attempts to join again, at first and at most.
+const REJOIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+impl Runner {
+    /// Stops everything at once, and begins to join again.
+    pub(super) fn on_lease_lost(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        // First of all: this ends every job here, before any of the bookkeeping.
+        lease.lost.cancel();
+        tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "cut off from the pool: stopping all jobs");
+        self.workers.lost();
+        self.look_at_all();
+        if !self.closing {
+            let pool = self.pool.clone();
+            self.tasks.spawn(async move {
+                let mut back_off = BackOff::new(REJOIN.0, REJOIN.1);
+                loop {
+                    let tables = &pool.tables;
+                    match Session::open(tables.client(), tables.scope(), pool.options.worker_ttl).await {
+                        Ok(session) => return Ended::Joined(session),
+                        Err(pulse_core::Error::Closed) => return Ended::Nothing,
+                        Err(error) => {
+                            tracing::debug!(pool = %pool.name, %error, "cannot join the pool again yet");
+                            back_off.pause().await;
+                        }
+                    }
+                }
+            });
+        }
+    }
+
+    pub(super) fn on_joined(&mut self, session: Session) {
+        tracing::info!(pool = %self.pool.name, node = %self.pool.node, "joined the pool again");
+        self.lease = Some(Lease::new(session, &self.stop));
+        self.register(self.workers.ids(|state| state == WorkerState::Joining));
+    }
+
+    /// Writes workers down under the lease; without one they wait for the next.
+    pub(super) fn register(&mut self, workers: Vec<WorkerId>) {
+        let Some(lease) = self.lease.as_ref().filter(|_| !workers.is_empty()) else { return };
+        let records = match self.known(&workers) {
+            Ok(records) => records,
+            Err(error) => {
+                for worker in workers {
+                    self.workers.failed(worker, error.clone());
+                }
+                return;
+            }
+        };
+        let change = self.pool.tables.register(&records, lease.session.lease());
+        let (client, lost) = (self.pool.tables.client().clone(), lease.lost.clone());
+        self.tasks.spawn(async move {
+            let written = until(&lost, write(&client, &change, None, None)).await;
+            match written {
+                Some(Ok(Written::Done(_))) => Ended::Registered(workers, Ok(())),
+                Some(Err(error)) => Ended::Registered(workers, Err(error)),
+                // The lease is lost, which shows itself elsewhere.
+                Some(Ok(Written::Refused(_))) | None => Ended::Nothing,
+            }
+        });
+    }
+
+    pub(super) fn on_registered(&mut self, workers: &[WorkerId], result: &Result<(), pulse_core::Error>) {
+        for &worker in workers {
+            match result {
+                Ok(()) => {
+                    if self.workers.registered(worker) == Some(true) {
+                        self.drain(worker);
+                    }
+                }
+                Err(error) => self.workers.failed(worker, self.pool.backend("add a worker")(error.clone())),
+            }
+        }
+        // The replica may have been faster than the answer.
+        self.on_members_changed();
+    }
+
+    /// Lets no more jobs come to a worker, so that it hands over those that it has.
+    pub(super) fn drain(&mut self, worker: WorkerId) {
+        let Some(lease) = &self.lease else {
+            self.workers.left(worker);
+            return;
+        };
+        if !self.workers.drain(worker) {
+            return;
+        }
+        let records = match self.known(&[worker]) {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::error!(pool = %self.pool.name, %worker, %error, "cannot drain a worker");
+                return;
+            }
+        };
+        let change = self.pool.tables.register(&records, lease.session.lease());
+        let (pool, lost) = (self.pool.clone(), lease.lost.clone());
+        self.tasks.spawn(async move {
+            let drained = until(&lost, async {
+                loop {
+                    match write(pool.tables.client(), &change, None, None).await {
+                        Ok(Written::Done(_)) => break,
+                        Ok(Written::Refused(_)) | Err(_) => step::pause_after_failure(&lost).await,
+                    }
+                }
+                // Nobody can assign it a job any more; those that were assigned before are in the replica then.
+                step::caught_up(&pool, None).await;
+            });
+            drained.await.map_or(Ended::Nothing, |()| Ended::Drained(worker))
+        });
+    }
+
+    /// Takes workers that have handed over everything out of the pool.
+    pub(super) fn let_drained_workers_leave(&mut self) {
+        for worker in self.workers.drained() {
+            // The count may lag behind the replica, by the changes that this task has not looked at yet.
+            let jobs = self.pool.tables.jobs.snapshot();
+            let owns = jobs.iter().any(|(_, record)| record.owner == Some(worker) && record.is_job());
+            let Some(lease) = self.lease.as_ref().filter(|_| !owns && !self.jobs.any_of(worker)) else { continue };
+            self.workers.leave(worker);
+            let change = self.pool.tables.unregister(worker);
+            let (client, lost) = (self.pool.tables.client().clone(), lease.lost.clone());
+            self.tasks.spawn(async move {
+                match until(&lost, write(&client, &change, None, None)).await {
+                    // On an error its entry stays until the lease ends, and draws no jobs.
+                    Some(_) => Ended::Unregistered(worker),
+                    None => Ended::Nothing,
+                }
+            });
+        }
+    }
+
+    /// Our workers as they are to stand in the map.
+    fn known(&self, workers: &[WorkerId]) -> Result<Vec<KnownWorker>, Error> {
+        let records = workers.iter().filter_map(|&id| Some((id, self.workers.get(id)?.record(self.pool.node))));
+        let encode = |record| self.pool.tables.workers.encode(&record).map_err(|source| self.pool.replica(source));
+        records.map(|(id, record)| Ok((id, encode(record)?))).collect()
+    }
+}
+
+/// The result of a future, `None` if the lease is lost first.
+async fn until<T>(lost: &CancellationToken, future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        () = lost.cancelled() => None,
+        value = future => Some(value),
+    }
+}

@@ -1,0 +1,160 @@
+//! Starting a job: fetch the payload, call the handler, write down that the job runs.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use pulse_core::{LeaseId, Session};
+use pulse_rmap::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    local::{Activation, Local},
+    step,
+};
+use crate::{
+    Epoch, Job, JobKey,
+    handler::contain,
+    pool::Pool,
+    record::JobRecord,
+    write::{BackOff, Written, write},
+};
+
+/// How long to wait before a job that moved here is tried again after its start failed, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// One start under way.
+pub(super) struct Start {
+    pub(super) pool: Arc<Pool>,
+    pub(super) key: JobKey,
+    /// The record that names our worker.
+    pub(super) record: Value<JobRecord>,
+    pub(super) epoch: Epoch,
+    pub(super) activation: Activation,
+    /// For the job to look at.
+    pub(super) session: Weak<Session>,
+    pub(super) lease: LeaseId,
+    /// Cancelled when the session is lost.
+    pub(super) lost: CancellationToken,
+}
+
+impl Start {
+    /// Returns what is left here.
+    pub(super) async fn run(self) -> Option<Local> {
+        let mut back_off = BackOff::new(RETRY.0, RETRY.1);
+        loop {
+            match self.attempt().await {
+                Attempt::Started => return self.confirm().await,
+                Attempt::BrokenOff => return None,
+                Attempt::Failed(message) if self.record.epoch.is_none() => {
+                    self.reject(&message).await;
+                    return None;
+                }
+                Attempt::Failed(message) => {
+                    tracing::warn!(pool = %self.pool.name, key = %self.key, message, "a job that moved did not start, trying again");
+                    tokio::select! {
+                        () = self.activation.stopped.cancelled() => return None,
+                        () = back_off.pause() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Attempt {
+        let broken_off = self.activation.stopped.cancelled();
+        tokio::pin!(broken_off);
+        let payload = tokio::select! {
+            () = &mut broken_off => return Attempt::BrokenOff,
+            payload = self.payload() => payload,
+        };
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(message) => return Attempt::Failed(message),
+        };
+        // Of this attempt alone, so that whatever a failed start left behind learns that it must end.
+        let stopped = self.activation.stopped.child_token();
+        let Activation { worker, handler, .. } = &self.activation;
+        let job = Job::new(self.key.clone(), payload, self.epoch, *worker, stopped.clone(), self.session.clone());
+        let started = tokio::select! {
+            () = &mut broken_off => None,
+            started = contain(async { handler.start(job).await }) => Some(started),
+        };
+        match started {
+            Some(Ok(())) => Attempt::Started,
+            Some(Err(message)) => {
+                stopped.cancel();
+                Attempt::Failed(message)
+            }
+            None => {
+                step::stop(&self.pool, &self.key, &self.activation).await;
+                Attempt::BrokenOff
+            }
+        }
+    }
+
+    async fn payload(&self) -> Result<Bytes, String> {
+        let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
+        loop {
+            match self.pool.tables.read_payload(&self.key).await {
+                Ok(Some(payload)) => return Ok(payload),
+                Ok(None) => return Err("the job's payload is missing from the backend".into()),
+                Err(error) if error.is_retryable() => back_off.pause().await,
+                Err(error) => return Err(format!("the job's payload cannot be read: {error}")),
+            }
+        }
+    }
+
+    /// Writes down that the job runs, under the lease. Where that is refused, the record has become another one, and
+    /// the runner will see to it when its replica shows it.
+    async fn confirm(self) -> Option<Local> {
+        let pool = &self.pool;
+        let written = match pool.encode(&self.record.running(self.epoch)) {
+            Ok(record) => {
+                let change = pool.tables.running(&self.key, self.record.raw(), self.lease, record.clone());
+                tokio::select! {
+                    () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
+                    written = write(pool.tables.client(), &change, Some(&record), None) => {
+                        written.map_err(pool.backend("start"))
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(Written::Done(_)) => Some(Local::Running(self.activation)),
+            Ok(Written::Refused(refusal)) => {
+                tracing::debug!(pool = %pool.name, key = %self.key, ?refusal, "the job changed while it started");
+                Some(Local::Running(self.activation))
+            }
+            Err(error) => {
+                tracing::error!(pool = %pool.name, key = %self.key, %error, "cannot write down that the job runs");
+                step::stop(pool, &self.key, &self.activation).await;
+                step::pause_after_failure(&self.lost).await;
+                None
+            }
+        }
+    }
+
+    async fn reject(&self, message: &str) {
+        let pool = &self.pool;
+        tracing::debug!(pool = %pool.name, key = %self.key, message, "job refused");
+        match pool.encode(&self.record.rejected(message)) {
+            Ok(trace) => {
+                let change = pool.tables.reject(&self.key, self.record.raw(), self.lease, trace.clone());
+                step::change(pool, &self.key, change, Some(trace), &self.lost).await;
+            }
+            Err(error) => tracing::error!(pool = %pool.name, key = %self.key, %error, "cannot refuse a job"),
+        }
+    }
+}
+
+/// How an attempt to start ended.
+enum Attempt {
+    Started,
+    /// The job is to stop, and nothing of it goes on.
+    BrokenOff,
+    Failed(String),
+}

@@ -1,0 +1,81 @@
+//! The steps for a job other than its start: stopping it, and changing its record.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use pulse_core::{Transaction, Version};
+use tokio_util::sync::CancellationToken;
+
+use super::local::Activation;
+use crate::{
+    JobKey,
+    handler::contain,
+    pool::Pool,
+    write::{BackOff, Written, write},
+};
+
+/// How long to wait after a refusal, for the replica to show why.
+const AFTER_REFUSAL: Duration = Duration::from_millis(50);
+/// How long to wait after an error that sending again does not heal.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+
+/// Stops a job, however long the handler takes. Returns when nothing of it goes on.
+pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) {
+    activation.stopped.cancel();
+    if let Err(message) = contain(async { activation.handler.stop(key).await }).await {
+        tracing::warn!(pool = %pool.name, %key, message, "the handler failed to stop a job; it counts as stopped");
+    }
+}
+
+/// Commits a change of a record, and returns when the replica shows it, so that the next look does not see the record
+/// that was just replaced.
+pub(super) async fn change(
+    pool: &Arc<Pool>,
+    key: &JobKey,
+    change: Transaction,
+    leaves: Option<Bytes>,
+    until: &CancellationToken,
+) {
+    tokio::select! {
+        () = until.cancelled() => {}
+        () = change_and_see(pool, key, change, leaves) => {}
+    }
+}
+
+async fn change_and_see(pool: &Arc<Pool>, key: &JobKey, change: Transaction, leaves: Option<Bytes>) {
+    match write(pool.tables.client(), &change, leaves.as_ref(), None).await {
+        Ok(Written::Done(version)) => caught_up(pool, version).await,
+        Ok(Written::Refused(refusal)) => {
+            tracing::debug!(pool = %pool.name, %key, ?refusal, "a step was refused, looking again");
+            BackOff::new(AFTER_REFUSAL, AFTER_REFUSAL).pause().await;
+        }
+        Err(error) => {
+            tracing::error!(pool = %pool.name, %key, %error, "a step for a job failed, trying again later");
+            BackOff::new(AFTER_FAILURE, AFTER_FAILURE).pause().await;
+        }
+    }
+}
+
+/// Waits until the replica of the jobs shows a version, or, where it is not known, all that is committed by now.
+pub(super) async fn caught_up(pool: &Pool, version: Option<Version>) {
+    let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
+    let mut version = version;
+    while version.is_none() {
+        match pool.tables.jobs_version().await {
+            Ok(Some(now)) => version = Some(now),
+            // There are no jobs at all, so that nothing can be mistaken for what it is not.
+            Ok(None) | Err(pulse_core::Error::Closed) => return,
+            Err(_) => back_off.pause().await,
+        }
+    }
+    // An error means that the map is closed, or that the version's life of the map is over: there is nothing to see.
+    let _ = pool.tables.jobs.wait_for(version).await;
+}
+
+/// Keeps a failure that repeats from becoming a hot loop.
+pub(super) async fn pause_after_failure(until: &CancellationToken) {
+    tokio::select! {
+        () = until.cancelled() => {}
+        () = tokio::time::sleep(AFTER_FAILURE) => {}
+    }
+}

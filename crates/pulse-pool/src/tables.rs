@@ -1,0 +1,228 @@
+//! What a pool keeps in the backend, and the transactions that change it.
+//!
+//! Everything lies in the scope that the pool is named after, so that any of it can be changed together:
+//!
+//! | map | key → value | |
+//! |---|---|---|
+//! | `pool:workers` | worker → [`WorkerRecord`], bound to the node's lease | replicated to every node |
+//! | `pool:jobs` | job key → [`JobRecord`] | replicated to every node |
+//! | `pool:payloads` | job key → payload | read by whoever starts the job |
+//! | `pool:queue` | keys of the jobs that never ran yet | counted by dispatches |
+//!
+//! This module says what a transaction expects and writes; who decides on one, and what follows if it is refused, is
+//! elsewhere. Every change of a job expects the record that it was decided on, so that of two changes one is refused.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use pulse_core::{Binding, Client, Expectation, FailedExpectation, Found, LeaseId, MapId, Scope, Transaction, Version};
+use pulse_rmap::Map;
+
+use crate::{
+    Error, JobKey, WorkerId,
+    record::{JobRecord, WorkerRecord},
+};
+
+const WORKERS: &str = "pool:workers";
+const JOBS: &str = "pool:jobs";
+const PAYLOADS: &str = "pool:payloads";
+const QUEUE: &str = "pool:queue";
+
+/// How long the trace of a refused job waits for whoever dispatched it.
+const TRACE_TTL: Duration = Duration::from_secs(60);
+
+/// The pool's data: two replicas, and the names of the rest.
+#[derive(Debug, Clone)]
+pub(crate) struct Tables {
+    client: Client,
+    scope: Scope,
+    payloads: MapId,
+    pub(crate) workers: Map<WorkerRecord>,
+    pub(crate) jobs: Map<JobRecord>,
+}
+
+/// A worker, and its record as it stands in the map.
+pub(crate) type KnownWorker = (WorkerId, Bytes);
+
+impl Tables {
+    pub(crate) async fn join(client: &Client, pool: &str) -> Result<Self, Error> {
+        let backend = |source| Error::Backend { operation: "join", pool: pool.to_owned(), source };
+        let replica = |source| Error::Replica { pool: pool.to_owned(), source: Box::new(source) };
+        let scope = Scope::new(pool).map_err(backend)?;
+        let payloads = scope.map(PAYLOADS).map_err(backend)?;
+        let workers = Map::builder(WORKERS).scope(scope.clone()).join(client).await.map_err(replica)?;
+        let jobs = Map::builder(JOBS).scope(scope.clone()).join(client).await.map_err(replica)?;
+        Ok(Self { client: client.clone(), scope, payloads, workers, jobs })
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Ends the replication.
+    pub(crate) async fn close(&self) {
+        self.workers.close().await;
+        self.jobs.close().await;
+    }
+
+    /// The record of a job as the backend has it now.
+    pub(crate) async fn read_record(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
+        let values = self.client.backend().map_get(self.jobs.id(), &[key.as_str()]).await?;
+        Ok(values.into_iter().next().flatten())
+    }
+
+    /// The payload of a job.
+    pub(crate) async fn read_payload(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
+        let values = self.client.backend().map_get(&self.payloads, &[key.as_str()]).await?;
+        Ok(values.into_iter().next().flatten())
+    }
+
+    /// The version of the jobs as the backend has them now.
+    pub(crate) async fn jobs_version(&self) -> Result<Option<Version>, pulse_core::Error> {
+        self.client.backend().map_version(self.jobs.id()).await
+    }
+
+    /// Records a new job, in place of the trace of a refused one if there is one, as long as the queue has room and the
+    /// worker that it is assigned to stands as it is known.
+    pub(crate) fn dispatch(
+        &self,
+        key: &JobKey,
+        trace: Option<&Bytes>,
+        record: Bytes,
+        payload: Bytes,
+        owner: Option<&KnownWorker>,
+        max_queued: u64,
+    ) -> Transaction {
+        let transaction = Transaction::new(&self.scope);
+        let transaction = match trace {
+            None => transaction.expect_absent(JOBS, key.shared()),
+            Some(trace) => transaction.expect_equals(JOBS, key.shared(), trace.clone()),
+        };
+        expect_worker(transaction.expect_fewer_than(QUEUE, max_queued), owner)
+            .put(JOBS, key.shared(), record)
+            .put(PAYLOADS, key.shared(), payload)
+            .put(QUEUE, key.shared(), Bytes::new())
+    }
+
+    /// Replaces the record of a job.
+    pub(crate) fn replace(&self, key: &JobKey, old: &Bytes, new: Bytes) -> Transaction {
+        self.expect_record(key, old).put(JOBS, key.shared(), new)
+    }
+
+    /// Takes over a job that nobody has, or whose owner is gone.
+    pub(crate) fn pull(
+        &self,
+        key: &JobKey,
+        old: &Bytes,
+        dead: Option<WorkerId>,
+        to: &KnownWorker,
+        lease: LeaseId,
+        new: Bytes,
+    ) -> Transaction {
+        let transaction = expect_worker(expect_gone(self.expect_record(key, old), dead), Some(to));
+        transaction.expect_lease_alive(lease).put(JOBS, key.shared(), new)
+    }
+
+    /// Gives a job to another worker, or to nobody.
+    pub(crate) fn hand_over(
+        &self,
+        key: &JobKey,
+        old: &Bytes,
+        to: Option<&KnownWorker>,
+        lease: LeaseId,
+        new: Bytes,
+    ) -> Transaction {
+        expect_worker(self.expect_record(key, old), to).expect_lease_alive(lease).put(JOBS, key.shared(), new)
+    }
+
+    /// Says that the handler accepted the job.
+    pub(crate) fn running(&self, key: &JobKey, old: &Bytes, lease: LeaseId, new: Bytes) -> Transaction {
+        self.replace(key, old, new).expect_lease_alive(lease).delete(QUEUE, key.shared())
+    }
+
+    /// Removes the job and leaves a trace of why.
+    pub(crate) fn reject(&self, key: &JobKey, old: &Bytes, lease: LeaseId, trace: Bytes) -> Transaction {
+        self.expect_record(key, old)
+            .expect_lease_alive(lease)
+            .put_bound(JOBS, key.shared(), trace, Binding::Ttl(TRACE_TTL))
+            .delete(PAYLOADS, key.shared())
+            .delete(QUEUE, key.shared())
+    }
+
+    /// Removes the job, if its owner is gone where one is named.
+    pub(crate) fn remove(&self, key: &JobKey, old: &Bytes, dead: Option<WorkerId>) -> Transaction {
+        expect_gone(self.expect_record(key, old), dead)
+            .delete(JOBS, key.shared())
+            .delete(PAYLOADS, key.shared())
+            .delete(QUEUE, key.shared())
+    }
+
+    /// Removes the trace of a refused job.
+    pub(crate) fn remove_trace(&self, key: &JobKey, trace: &Bytes) -> Transaction {
+        Transaction::new(&self.scope).expect_equals(JOBS, key.shared(), trace.clone()).delete(JOBS, key.shared())
+    }
+
+    /// Writes workers down for as long as the lease lives.
+    pub(crate) fn register(&self, workers: &[KnownWorker], lease: LeaseId) -> Transaction {
+        workers.iter().fold(Transaction::new(&self.scope), |transaction, (worker, record)| {
+            transaction.put_bound(WORKERS, worker.to_string(), record.clone(), Binding::Lease(lease))
+        })
+    }
+
+    /// Takes a worker out of the pool.
+    pub(crate) fn unregister(&self, worker: WorkerId) -> Transaction {
+        Transaction::new(&self.scope).delete(WORKERS, worker.to_string())
+    }
+
+    fn expect_record(&self, key: &JobKey, old: &Bytes) -> Transaction {
+        Transaction::new(&self.scope).expect_equals(JOBS, key.shared(), old.clone())
+    }
+}
+
+fn expect_worker(transaction: Transaction, worker: Option<&KnownWorker>) -> Transaction {
+    match worker {
+        Some((worker, record)) => transaction.expect_equals(WORKERS, worker.to_string(), record.clone()),
+        None => transaction,
+    }
+}
+
+fn expect_gone(transaction: Transaction, worker: Option<WorkerId>) -> Transaction {
+    match worker {
+        Some(worker) => transaction.expect_absent(WORKERS, worker.to_string()),
+        None => transaction,
+    }
+}
+
+/// Why a transaction of this module was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The job's record is another one, `None`: absent.
+    Record(Option<Bytes>),
+    /// The queue has no room.
+    QueueFull,
+    /// A worker is other than it was known, or our lease is not alive.
+    Membership,
+}
+
+impl Refusal {
+    pub(crate) fn of(failed: &FailedExpectation) -> Self {
+        match (&failed.expected, &failed.found) {
+            (Expectation::Equals { map, .. } | Expectation::Absent { map, .. }, Found::Value(found))
+                if &**map == JOBS =>
+            {
+                Self::Record(found.clone())
+            }
+            (Expectation::FewerThan { .. }, _) => Self::QueueFull,
+            _ => Self::Membership,
+        }
+    }
+}
+
+/// The version of the jobs after a commit.
+pub(crate) fn jobs_version(committed: &pulse_core::Committed) -> Option<Version> {
+    committed.version(JOBS)
+}

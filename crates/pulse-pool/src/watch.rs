@@ -1,0 +1,203 @@
+//! Telling callers what becomes of the job that they wait for.
+//!
+//! The node's runner sees every change of every record, in order, and passes it on to whoever watches that key. So a
+//! caller costs nothing while other jobs change, and misses no state that a record went through, however short.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use pulse_core::Version;
+use pulse_rmap::{Snapshot, Value};
+use tokio::sync::mpsc;
+
+use crate::{
+    JobKey,
+    id::DispatchId,
+    record::{JobRecord, Phase},
+};
+
+/// The record of a job as of a version of the jobs.
+#[derive(Debug, Clone)]
+pub(crate) struct Sighting {
+    pub(crate) version: Option<Version>,
+    pub(crate) record: Option<Value<JobRecord>>,
+}
+
+/// Who watches which key.
+#[derive(Debug, Default)]
+pub(crate) struct Watches {
+    /// `None` once the runner has ended.
+    by_key: Mutex<Option<Watchers>>,
+}
+
+#[derive(Debug, Default)]
+struct Watchers {
+    by_key: HashMap<JobKey, HashMap<u64, mpsc::UnboundedSender<Sighting>>>,
+    next: u64,
+}
+
+impl Watches {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { by_key: Mutex::new(Some(Watchers::default())) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Watchers>> {
+        // Nothing panics while holding the lock, and the maps are consistent after every statement.
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches a key from now on.
+    pub(crate) fn watch(self: &Arc<Self>, key: &JobKey) -> Watch {
+        // Only the changes of one key arrive, for as long as one call waits for it.
+        let (sender, sightings) = mpsc::unbounded_channel();
+        let mut id = 0;
+        if let Some(watchers) = &mut *self.lock() {
+            id = watchers.next;
+            watchers.next += 1;
+            watchers.by_key.entry(key.clone()).or_default().insert(id, sender);
+        }
+        Watch { watches: self.clone(), key: key.clone(), id, sightings }
+    }
+
+    /// Tells those who watch the key of a change.
+    pub(crate) fn announce(&self, key: &str, version: Option<Version>, record: Option<&Value<JobRecord>>) {
+        if let Some(watchers) = self.lock().as_ref().and_then(|watchers| watchers.by_key.get(key)) {
+            let sighting = Sighting { version, record: record.cloned() };
+            for watcher in watchers.values() {
+                // It fails only for a watch that is about to be removed.
+                let _ = watcher.send(sighting.clone());
+            }
+        }
+    }
+
+    /// Tells everybody how things stand.
+    pub(crate) fn announce_all(&self, jobs: &Snapshot<JobRecord>) {
+        let keys: Vec<JobKey> = self.lock().iter().flat_map(|watchers| watchers.by_key.keys().cloned()).collect();
+        for key in keys {
+            self.announce(key.as_str(), jobs.version(), jobs.value(key.as_str()));
+        }
+    }
+
+    /// Ends all watches, for good.
+    pub(crate) fn end(&self) {
+        *self.lock() = None;
+    }
+}
+
+/// The changes of one job since the watch began.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    watches: Arc<Watches>,
+    key: JobKey,
+    id: u64,
+    sightings: mpsc::UnboundedReceiver<Sighting>,
+}
+
+impl Watch {
+    /// Waits for the next change, `None` once the node is closed.
+    pub(crate) async fn next(&mut self) -> Option<Sighting> {
+        self.sightings.recv().await
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(watchers) = &mut *self.watches.lock()
+            && let Some(of_key) = watchers.by_key.get_mut(&self.key)
+        {
+            of_key.remove(&self.id);
+            if of_key.is_empty() {
+                watchers.by_key.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// How the job of a dispatch ended up.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Fate {
+    /// It runs.
+    Running,
+    /// The handler refused it, with this message.
+    Rejected(String),
+    /// It was stopped, or is about to be.
+    Stopped,
+}
+
+/// Follows one dispatch through what is seen of its key.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    dispatch: DispatchId,
+    /// From this version on the job is there, or is gone again.
+    since: Option<Version>,
+    seen: bool,
+}
+
+impl Follow {
+    pub(crate) fn new(dispatch: DispatchId, since: Option<Version>) -> Self {
+        Self { dispatch, since, seen: false }
+    }
+
+    /// What the record of the key as of that version tells about the job, `None` if it is still under way.
+    pub(crate) fn judge(&mut self, version: Option<Version>, record: Option<&JobRecord>) -> Option<Fate> {
+        let Some(record) = record.filter(|record| record.dispatch == self.dispatch) else {
+            let after = |since| version.is_some_and(|version| version.includes(&since));
+            return (self.seen || self.since.is_some_and(after)).then_some(Fate::Stopped);
+        };
+        self.seen = true;
+        match &record.phase {
+            Phase::Assigned => None,
+            Phase::Running => Some(Fate::Running),
+            Phase::Stopping => Some(Fate::Stopped),
+            Phase::Rejected(message) => Some(Fate::Rejected(message.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulse_core::{Incarnation, Revision};
+
+    use super::*;
+    use crate::Epoch;
+
+    fn at(revision: u64) -> Option<Version> {
+        Some(Version { incarnation: Incarnation(1), revision: Revision(revision) })
+    }
+
+    #[test]
+    fn what_was_there_before_a_dispatch_says_nothing_about_it() {
+        let record = JobRecord::dispatched(DispatchId(7), None);
+        let other = JobRecord::dispatched(DispatchId(8), None);
+        let mut follow = Follow::new(DispatchId(7), at(5));
+        assert_eq!(follow.judge(at(3), Some(&other)), None);
+        assert_eq!(follow.judge(at(4), None), None);
+        assert_eq!(follow.judge(at(5), Some(&record)), None);
+        assert_eq!(follow.judge(at(6), Some(&record.running(Epoch(5)))), Some(Fate::Running));
+    }
+
+    #[test]
+    fn a_job_that_vanishes_before_it_runs_was_stopped() {
+        let record = JobRecord::dispatched(DispatchId(7), None);
+        let mut follow = Follow::new(DispatchId(7), at(5));
+        assert_eq!(follow.judge(at(5), Some(&record)), None);
+        assert_eq!(follow.judge(at(6), None), Some(Fate::Stopped));
+        // Also where all that is seen is a later state of the key.
+        let mut follow = Follow::new(DispatchId(7), at(5));
+        assert_eq!(follow.judge(at(9), Some(&JobRecord::dispatched(DispatchId(8), None))), Some(Fate::Stopped));
+        // And where it is not known when the dispatch took effect.
+        let mut follow = Follow::new(DispatchId(7), None);
+        assert_eq!(follow.judge(at(4), None), None);
+        assert_eq!(follow.judge(at(5), Some(&record)), None);
+        assert_eq!(follow.judge(at(6), None), Some(Fate::Stopped));
+    }
+
+    #[test]
+    fn a_refusal_carries_the_message() {
+        let record = JobRecord::dispatched(DispatchId(7), None).rejected("no such song");
+        let mut follow = Follow::new(DispatchId(7), at(5));
+        assert_eq!(follow.judge(at(6), Some(&record)), Some(Fate::Rejected("no such song".into())));
+    }
+}
