@@ -1,0 +1,228 @@
+//! Streams: appending, reading, trimming, ending.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+
+use super::{
+    Subject, eventually,
+    room::{LONG, Room, SHORT, bytes, done},
+};
+use crate::{Deadline, EventId, Headers, NewEvent, Scope, StreamInfo, Transaction, Trim};
+
+async fn info(room: &Room, stream: &str) -> Option<StreamInfo> {
+    done(room.backend.stream_info(&room.stream(stream)).await)
+}
+
+pub(super) async fn an_event_comes_back_as_it_was_appended(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let odd = Bytes::from_static(&[0, 0xff, 0x80, b'\n']);
+    let headers: Headers =
+        [("trace", odd.clone()), ("a", bytes("1")), ("a", bytes("2")), ("", Bytes::new())].into_iter().collect();
+    let events = [
+        NewEvent::new("plain", "payload"),
+        NewEvent::new("empty", ""),
+        NewEvent::new("", odd.clone()),
+        NewEvent::new("name \0\n ü", odd).with_topic("topic \0\n ü"),
+        NewEvent::new("empty topic", "p").with_topic(""),
+        NewEvent::new("headers", "p").with_topic("t").with_headers(headers),
+        NewEvent::new("large", vec![7; 100_000]).with_header("large", vec![8; 10_000]),
+    ];
+    for event in events {
+        let id = room.commit(room.begin().append("s", event.clone())).await.event_id(0);
+        let read = room.read("s").await;
+        let Some(last) = read.last() else { panic!("{event:?} was appended") };
+        assert_eq!(Some(last.id), id);
+        assert_eq!(last.event, Ok(event.with_id(last.id)));
+    }
+}
+
+pub(super) async fn ids_only_grow(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let other = room.other_client().await;
+    let appends = (0..20).map(|i| if i % 2 == 0 { &room } else { &other }.append_many("s", 10));
+    let mut ids: Vec<EventId> = Vec::new();
+    for batch in join_all(appends).await {
+        assert!(batch.is_sorted_by(|a, b| a < b), "the events of one transaction are in order: {batch:?}");
+        ids.extend(batch);
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 200);
+    assert_eq!(room.ids("s").await, ids);
+}
+
+pub(super) async fn an_id_is_greater_than_those_of_deleted_events(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let mut last = EventId::ZERO;
+    for _ in 0..20 {
+        let id = room.append("s", "e").await;
+        assert!(id > last, "{id} after {last}");
+        last = id;
+        room.commit(room.begin().delete_events("s", vec![id])).await;
+        let id = room.append("s", "e").await;
+        assert!(id > last, "{id} after {last}");
+        last = id;
+        room.commit(room.begin().trim_stream("s", Trim::MaxLength { length: 0, approximate: false })).await;
+        assert!(room.ids("s").await.is_empty());
+    }
+}
+
+pub(super) async fn a_read_begins_after_an_id_and_ends_at_its_limit(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let ids = room.append_many("s", 10).await;
+    let read = async |after, limit| {
+        let entries = done(room.backend.stream_read(&room.stream("s"), after, limit, Duration::ZERO).await);
+        entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>()
+    };
+    assert_eq!(read(EventId::ZERO, 100).await, ids);
+    assert_eq!(read(EventId::ZERO, 3).await, ids[..3]);
+    assert_eq!(read(ids[2], 4).await, ids[3..7]);
+    assert_eq!(read(ids[8], 100).await, ids[9..]);
+    assert_eq!(read(ids[9], 100).await, []);
+    assert_eq!(read(EventId::MAX, 100).await, []);
+    assert_eq!(read(EventId::ZERO, 0).await, ids[..1], "a limit of 0 acts as 1");
+    let between = EventId::new(ids[0].millis - 1, u64::MAX);
+    assert_eq!(read(between, 100).await, ids, "any id will do, also one that no event has");
+}
+
+pub(super) async fn a_stream_that_does_not_exist_is_like_an_empty_one(subject: Subject) {
+    let room = Room::open(&subject).await;
+    assert!(room.read("none").await.is_empty());
+    assert_eq!(info(&room, "none").await, None);
+    let ids = vec![EventId::new(1, 1)];
+    let group = super::room::valid(crate::Group::new("g"));
+    let nothing = room
+        .begin()
+        .trim_stream("none", Trim::MaxLength { length: 0, approximate: false })
+        .delete_events("none", ids.clone())
+        .ack("none", &group, ids)
+        .destroy_stream("none")
+        .expire_stream("none", Deadline::Renew(LONG));
+    let committed = room.commit(nothing).await;
+    assert_eq!((0..4).map(|i| committed.count(i)).collect::<Vec<_>>(), [Some(0); 4]);
+    assert_eq!(info(&room, "none").await, None, "none of this creates the stream");
+}
+
+pub(super) async fn a_stream_describes_itself(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let ids = room.append_many("s", 5).await;
+    let fresh = StreamInfo { length: 5, appended: 5, first: Some(ids[0]), last: ids[4], ..StreamInfo::default() };
+    assert_eq!(info(&room, "s").await, Some(fresh));
+    room.group("s", "g").await;
+    room.commit(room.begin().delete_events("s", vec![ids[4]])).await;
+    let deleted = StreamInfo { length: 4, max_deleted: ids[4], groups: 1, ..fresh };
+    assert_eq!(info(&room, "s").await, Some(deleted));
+    room.commit(room.begin().trim_stream("s", Trim::MaxLength { length: 0, approximate: false })).await;
+    assert_eq!(info(&room, "s").await, Some(StreamInfo { length: 0, first: None, ..deleted }));
+    room.commit(room.begin().destroy_stream("s")).await;
+    assert_eq!(info(&room, "s").await, None);
+}
+
+pub(super) async fn an_exact_trim_leaves_exactly_the_newest(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let ids = room.append_many("s", 300).await;
+    let trim = |trim| room.begin().trim_stream("s", trim);
+    let length = |length| Trim::MaxLength { length, approximate: false };
+    assert_eq!(room.commit(trim(length(290))).await.count(0), Some(10));
+    assert_eq!(room.ids("s").await, ids[10..]);
+    assert_eq!(room.commit(trim(length(1000))).await.count(0), Some(0));
+    let before = |id| Trim::Before { id, approximate: false };
+    assert_eq!(room.commit(trim(before(ids[150]))).await.count(0), Some(140));
+    assert_eq!(room.ids("s").await, ids[150..]);
+    assert_eq!(room.commit(trim(before(EventId::ZERO))).await.count(0), Some(0));
+    let after =
+        StreamInfo { length: 150, appended: 300, first: Some(ids[150]), last: ids[299], ..StreamInfo::default() };
+    let after = StreamInfo { max_deleted: ids[149], ..after };
+    assert_eq!(info(&room, "s").await, Some(after));
+    assert_eq!(room.commit(trim(before(EventId::MAX))).await.count(0), Some(150));
+    assert!(room.ids("s").await.is_empty());
+}
+
+pub(super) async fn an_approximate_trim_never_drops_too_much(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let ids = room.append_many("s", 1000).await;
+    let trims = [
+        (Trim::MaxLength { length: 900, approximate: true }, 900),
+        (Trim::Before { id: ids[500], approximate: true }, 500),
+        (Trim::MaxLength { length: 10, approximate: true }, 10),
+    ];
+    for (trim, stay) in trims {
+        let before = room.ids("s").await;
+        let committed = room.commit(room.begin().trim_stream("s", trim)).await;
+        let left = room.ids("s").await;
+        assert!(left.len() >= stay, "{trim:?} left {}", left.len());
+        assert_eq!(left, ids[ids.len() - left.len()..], "the newest stay");
+        assert_eq!(committed.count(0), Some((before.len() - left.len()) as u64), "{trim:?}");
+    }
+}
+
+pub(super) async fn single_events_are_deleted_and_counted(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let ids = room.append_many("s", 5).await;
+    let delete = |ids| room.begin().delete_events("s", ids);
+    let strangers = vec![ids[1], EventId::new(1, 1), EventId::MAX, ids[3], ids[1]];
+    assert_eq!(room.commit(delete(strangers)).await.count(0), Some(2));
+    assert_eq!(room.ids("s").await, [ids[0], ids[2], ids[4]]);
+    assert_eq!(room.commit(delete(vec![ids[1]])).await.count(0), Some(0));
+    assert_eq!(room.commit(delete(Vec::new())).await.count(0), Some(0));
+}
+
+pub(super) async fn a_destroyed_stream_is_gone_with_its_groups(subject: Subject) {
+    let room = Room::open(&subject).await;
+    room.append_many("s", 3).await;
+    let group = room.group("s", "g").await;
+    assert_eq!(room.commit(room.begin().destroy_stream("s")).await.count(0), Some(3));
+    assert_eq!(info(&room, "s").await, None);
+    assert_eq!(done(room.backend.group_info(&room.stream("s"), &group).await), None);
+    room.append("s", "e").await;
+    assert_eq!(info(&room, "s").await.map(|info| (info.length, info.appended, info.groups)), Some((1, 1, 0)));
+}
+
+pub(super) async fn a_stream_expires_by_itself(subject: Subject) {
+    let room = Room::open(&subject).await;
+    // Before or after the append that creates it: what counts is the state after all writes.
+    let before = |t: Transaction| t.expire_stream("a", Deadline::IfUnset(SHORT)).append("a", NewEvent::new("e", "p"));
+    let after = |t: Transaction| t.append("b", NewEvent::new("e", "p")).expire_stream("b", Deadline::Renew(SHORT));
+    room.commit(after(before(room.begin()))).await;
+    room.commit(room.begin().append("c", NewEvent::new("e", "p")).expire_stream("c", Deadline::IfUnset(SHORT))).await;
+    // An absolute lifetime is not prolonged.
+    room.commit(room.begin().append("c", NewEvent::new("e", "p")).expire_stream("c", Deadline::IfUnset(LONG))).await;
+    for stream in ["a", "b", "c"] {
+        eventually("the stream is gone", async || match info(&room, stream).await {
+            None => Ok(()),
+            Some(info) => Err((stream, info)),
+        })
+        .await;
+        assert!(room.read(stream).await.is_empty());
+        assert!(!room.holds(room.begin().expect_stream(stream)).await);
+    }
+}
+
+pub(super) async fn the_expiry_of_a_stream_is_renewed_and_taken_back(subject: Subject) {
+    let room = Room::open(&subject).await;
+    for stream in ["renewed", "kept", "destroyed"] {
+        let append = room.begin().append(stream, NewEvent::new("e", "p"));
+        room.commit(append.expire_stream(stream, Deadline::Renew(SHORT * 3))).await;
+    }
+    room.commit(room.begin().expire_stream("renewed", Deadline::Renew(LONG))).await;
+    room.commit(room.begin().expire_stream("kept", Deadline::Never)).await;
+    room.commit(room.begin().destroy_stream("destroyed").append("destroyed", NewEvent::new("e", "p"))).await;
+    room.let_pass(SHORT * 4).await;
+    for stream in ["renewed", "kept", "destroyed"] {
+        assert!(info(&room, stream).await.is_some(), "{stream} is still there");
+    }
+}
+
+pub(super) async fn the_clock_of_the_backend_goes_on(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let time = async || done(room.backend.server_time(&room.scope).await);
+    let start = time().await;
+    let id = room.append("s", "e").await;
+    let end = time().await;
+    assert!(start.0 <= id.millis && id.millis <= end.0, "event ids are read off it: {start:?} {id} {end:?}");
+    room.let_pass(SHORT).await;
+    let another = super::room::valid(Scope::new(format!("{}-other", room.scope)));
+    assert!(done(room.backend.server_time(&another).await).0 > 0, "each scope has a clock");
+}

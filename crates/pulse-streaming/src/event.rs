@@ -1,0 +1,70 @@
+//! An event as subscribers see it.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use pulse_core::{EventId, Headers, StreamId};
+
+/// An event that was read from a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    stream: StreamId,
+    event: pulse_core::Event,
+}
+
+impl Event {
+    pub(crate) fn new(stream: StreamId, event: pulse_core::Event) -> Self {
+        Self { stream, event }
+    }
+
+    /// Its place in the stream.
+    #[must_use]
+    pub fn id(&self) -> EventId {
+        self.event.id
+    }
+
+    /// The stream that it was read from.
+    #[must_use]
+    pub fn stream(&self) -> &StreamId {
+        &self.stream
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.event.name
+    }
+
+    /// The topic, if it has one.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        self.event.topic.as_deref()
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.event.headers
+    }
+
+    /// The payload. Cloning it copies nothing.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.event.payload
+    }
+
+    /// Takes the payload out.
+    #[must_use]
+    pub fn into_payload(self) -> Bytes {
+        self.event.payload
+    }
+
+    /// When it was added, by the server's clock, at a resolution of one millisecond.
+    #[must_use]
+    pub fn created_at(&self) -> SystemTime {
+        // An id that a stranger made up may lie beyond what the clock can show; it is then as old as can be.
+        SystemTime::UNIX_EPOCH
+            .checked_add(Duration::from_millis(self.event.id.millis))
+            .unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}

@@ -1,0 +1,69 @@
+//! Counters through the `metrics` facade (feature `metrics`); nothing at all without it.
+//!
+//! | counter | counts | labels |
+//! |---|---|---|
+//! | `pulse_streaming_added_total` | events added | `stream` |
+//! | `pulse_streaming_delivered_total` | events read into the buffer of a reader or sink, redeliveries included | `stream`, `sink` |
+//! | `pulse_streaming_acked_total` | deliveries acknowledged | `stream`, `sink` |
+//! | `pulse_streaming_claimed_total` | deliveries taken over after the ack grace period or a nack | `stream`, `sink` |
+//! | `pulse_streaming_malformed_total` | entries skipped because they are no events | `stream`, `sink` |
+//! | `pulse_streaming_lost_total` | events deleted before they were acknowledged | `stream`, `sink` |
+//!
+//! The label `sink` is empty for readers.
+
+/// The counters of one stream and sink.
+#[derive(Clone)]
+pub(crate) struct Meter {
+    #[cfg(feature = "metrics")]
+    counters: std::sync::Arc<Counters>,
+}
+
+#[cfg(feature = "metrics")]
+struct Counters {
+    added: metrics::Counter,
+    delivered: metrics::Counter,
+    acked: metrics::Counter,
+    claimed: metrics::Counter,
+    malformed: metrics::Counter,
+    lost: metrics::Counter,
+}
+
+macro_rules! counters {
+    ($($name:ident),*) => {
+        $(pub(crate) fn $name(&self, count: usize) {
+            #[cfg(feature = "metrics")]
+            self.counters.$name.increment(count as u64);
+            #[cfg(not(feature = "metrics"))]
+            let _ = count;
+        })*
+    };
+}
+
+impl Meter {
+    #[cfg(feature = "metrics")]
+    pub(crate) fn new(stream: &pulse_core::StreamId, sink: &str) -> Self {
+        let labels = [("stream", stream.to_string()), ("sink", sink.to_owned())];
+        let counters = Counters {
+            added: metrics::counter!("pulse_streaming_added_total", "stream" => stream.to_string()),
+            delivered: metrics::counter!("pulse_streaming_delivered_total", &labels),
+            acked: metrics::counter!("pulse_streaming_acked_total", &labels),
+            claimed: metrics::counter!("pulse_streaming_claimed_total", &labels),
+            malformed: metrics::counter!("pulse_streaming_malformed_total", &labels),
+            lost: metrics::counter!("pulse_streaming_lost_total", &labels),
+        };
+        Self { counters: std::sync::Arc::new(counters) }
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    pub(crate) fn new(_: &pulse_core::StreamId, _: &str) -> Self {
+        Self {}
+    }
+
+    counters!(added, delivered, acked, claimed, malformed, lost);
+}
+
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meter")
+    }
+}

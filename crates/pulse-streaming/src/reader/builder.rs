@@ -1,0 +1,85 @@
+//! Options of a reader.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::Reader;
+use crate::{
+    Error, EventStream, Start,
+    buffer::Buffer,
+    filter::Filter,
+    options::{check_block, check_buffer},
+};
+
+/// Options of a [`Reader`]; made by [`EventStream::reader`], used up by [`join`](Self::join).
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it joins"]
+pub struct ReaderBuilder {
+    stream: EventStream,
+    start: Start,
+    filter: Filter,
+    buffer: usize,
+    block: Duration,
+}
+
+impl ReaderBuilder {
+    pub(crate) fn new(stream: &EventStream) -> Self {
+        Self {
+            stream: stream.clone(),
+            start: Start::default(),
+            filter: Filter::default(),
+            buffer: 1024,
+            block: Duration::from_secs(5),
+        }
+    }
+
+    /// Sets where to begin. Default: [`Start::Newest`].
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Hands out only events with exactly this topic.
+    pub fn topic(mut self, topic: impl Into<Arc<str>>) -> Self {
+        self.filter = Filter::Topic(topic.into());
+        self
+    }
+
+    /// Sets how many events may wait for the subscriber. Default 1,024.
+    pub fn buffer(mut self, events: usize) -> Self {
+        self.buffer = events;
+        self
+    }
+
+    /// Sets how long one read waits at the backend for an event. New events end the wait at once, so this is no
+    /// latency. Default 5 s.
+    pub fn block(mut self, time: Duration) -> Self {
+        self.block = time;
+        self
+    }
+
+    /// Begins to read. Where to begin is settled when this returns: every event added from then on is read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`], and [`Error::Backend`] if the start could not be settled.
+    pub async fn join(self) -> Result<Reader, Error> {
+        check_buffer(self.stream.id(), self.buffer)?;
+        check_block(self.stream.id(), self.block)?;
+        let reader = Reader {
+            buffer: Buffer::new(self.buffer),
+            filter: self.filter,
+            block: self.block,
+            streams: Mutex::new(HashSet::new()),
+            cancel: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        reader.add_stream(&self.stream, self.start).await?;
+        Ok(reader)
+    }
+}

@@ -1,0 +1,126 @@
+//! Readers: every reader sees every event.
+//!
+//! [`Reader`] is the subscriber's handle; one task for each stream ([`task`]) reads into the buffer that they share.
+
+mod builder;
+mod task;
+
+use std::{
+    collections::HashSet,
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pulse_core::StreamId;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::builder::ReaderBuilder;
+use self::task::ReaderTask;
+use crate::{Error, Event, EventStream, Notice, Operation, Start, buffer::Buffer, filter::Filter};
+
+/// Reads every event of one or more streams, in the order of each stream.
+///
+/// It is a `futures::Stream` of events, with an `Err` of [`Notice`] where there is something to be said; see there.
+/// It heals by itself and goes on exactly where it was, whatever happened to the connection. Made by
+/// [`EventStream::reader`].
+///
+/// Events wait in a bounded buffer; when the subscriber is slow, reading pauses, and the events stay in the stream.
+/// Dropping a reader ends its tasks.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use pulse_streaming::{EventStream, Start};
+///
+/// let client = pulse_streaming::connect("memory:").await?;
+/// let orders = EventStream::new(&client, "orders")?;
+/// orders.add("placed", "order 7").await?;
+///
+/// let mut reader = orders.reader().start(Start::Oldest).join().await?;
+/// let event = reader.next().await.expect("open until closed")?;
+/// assert_eq!((event.name(), &event.payload()[..]), ("placed", &b"order 7"[..]));
+/// reader.close().await;
+/// assert!(reader.next().await.is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    buffer: Buffer<Result<Event, Notice>>,
+    filter: Filter,
+    block: Duration,
+    /// What is read, so that nothing is read twice.
+    streams: Mutex<HashSet<StreamId>>,
+    /// Ends the tasks.
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Reader {
+    /// Waits for the next event or notice; `None` once the reader or its client is closed. The same as
+    /// `futures::StreamExt::next`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<Event, Notice>> {
+        std::future::poll_fn(|cx| self.buffer.poll_next(cx)).await
+    }
+
+    /// Begins to read another stream too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyAdded`], [`Error::Closed`], and [`Error::Backend`] if the start could not be settled.
+    pub async fn add_stream(&self, stream: &EventStream, start: Start) -> Result<(), Error> {
+        if self.cancel.is_cancelled() {
+            return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
+        }
+        if !self.streams().insert(stream.id().clone()) {
+            return Err(Error::AlreadyAdded { stream: stream.id().clone() });
+        }
+        let added = self.begin(stream, start).await;
+        if added.is_err() {
+            self.streams().remove(stream.id());
+        }
+        added
+    }
+
+    async fn begin(&self, stream: &EventStream, start: Start) -> Result<(), Error> {
+        let position = match start {
+            Start::Newest => start.position(stream.info().await?.as_ref()),
+            known => known.position(None),
+        };
+        let output = self.buffer.producer();
+        let task = ReaderTask::new(stream, position, self.filter.clone(), self.block, output, self.cancel.clone());
+        self.tasks.spawn(task.run());
+        Ok(())
+    }
+
+    /// Stops reading and waits for the tasks to end. Nothing is handed out afterwards; what was buffered stays in the
+    /// stream. Safe to call twice, and whether or not the subscriber still takes events.
+    pub async fn close(&self) {
+        self.buffer.close();
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn streams(&self) -> std::sync::MutexGuard<'_, HashSet<StreamId>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl futures::Stream for Reader {
+    type Item = Result<Event, Notice>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.buffer.poll_next(cx)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}

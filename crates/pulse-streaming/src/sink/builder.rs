@@ -1,0 +1,105 @@
+//! Options of a sink instance.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use pulse_core::Group;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Sink, plan::Timing};
+use crate::{
+    Error, EventStream, Start,
+    buffer::Buffer,
+    filter::Filter,
+    options::{check_ack_grace, check_block, check_buffer},
+};
+
+/// Options of a [`Sink`]; made by [`EventStream::sink`], used up by [`join`](Self::join). All instances of a sink should
+/// have the same.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it joins"]
+pub struct SinkBuilder {
+    stream: EventStream,
+    name: String,
+    start: Start,
+    filter: Filter,
+    buffer: usize,
+    block: Duration,
+    ack_grace: Duration,
+}
+
+impl SinkBuilder {
+    pub(crate) fn new(stream: &EventStream, name: String) -> Self {
+        Self {
+            stream: stream.clone(),
+            name,
+            start: Start::default(),
+            filter: Filter::default(),
+            buffer: 128,
+            block: Duration::from_secs(5),
+            ack_grace: Duration::from_secs(30),
+        }
+    }
+
+    /// Sets where a sink begins that no instance ever joined; later ones go on at the shared cursor. Default:
+    /// [`Start::Newest`].
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Hands out only events with exactly this topic. The others are acknowledged for this sink, whichever instance
+    /// gets them.
+    pub fn topic(mut self, topic: impl Into<Arc<str>>) -> Self {
+        self.filter = Filter::Topic(topic.into());
+        self
+    }
+
+    /// Sets how many events may wait for the subscriber of this instance. They are kept from other instances, so a small
+    /// buffer spreads slow work better, and a large one carries quick work faster. Default 128.
+    pub fn buffer(mut self, events: usize) -> Self {
+        self.buffer = events;
+        self
+    }
+
+    /// Sets how long one read waits at the backend for an event. New events end the wait at once, so this is no
+    /// latency. Default 5 s.
+    pub fn block(mut self, time: Duration) -> Self {
+        self.block = time;
+        self
+    }
+
+    /// Sets how long a delivery may stay unacknowledged before it is made again; at most about a third longer passes until
+    /// an instance notices. Default 30 s.
+    pub fn ack_grace(mut self, time: Duration) -> Self {
+        self.ack_grace = time;
+        self
+    }
+
+    /// Joins the sink, creating its cursor, and the stream, if need be. Where a new sink begins is settled when this
+    /// returns: every event added from then on is delivered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::InvalidOption`], and [`Error::Backend`] if the cursor could not be made.
+    pub async fn join(self) -> Result<Sink, Error> {
+        check_buffer(self.stream.id(), self.buffer)?;
+        check_block(self.stream.id(), self.block)?;
+        check_ack_grace(self.stream.id(), self.ack_grace)?;
+        let sink = Sink {
+            group: Group::new(&self.name).map_err(Error::name)?,
+            filter: self.filter,
+            timing: Timing { grace: self.ack_grace, block: self.block },
+            buffer: Buffer::new(self.buffer),
+            streams: Mutex::new(HashSet::new()),
+            closing: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        sink.add_stream(&self.stream, self.start).await?;
+        Ok(sink)
+    }
+}

@@ -1,0 +1,173 @@
+//! A delivery: an event in the hands of one instance, to be acknowledged.
+
+use std::{
+    fmt,
+    future::Future,
+    ops::Deref,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures::future::BoxFuture;
+use pulse_core::EventId;
+use tokio::sync::oneshot;
+
+use super::member::{Member, Request, Verdict};
+use crate::{Error, Event};
+
+/// An event that a sink handed out. Dereferences to the [`Event`].
+///
+/// Acknowledge it when the work is done. Dropped without a word, or held for longer than the ack grace period, the event
+/// is delivered again, to this instance or to another one.
+#[derive(Debug)]
+pub struct Delivery {
+    event: Event,
+    deliveries: u64,
+    hold: Hold,
+}
+
+impl Delivery {
+    pub(super) fn new(event: Event, deliveries: u64, member: Arc<Member>) -> Self {
+        let hold = Hold { id: event.id(), member };
+        Self { event, deliveries, hold }
+    }
+
+    /// The event.
+    #[must_use]
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// How often the event has been delivered to the sink, this time included.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.deliveries
+    }
+
+    /// The name of the sink.
+    #[must_use]
+    pub fn sink(&self) -> &str {
+        self.hold.member.group.as_str()
+    }
+
+    /// Says that the work is done: once the returned future resolves with `Ok`, the event is not delivered to this
+    /// sink again.
+    ///
+    /// The request is on its way when this returns, whether or not the future is awaited; await it to learn the
+    /// outcome, or keep many and await them together. Acknowledgements in flight at one moment share a round trip.
+    /// Where the connection fails, it is tried again for as long as the grace period.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`]: the event may be delivered again.
+    pub fn ack(self) -> Settlement {
+        self.hold.member.ledger().acked(self.hold.id);
+        self.hold.request(Verdict::Ack)
+    }
+
+    /// Gives the event back: it is delivered again as soon as an instance has room for it, with a delivery count one higher.
+    /// The request is on its way when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`]: the event is delivered again after the grace period.
+    pub fn nack(self) -> Settlement {
+        self.hold.request(Verdict::Nack)
+    }
+
+    /// Says that the work goes on: the ack grace period begins anew. The request is on its way when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Superseded`] if the event was delivered again or acknowledged; [`Error::Backend`].
+    pub fn in_progress(&self) -> Settlement {
+        self.hold.request(Verdict::Extend)
+    }
+}
+
+impl Deref for Delivery {
+    type Target = Event;
+
+    fn deref(&self) -> &Event {
+        &self.event
+    }
+}
+
+/// The user's hold on a delivery; ends with it.
+struct Hold {
+    id: EventId,
+    member: Arc<Member>,
+}
+
+impl Hold {
+    fn request(&self, verdict: Verdict) -> Settlement {
+        let (reply, outcome) = oneshot::channel();
+        let request = Request { id: self.id, verdict, reply: Some(reply) };
+        let state = match self.member.request(request) {
+            Ok(()) => State::Queued(outcome),
+            Err(_) => State::direct(self.member.clone(), self.id, verdict),
+        };
+        Settlement { id: self.id, verdict, member: self.member.clone(), state }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.member.ledger().put_down(self.id);
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hold({} of {})", self.id, self.member.stream)
+    }
+}
+
+/// The outcome of an acknowledgement or its like, once it is durable at the backend.
+///
+/// # Cancel safety
+///
+/// Dropping it does not take the request back. Only after the sink was closed is the request first sent when this is awaited.
+pub struct Settlement {
+    id: EventId,
+    verdict: Verdict,
+    member: Arc<Member>,
+    state: State,
+}
+
+enum State {
+    /// The settler will answer.
+    Queued(oneshot::Receiver<Result<(), Error>>),
+    /// The settler has stopped; the request goes its own way.
+    Direct(BoxFuture<'static, Result<(), Error>>),
+}
+
+impl State {
+    fn direct(member: Arc<Member>, id: EventId, verdict: Verdict) -> Self {
+        Self::Direct(Box::pin(async move { member.settle(id, verdict).await }))
+    }
+}
+
+impl Future for Settlement {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match &mut self.state {
+                State::Queued(outcome) => match ready!(Pin::new(outcome).poll(cx)) {
+                    Ok(outcome) => return Poll::Ready(outcome),
+                    // The settler went away without an answer. Every verdict may be repeated.
+                    Err(_) => self.state = State::direct(self.member.clone(), self.id, self.verdict),
+                },
+                State::Direct(settling) => return settling.as_mut().poll(cx),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Settlement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Settlement({:?} of {} of {})", self.verdict, self.id, self.member.stream)
+    }
+}

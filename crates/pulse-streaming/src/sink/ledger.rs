@@ -1,0 +1,148 @@
+//! What an instance knows about the deliveries it made: which the user holds, and which copies in the buffer must not be
+//! handed out because the event was acknowledged meanwhile.
+//!
+//! An event that the user holds for longer than the grace period is delivered again, maybe to the same instance. If the
+//! user then acknowledges the first delivery while the second still waits in the buffer, or is still on its way from
+//! the backend, the second is void: an event is never handed out here after it was acknowledged here.
+
+use std::collections::{HashMap, HashSet};
+
+use pulse_core::EventId;
+
+/// The books of one instance on one stream.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// How many deliveries of an event the user holds.
+    in_hand: HashMap<EventId, u32>,
+    /// How many copies of an event are in the buffer: deliveries after its first, by a claim.
+    copies: HashMap<EventId, u32>,
+    /// How many of the oldest copies must not be handed out.
+    void: HashMap<EventId, u32>,
+    /// Events acknowledged since a claim that is under way began.
+    acked_during_claim: Option<HashSet<EventId>>,
+}
+
+impl Ledger {
+    /// A first delivery leaves the buffer for the user's hands.
+    pub(super) fn hand_out(&mut self, id: EventId) {
+        *self.in_hand.entry(id).or_default() += 1;
+    }
+
+    /// A copy leaves the buffer. Returns whether it may be handed out; then the user holds it.
+    pub(super) fn hand_out_copy(&mut self, id: EventId) -> bool {
+        let wanted = self.discard_copy(id);
+        if wanted {
+            self.hand_out(id);
+        }
+        wanted
+    }
+
+    /// A copy leaves the buffer. Returns whether it was not void.
+    pub(super) fn discard_copy(&mut self, id: EventId) -> bool {
+        if take_one(&mut self.void, id) {
+            return false;
+        }
+        take_one(&mut self.copies, id);
+        true
+    }
+
+    /// The user acknowledges an event.
+    pub(super) fn acked(&mut self, id: EventId) {
+        if let Some(acked) = &mut self.acked_during_claim {
+            acked.insert(id);
+        }
+        if let Some(copies) = self.copies.remove(&id) {
+            *self.void.entry(id).or_default() += copies;
+        }
+    }
+
+    /// The user holds a delivery no more.
+    pub(super) fn put_down(&mut self, id: EventId) {
+        take_one(&mut self.in_hand, id);
+    }
+
+    /// Whether the user holds a delivery of this event.
+    pub(super) fn is_in_hand(&self, id: EventId) -> bool {
+        self.in_hand.contains_key(&id)
+    }
+
+    /// A claim is about to be made.
+    pub(super) fn claim_begins(&mut self) {
+        self.acked_during_claim = Some(HashSet::new());
+    }
+
+    /// A claimed event arrives. Returns whether it goes to the buffer.
+    pub(super) fn claimed(&mut self, id: EventId) -> bool {
+        if self.acked_during_claim.as_ref().is_some_and(|acked| acked.contains(&id)) {
+            return false;
+        }
+        *self.copies.entry(id).or_default() += 1;
+        true
+    }
+
+    /// All that was claimed has arrived.
+    pub(super) fn claim_ends(&mut self) {
+        self.acked_during_claim = None;
+    }
+}
+
+/// Takes one off the count of an event; whether there was one.
+fn take_one(counts: &mut HashMap<EventId, u32>, id: EventId) -> bool {
+    let Some(count) = counts.get_mut(&id) else { return false };
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(&id);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: EventId = EventId::new(1, 0);
+
+    #[test]
+    fn a_copy_in_the_buffer_is_void_once_the_event_is_acknowledged() {
+        let mut ledger = Ledger::default();
+        ledger.hand_out(ID);
+        assert!(ledger.claimed(ID));
+        ledger.acked(ID);
+        ledger.put_down(ID);
+        assert!(ledger.claimed(ID), "the acknowledgement failed, and the event was claimed once more");
+        assert!(!ledger.hand_out_copy(ID), "the copy that was there when it was acknowledged");
+        assert!(ledger.hand_out_copy(ID), "the copy that came later");
+    }
+
+    #[test]
+    fn a_copy_on_its_way_is_void_once_the_event_is_acknowledged() {
+        let mut ledger = Ledger::default();
+        ledger.hand_out(ID);
+        ledger.claim_begins();
+        ledger.acked(ID);
+        assert!(!ledger.claimed(ID));
+        ledger.claim_ends();
+        assert!(ledger.claimed(ID));
+    }
+
+    #[test]
+    fn a_copy_is_handed_out_if_the_first_delivery_was_dropped_without_a_word() {
+        let mut ledger = Ledger::default();
+        ledger.hand_out(ID);
+        ledger.put_down(ID);
+        assert!(ledger.claimed(ID));
+        assert!(ledger.hand_out_copy(ID));
+    }
+
+    #[test]
+    fn an_event_is_in_hand_until_its_last_delivery_is_put_down() {
+        let mut ledger = Ledger::default();
+        ledger.hand_out(ID);
+        ledger.claimed(ID);
+        ledger.hand_out_copy(ID);
+        ledger.put_down(ID);
+        assert!(ledger.is_in_hand(ID));
+        ledger.put_down(ID);
+        assert!(!ledger.is_in_hand(ID));
+    }
+}

@@ -1,0 +1,351 @@
+//! The task that reads one stream for a sink instance, looks after what is pending, and leaves in good order.
+//!
+//! Between reads, at every tick, it keeps what waits in the buffer from being claimed, claims what was abandoned, and
+//! now and then removes dead consumers. All of this may be cut off at any point: what the backend handed out and the
+//! task did not put into the buffer stays pending, and comes back by a claim.
+
+use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
+
+use pulse_core::{Delivery as CoreDelivery, EventId, PendingQuery};
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    member::{Member, Verdict},
+    plan,
+    slot::{Buffered, Slot, Standing},
+};
+use crate::{Notice, backoff::Backoff, buffer::Producer, filter::Filter, trouble::Trouble};
+
+/// How long leaving may take.
+const LEAVING: Duration = Duration::from_secs(10);
+/// How many pending events are looked at in one round trip when leaving.
+const PAGE: usize = 1000;
+
+/// Feeds the buffer of a sink instance from one stream.
+pub(super) struct SinkTask {
+    member: Arc<Member>,
+    filter: Filter,
+    /// Emptied by the subscriber.
+    output: Producer<Slot>,
+    /// The settler of the same member, and what stops it.
+    settler: (JoinHandle<()>, CancellationToken),
+    /// Cancelled when the sink is closed.
+    closing: CancellationToken,
+    /// Cancelled when it is dropped.
+    abandon: CancellationToken,
+    /// Whether the group is there, as far as known.
+    group: Presence,
+    /// The last event known to have been handed to the group.
+    known: EventId,
+    next_tick: Instant,
+    next_tidy: Instant,
+    trouble: Trouble,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    There,
+    Gone,
+}
+
+/// How the deliveries came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Read,
+    Claim,
+}
+
+type Outcome<T> = Result<T, pulse_core::Error>;
+
+impl SinkTask {
+    pub(super) fn new(
+        member: Arc<Member>,
+        filter: Filter,
+        known: EventId,
+        output: Producer<Slot>,
+        settler: (JoinHandle<()>, CancellationToken),
+        closing: CancellationToken,
+        abandon: CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        let next_tidy = now + member.timing.tidy(rand::random());
+        Self {
+            member,
+            filter,
+            output,
+            settler,
+            closing,
+            abandon,
+            group: Presence::There,
+            known,
+            next_tick: now,
+            next_tidy,
+            trouble: Trouble::new(Backoff::default()),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let (closing, abandon) = (self.closing.clone(), self.abandon.clone());
+        // However this ends, the settler ends with it.
+        let _settler_stops = self.settler.1.clone().drop_guard();
+        tokio::select! {
+            biased;
+            () = abandon.cancelled() => return,
+            () = closing.cancelled() => {}
+            closed = self.feed() => {
+                let Err(error) = closed;
+                tracing::debug!(stream = %self.member.stream, sink = %self.member.group, %error, "sink ends");
+                return;
+            }
+        }
+        tokio::select! {
+            biased;
+            () = abandon.cancelled() => {}
+            left = tokio::time::timeout(LEAVING, self.leave()) => {
+                if let Ok(Err(error)) = left {
+                    tracing::warn!(stream = %self.member.stream, sink = %self.member.group, %error,
+                        "could not release deliveries on close; they are made again after the grace period");
+                }
+            }
+        }
+    }
+
+    /// Returns only when the client is closed.
+    async fn feed(&mut self) -> Outcome<Infallible> {
+        loop {
+            let stepped = match self.group {
+                Presence::There => self.step().await,
+                Presence::Gone => self.await_return().await,
+            };
+            match stepped {
+                Ok(()) => {}
+                Err(error @ pulse_core::Error::Closed) => return Err(error),
+                Err(error) => self.recover(error).await,
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Outcome<()> {
+        if Instant::now() >= self.next_tick {
+            self.tend().await?;
+        }
+        let member = self.member.clone();
+        tokio::select! {
+            read = self.read() => {
+                let deliveries = read?;
+                self.trouble.over(&member.stream);
+                self.known = deliveries.iter().map(|delivery| delivery.entry.id).fold(self.known, EventId::max);
+                self.hand_over(deliveries, Origin::Read);
+            }
+            () = member.claim_soon.notified() => self.next_tick = Instant::now(),
+        }
+        Ok(())
+    }
+
+    /// Reads until the next tick at the latest.
+    async fn read(&self) -> Outcome<Vec<CoreDelivery>> {
+        let Member { stream, group, consumer, timing, .. } = &*self.member;
+        let Ok(room) = tokio::time::timeout_at(self.next_tick, self.output.room()).await else {
+            return Ok(Vec::new());
+        };
+        let wait = self.next_tick.saturating_duration_since(Instant::now()).min(timing.block);
+        self.member.backend().group_read(stream, group, consumer, room, wait).await
+    }
+
+    /// Does what is to be done at every tick.
+    async fn tend(&mut self) -> Outcome<()> {
+        let now = Instant::now();
+        self.keep_buffered(now).await?;
+        self.next_tick = now + self.member.timing.tick(rand::random());
+        self.claim().await?;
+        if now >= self.next_tidy {
+            self.next_tidy = now + self.member.timing.tidy(rand::random());
+            self.tidy().await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what waits in the buffer from being claimed, unless the subscriber takes nothing.
+    async fn keep_buffered(&self, now: Instant) -> Outcome<()> {
+        let timing = self.member.timing;
+        if !self.output.is_attended(timing.grace) {
+            return Ok(());
+        }
+        let mut ids = HashSet::new();
+        self.for_each_own(|buffered| {
+            if buffered.idle_for(timing.touch_after(), now) {
+                ids.insert(buffered.id());
+            }
+        });
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<EventId> = ids.iter().copied().collect();
+        let held: HashSet<EventId> = self.member.touch(&asked).await?.into_iter().collect();
+        self.for_each_own(|buffered| {
+            let id = buffered.id();
+            if ids.contains(&id) {
+                buffered.set_standing(if held.contains(&id) { Standing::Held(now) } else { Standing::Lapsed });
+            }
+        });
+        Ok(())
+    }
+
+    /// Takes over what was abandoned, if there is room and somebody takes what is there.
+    async fn claim(&mut self) -> Outcome<()> {
+        let Member { stream, group, consumer, timing, .. } = &*self.member;
+        let room = self.output.room_now();
+        if room == 0 || !self.output.is_attended(timing.grace) {
+            return Ok(());
+        }
+        self.member.ledger().claim_begins();
+        let claimed = self.member.backend().group_claim(stream, group, consumer, timing.grace, room).await;
+        if let Ok(claimed) = &claimed {
+            self.member.meter.claimed(claimed.deliveries.len());
+            if claimed.deliveries.len() == room {
+                // There may be more.
+                self.next_tick = Instant::now();
+            }
+        }
+        let taken = claimed.map(|claimed| {
+            self.report_lost(claimed.deleted);
+            self.hand_over(claimed.deliveries, Origin::Claim);
+        });
+        self.member.ledger().claim_ends();
+        taken
+    }
+
+    fn report_lost(&self, ids: Vec<EventId>) {
+        if ids.is_empty() {
+            return;
+        }
+        let Member { stream, group, meter, .. } = &*self.member;
+        meter.lost(ids.len());
+        tracing::warn!(%stream, sink = %group, lost = ids.len(), "unacknowledged events were deleted from the stream");
+        let notice = Notice::Lost { stream: stream.clone(), sink: group.as_str().to_owned(), ids };
+        self.output.push([Slot::Notice(notice)]);
+    }
+
+    /// Removes dead consumers, and learns how far the group is.
+    async fn tidy(&mut self) -> Outcome<()> {
+        let Member { stream, group, consumer, timing, .. } = &*self.member;
+        let Some(info) = self.member.backend().group_info(stream, group).await? else { return Ok(()) };
+        self.known = self.known.max(info.last_delivered);
+        for dead in plan::dead_consumers(&info, consumer, timing.dead_after()) {
+            if self.member.backend().group_remove_consumer(stream, group, &dead).await? {
+                tracing::info!(%stream, sink = %group, consumer = %dead, "dead consumer removed");
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, deliveries: Vec<CoreDelivery>, origin: Origin) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut ids = HashSet::new();
+        let mut slots = Vec::with_capacity(deliveries.len());
+        for CoreDelivery { entry, deliveries, .. } in deliveries {
+            match entry.event {
+                Ok(event) if !self.filter.accepts(&event) => {
+                    self.member.request_quietly(entry.id, Verdict::Ack);
+                }
+                Ok(event) if origin == Origin::Read => {
+                    slots.push(Slot::Event(Buffered::read(&self.member, event, deliveries, now)));
+                }
+                Ok(event) => {
+                    ids.insert(event.id);
+                    if self.member.ledger().claimed(event.id) {
+                        slots.push(Slot::Event(Buffered::claimed(&self.member, event, deliveries, now)));
+                    }
+                }
+                Err(malformed) => {
+                    let Member { stream, group, meter, .. } = &*self.member;
+                    meter.malformed(1);
+                    tracing::warn!(%stream, sink = %group, id = %entry.id, %malformed, "entry skipped");
+                    self.member.request_quietly(entry.id, Verdict::Ack);
+                }
+            }
+        }
+        if !ids.is_empty() {
+            // An older delivery of the same event that still waits would be one too many.
+            self.for_each_own(|buffered| {
+                if ids.contains(&buffered.id()) {
+                    buffered.set_standing(Standing::Lapsed);
+                }
+            });
+        }
+        self.member.meter.delivered(slots.len());
+        self.output.push(slots);
+    }
+
+    async fn recover(&mut self, error: pulse_core::Error) {
+        if matches!(error, pulse_core::Error::NoGroup { .. }) && self.group == Presence::There {
+            self.group = Presence::Gone;
+            self.for_each_own(|buffered| buffered.set_standing(Standing::Orphaned));
+        }
+        let (pause, notice) = self.trouble.met(&self.member.stream, error);
+        self.output.push(notice.map(Slot::Notice));
+        tokio::time::sleep(pause).await;
+    }
+
+    /// Waits for the first event of a stream whose group is gone, and then makes the group anew. A stream that was
+    /// destroyed is not brought back by its sinks.
+    async fn await_return(&mut self) -> Outcome<()> {
+        let Member { stream, group, timing, .. } = &*self.member;
+        let backend = self.member.backend();
+        if backend.stream_read(stream, EventId::ZERO, 1, timing.block).await?.is_empty() {
+            return Ok(());
+        }
+        let after = plan::restart_after(self.known, backend.stream_info(stream).await?.as_ref());
+        backend.group_create(stream, group, plan::cursor_after(after)).await?;
+        tracing::warn!(%stream, sink = %group, %after, "the group was gone and is made anew");
+        let notice = Notice::CursorLost { stream: stream.clone(), sink: group.as_str().to_owned(), after };
+        self.output.push([Slot::Notice(notice)]);
+        self.known = after;
+        self.group = Presence::There;
+        Ok(())
+    }
+
+    /// Lets the settler finish, offers what the user does not hold to the other instances, and leaves the group unless the
+    /// user still holds something.
+    async fn leave(&mut self) -> Outcome<()> {
+        let Member { stream, group, consumer, .. } = &*self.member;
+        self.settler.1.cancel();
+        // It ends with an error only where the runtime shuts down.
+        let _ = (&mut self.settler.0).await;
+        let backend = self.member.backend();
+        let mut after = EventId::ZERO;
+        loop {
+            let query = PendingQuery::new(PAGE).of_consumer(consumer.clone()).after(after);
+            let page = match backend.group_pending(stream, group, query).await {
+                Err(pulse_core::Error::NoGroup { .. }) => return Ok(()),
+                page => page?,
+            };
+            let ids: Vec<EventId> = page.iter().map(|pending| pending.id).collect();
+            let abandoned: Vec<EventId> = {
+                let ledger = self.member.ledger();
+                ids.iter().copied().filter(|id| !ledger.is_in_hand(*id)).collect()
+            };
+            if !abandoned.is_empty() {
+                self.member.release(&abandoned).await?;
+            }
+            match ids.last() {
+                Some(last) if ids.len() == PAGE => after = *last,
+                _ => break,
+            }
+        }
+        backend.group_remove_consumer(stream, group, consumer).await?;
+        Ok(())
+    }
+
+    /// Visits what this task put into the buffer.
+    fn for_each_own(&self, mut visit: impl FnMut(&mut Buffered)) {
+        self.output.for_each(|slot| match slot {
+            Slot::Event(buffered) if Arc::ptr_eq(&buffered.member, &self.member) => visit(buffered),
+            _ => {}
+        });
+    }
+}
