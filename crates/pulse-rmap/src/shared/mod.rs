@@ -156,3 +156,6 @@ impl<V> Shared<V> {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;
