@@ -13,7 +13,7 @@ pub enum Error {
         map: String,
         /// The backend's error.
         #[source]
-        source: pulse_core::Error,
+        source: Box<pulse_core::Error>,
     },
     /// The backend refused or could not be reached while one key was concerned.
     #[error("key {key:?} of map {map}: {source}")]
@@ -24,7 +24,7 @@ pub enum Error {
         key: String,
         /// The backend's error.
         #[source]
-        source: pulse_core::Error,
+        source: Box<pulse_core::Error>,
     },
     /// The value cannot be encoded; nothing was sent.
     #[error("cannot encode a value for map {map}: {source}")]
@@ -97,7 +97,7 @@ impl Error {
     #[must_use]
     pub fn backend_error(&self) -> Option<&pulse_core::Error> {
         match self {
-            Self::Map { source, .. } | Self::Key { source, .. } => Some(source),
+            Self::Map { source, .. } | Self::Key { source, .. } => Some(&**source),
             _ => None,
         }
     }

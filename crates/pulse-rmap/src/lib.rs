@@ -7,6 +7,7 @@ mod content;
 mod error;
 mod hasher;
 mod map;
+mod meter;
 mod replica;
 mod replicator;
 mod shared;

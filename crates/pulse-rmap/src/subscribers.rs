@@ -56,6 +56,15 @@ struct State<V> {
     waker: Option<Waker>,
 }
 
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It waits, or the subscriber lags already and will find it in the difference.
+    Kept,
+    /// The subscriber lags from now on.
+    BacklogDropped,
+}
+
 impl<V> Buffer<V> {
     pub(crate) fn new(capacity: usize) -> Arc<Self> {
         let state = State { batches: VecDeque::new(), waiting: 0, lost: None, ended: false, waker: None };
@@ -68,7 +77,8 @@ impl<V> Buffer<V> {
     }
 
     /// Adds a batch, or drops the backlog with it where there is no room.
-    pub(crate) fn push(&self, batch: &Arc<Batch<V>>) {
+    pub(crate) fn push(&self, batch: &Arc<Batch<V>>) -> Pushed {
+        let mut pushed = Pushed::Kept;
         let mut state = self.lock();
         let full = state.waiting + batch.changes.len() > self.capacity;
         if let Some((_, now)) = &mut state.lost {
@@ -77,11 +87,13 @@ impl<V> Buffer<V> {
             state.lost = Some((oldest.before.clone(), batch.after.clone()));
             state.batches = VecDeque::new();
             state.waiting = 0;
+            pushed = Pushed::BacklogDropped;
         } else {
             state.waiting += batch.changes.len();
             state.batches.push_back(Arc::clone(batch));
         }
         wake(state);
+        pushed
     }
 
     /// Ends the stream once the buffer is empty.

@@ -56,7 +56,7 @@ impl<V: Send + Sync + 'static> MapBuilder<V> {
     where
         V: Serialize + DeserializeOwned,
     {
-        let named = |source| Error::Map { map: self.name.clone(), source };
+        let named = |source| Error::Map { map: self.name.clone(), source: Box::new(source) };
         let scope = self.scope.map_or_else(|| Scope::new(&self.name), Ok).map_err(named)?;
         let id = scope.map(&self.name).map_err(named)?;
         let codec = Codec::message_pack();

@@ -170,6 +170,6 @@ impl<V: Send + Sync + 'static> Map<V> {
     }
 
     fn key_error(&self, key: &str, source: pulse_core::Error) -> Error {
-        Error::Key { map: self.id().clone(), key: excerpt(key).to_owned(), source }
+        Error::Key { map: self.id().clone(), key: excerpt(key).to_owned(), source: Box::new(source) }
     }
 }

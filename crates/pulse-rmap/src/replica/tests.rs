@@ -264,7 +264,7 @@ proptest! {
         for (op, fate) in &steps {
             let sent = model.commits.len();
             model.apply(op);
-            for commit in model.commits[sent..].to_vec() {
+            for commit in &model.commits[sent..] {
                 let times = match fate { Fate::Arrives => 1, Fate::IsLost => 0, Fate::ArrivesTwice => 2 };
                 for _ in 0..times {
                     if replica.commit(commit.clone()).is_err() {

@@ -19,6 +19,20 @@ pub(super) enum Cause {
     FeedEnded,
 }
 
+impl Cause {
+    /// For counting.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Gap(GapCause::Disconnected | GapCause::Resubscribed) => "disconnected",
+            Self::Gap(GapCause::Lagged) => "lagged",
+            Self::Gap(GapCause::Malformed { .. }) => "malformed",
+            Self::Gap(_) | Self::Broken(_) => "discontinuity",
+            Self::Diverged { .. } => "diverged",
+            Self::FeedEnded => "feed-ended",
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |version: &Option<Version>| version.map_or_else(|| "no map".into(), |version| version.to_string());

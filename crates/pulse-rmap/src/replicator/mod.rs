@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::{backoff::Backoff, cause::Cause, sync::Interrupted};
-use crate::{Error, codec::Codec, replica::Replica, shared::Shared};
+use crate::{Error, codec::Codec, meter::Meter, replica::Replica, shared::Shared};
 
 /// How often joining tries to read a map that does not hold still.
 const JOIN_ATTEMPTS: u32 = 8;
@@ -59,13 +59,13 @@ impl<V: Send + Sync + 'static> Replicator<V> {
     pub(crate) async fn start(client: &Client, map: MapId, codec: Codec<V>) -> Result<Self, Error> {
         let backend = Arc::clone(client.backend());
         let feed = backend.map_feed(&map).await;
-        let feed = feed.map_err(|source| Error::Map { map: map.to_string(), source })?;
+        let feed = feed.map_err(|source| Error::Map { map: map.to_string(), source: Box::new(source) })?;
         let replica = Replica::new(map.clone(), codec);
         let mut this = Self {
             backend,
             feed,
             subscription: Subscription::Stands,
-            shared: Arc::new(Shared::new(replica.view())),
+            shared: Arc::new(Shared::new(replica.view(), Meter::new(&map))),
             replica,
             backoff: Backoff::default(),
             cancel: CancellationToken::new(),
@@ -109,6 +109,7 @@ impl<V: Send + Sync + 'static> Replicator<V> {
     /// Resyncs until it works.
     async fn heal(&mut self, cause: Cause) -> Result<(), ClientClosed> {
         self.shared.mark_behind();
+        self.shared.meter().resync(cause.label());
         tracing::info!(map = %self.map, %cause, "reading the map again");
         loop {
             let delay = self.backoff.delay(Instant::now(), rand::random());
@@ -131,7 +132,9 @@ impl<V: Send + Sync + 'static> Replicator<V> {
             attempts += 1;
             match self.sync().await {
                 Ok(()) => return Ok(()),
-                Err(Interrupted::Backend(source)) => return Err(Error::Map { map: self.map.to_string(), source }),
+                Err(Interrupted::Backend(source)) => {
+                    return Err(Error::Map { map: self.map.to_string(), source: Box::new(source) });
+                }
                 Err(Interrupted::Restart(cause)) if attempts == JOIN_ATTEMPTS => {
                     return Err(Error::Unsettled { map: self.map.clone(), attempts, last: cause.to_string() });
                 }

@@ -12,8 +12,9 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     Changes, Snapshot,
     change::{Change, difference},
+    meter::Meter,
     snapshot::View,
-    subscribers::{Batch, Buffer},
+    subscribers::{Batch, Buffer, Pushed},
 };
 
 /// One for each joined map.
@@ -23,6 +24,7 @@ pub(crate) struct Shared<V> {
     /// Locked while a view is published, so that a subscriber and its first snapshot fit together.
     subscribers: Mutex<Vec<Weak<Buffer<V>>>>,
     status: watch::Sender<Status>,
+    meter: Meter,
 }
 
 /// What there is to wait for.
@@ -53,11 +55,12 @@ pub(crate) enum Delta<V> {
 }
 
 impl<V> Shared<V> {
-    pub(crate) fn new(view: View<V>) -> Self {
+    pub(crate) fn new(view: View<V>, meter: Meter) -> Self {
         Self {
             view: ArcSwap::from_pointee(view),
             subscribers: Mutex::default(),
             status: watch::Sender::new(Status { published: 0, link: Link::Synced }),
+            meter,
         }
     }
 
@@ -84,6 +87,10 @@ impl<V> Shared<V> {
         }
     }
 
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     pub(crate) fn watch(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
@@ -104,6 +111,9 @@ impl<V> Shared<V> {
 
     /// Lets readers see a view, and subscribers what changed.
     pub(crate) fn publish(&self, view: View<V>, delta: Delta<V>) {
+        if let Delta::Steps(changes) = &delta {
+            self.meter.changes(changes.len());
+        }
         let view = Arc::new(view);
         let mut subscribers = self.lock();
         let before = Snapshot::from(self.view.swap(Arc::clone(&view)));
@@ -116,7 +126,11 @@ impl<V> Shared<V> {
             };
             if !changes.is_empty() {
                 let batch = Arc::new(Batch { before, after, changes });
-                subscribers.iter().filter_map(Weak::upgrade).for_each(|buffer| buffer.push(&batch));
+                for subscriber in subscribers.iter().filter_map(Weak::upgrade) {
+                    if subscriber.push(&batch) == Pushed::BacklogDropped {
+                        self.meter.lag();
+                    }
+                }
             }
         }
         drop(subscribers);

@@ -16,8 +16,10 @@ struct Source {
 
 impl Source {
     fn new() -> Self {
-        let replica = Replica::new(Scope::new("s").unwrap().map("m").unwrap(), Codec::message_pack());
-        Self { shared: Shared::new(replica.view()), replica }
+        let map = Scope::new("s").unwrap().map("m").unwrap();
+        let meter = Meter::new(&map);
+        let replica = Replica::new(map, Codec::message_pack());
+        Self { shared: Shared::new(replica.view(), meter), replica }
     }
 
     fn commit(&mut self, change: Wire) {

@@ -1,10 +1,12 @@
-//! Replicated maps on every backend.
+//! What a map promises while nothing goes wrong, on every backend.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use pulse_core::{Binding, Client, Deadline, LeaseId, Scope, Transaction};
-use pulse_rmap::{ChangeKind, Changes, Error, Map, Snapshot, Update};
+use pulse_core::{Binding, Deadline, LeaseId, Transaction};
+use pulse_rmap::{ChangeKind, Error, Map, Update};
 use tests::{Subject, eventually, on_every_backend, soon};
+
+use super::{content, join, next, two};
 
 on_every_backend!(
     a_set_on_one_client_is_seen_on_another,
@@ -20,50 +22,8 @@ on_every_backend!(
     any_string_but_the_empty_one_is_a_key,
     a_closed_map_stays_readable_and_refuses_writes,
     closing_the_client_closes_its_maps,
-    a_map_that_another_map_of_the_same_name_in_another_scope_does_not_disturb,
+    maps_of_one_name_in_two_scopes_do_not_meet,
 );
-
-async fn join(client: &Client, scope: &Scope) -> Map<u64> {
-    Map::builder("m").scope(scope.clone()).join(client).await.unwrap()
-}
-
-/// Two clients of one store, each with a replica of one new map.
-async fn two(subject: &Subject) -> (Map<u64>, Map<u64>) {
-    let scope = subject.scope();
-    (join(&subject.client().await, &scope).await, join(&subject.client().await, &scope).await)
-}
-
-fn content(snapshot: &Snapshot<u64>) -> BTreeMap<String, u64> {
-    snapshot.iter().map(|(key, value)| (key.to_string(), *value)).collect()
-}
-
-/// The next change, as text: revision, kind, key, value, previous value.
-async fn next(changes: &mut Changes<u64>) -> String {
-    match soon("a change", changes.next()).await {
-        Some(Update::Change(change)) => {
-            let revision = change.version.map_or(0, |version| version.revision.0);
-            let number = |value: Option<&u64>| value.map_or("-".to_owned(), ToString::to_string);
-            let (value, previous) = (number(change.value.as_deref()), number(change.previous.as_deref()));
-            format!("{revision} {:?} {} {value} {previous}", change.kind, change.key)
-        }
-        other => panic!("expected a change, got {other:?}"),
-    }
-}
-
-/// Applies changes until the map is as expected; fails if one does not continue what was known.
-async fn fold_until(changes: &mut Changes<u64>, known: &mut BTreeMap<String, u64>, expected: &BTreeMap<String, u64>) {
-    while known != expected {
-        let update = soon("the changes that lead to the map", changes.next()).await;
-        let Some(Update::Change(change)) = update else { continue };
-        let before = match &change.value {
-            Some(value) => known.insert(change.key.to_string(), **value),
-            None => known.remove(&*change.key),
-        };
-        assert_eq!(before, change.previous.as_deref().copied(), "{change:?}");
-        // A change that is repeated or out of order changes nothing, or puts an older value back.
-        assert_ne!(before.as_ref(), change.value.as_deref(), "{change:?} changes nothing");
-    }
-}
 
 async fn a_set_on_one_client_is_seen_on_another(subject: Subject) {
     let (a, b) = two(&subject).await;
@@ -293,7 +253,7 @@ async fn closing_the_client_closes_its_maps(subject: Subject) {
     assert!(joined.is_err_and(|error| error.is_closed()));
 }
 
-async fn a_map_that_another_map_of_the_same_name_in_another_scope_does_not_disturb(subject: Subject) {
+async fn maps_of_one_name_in_two_scopes_do_not_meet(subject: Subject) {
     let client = subject.client().await;
     let a = join(&client, &subject.scope()).await;
     let b = join(&client, &subject.scope()).await;
