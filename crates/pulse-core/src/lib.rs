@@ -17,6 +17,7 @@ mod error;
 mod event;
 mod id;
 mod limits;
+pub mod list;
 mod memory;
 mod name;
 #[cfg(feature = "redis")]
