@@ -71,9 +71,10 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`]: the event is delivered again after the grace period.
+    /// [`Error::Superseded`] if this instance has the event once more already; [`Error::Backend`]: the event is delivered
+    /// again after the grace period.
     pub fn nack(self) -> Settlement {
-        self.hold.request(Verdict::Nack)
+        self.request_unless_superseded(Verdict::Nack)
     }
 
     /// Says that the work goes on: the ack grace period begins anew. The request is on its way when this returns.
@@ -82,7 +83,15 @@ impl Delivery {
     ///
     /// [`Error::Superseded`] if the event was delivered again or acknowledged; [`Error::Backend`].
     pub fn in_progress(&self) -> Settlement {
-        self.hold.request(Verdict::Extend)
+        self.request_unless_superseded(Verdict::Extend)
+    }
+
+    fn request_unless_superseded(&self, verdict: Verdict) -> Settlement {
+        let Hold { id, member } = &self.hold;
+        if member.ledger().is_superseded(*id, self.deliveries) {
+            return self.hold.settlement(verdict, State::Superseded);
+        }
+        self.hold.request(verdict)
     }
 }
 
@@ -108,6 +117,10 @@ impl Hold {
             Ok(()) => State::Queued(outcome),
             Err(_) => State::direct(self.member.clone(), self.id, verdict),
         };
+        self.settlement(verdict, state)
+    }
+
+    fn settlement(&self, verdict: Verdict, state: State) -> Settlement {
         Settlement { id: self.id, verdict, member: self.member.clone(), state }
     }
 }
@@ -141,6 +154,8 @@ enum State {
     Queued(oneshot::Receiver<Result<(), Error>>),
     /// The settler has stopped; the request goes its own way.
     Direct(BoxFuture<'static, Result<(), Error>>),
+    /// There is nothing to do any more.
+    Superseded,
 }
 
 impl State {
@@ -161,6 +176,7 @@ impl Future for Settlement {
                     Err(_) => self.state = State::direct(self.member.clone(), self.id, self.verdict),
                 },
                 State::Direct(settling) => return settling.as_mut().poll(cx),
+                State::Superseded => return Poll::Ready(Err(self.member.superseded(self.id))),
             }
         }
     }

@@ -12,8 +12,8 @@ use pulse_core::EventId;
 /// The books of one instance on one stream.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// How many deliveries of an event the user holds.
-    in_hand: HashMap<EventId, u32>,
+    /// The events of which the user holds deliveries.
+    in_hand: HashMap<EventId, InHand>,
     /// How many copies of an event are in the buffer: deliveries after its first, by a claim.
     copies: HashMap<EventId, u32>,
     /// How many of the oldest copies must not be handed out.
@@ -22,17 +22,27 @@ pub(super) struct Ledger {
     acked_during_claim: Option<HashSet<EventId>>,
 }
 
+#[derive(Debug, Default)]
+struct InHand {
+    /// How many deliveries the user holds.
+    held: u32,
+    /// The delivery count of the last one.
+    latest: u64,
+}
+
 impl Ledger {
     /// A first delivery leaves the buffer for the user's hands.
-    pub(super) fn hand_out(&mut self, id: EventId) {
-        *self.in_hand.entry(id).or_default() += 1;
+    pub(super) fn hand_out(&mut self, id: EventId, deliveries: u64) {
+        let in_hand = self.in_hand.entry(id).or_default();
+        in_hand.held += 1;
+        in_hand.latest = in_hand.latest.max(deliveries);
     }
 
     /// A copy leaves the buffer. Returns whether it may be handed out; then the user holds it.
-    pub(super) fn hand_out_copy(&mut self, id: EventId) -> bool {
+    pub(super) fn hand_out_copy(&mut self, id: EventId, deliveries: u64) -> bool {
         let wanted = self.discard_copy(id);
         if wanted {
-            self.hand_out(id);
+            self.hand_out(id, deliveries);
         }
         wanted
     }
@@ -58,7 +68,18 @@ impl Ledger {
 
     /// The user holds a delivery no more.
     pub(super) fn put_down(&mut self, id: EventId) {
-        take_one(&mut self.in_hand, id);
+        if let Some(in_hand) = self.in_hand.get_mut(&id) {
+            in_hand.held -= 1;
+            if in_hand.held == 0 {
+                self.in_hand.remove(&id);
+            }
+        }
+    }
+
+    /// Whether a delivery that the user holds has been followed by another one to this instance. What the user says of
+    /// the older one must then not touch the newer one, which the backend cannot tell apart.
+    pub(super) fn is_superseded(&self, id: EventId, deliveries: u64) -> bool {
+        self.copies.contains_key(&id) || self.in_hand.get(&id).is_some_and(|in_hand| in_hand.latest > deliveries)
     }
 
     /// Whether the user holds a delivery of this event.
@@ -105,19 +126,19 @@ mod tests {
     #[test]
     fn a_copy_in_the_buffer_is_void_once_the_event_is_acknowledged() {
         let mut ledger = Ledger::default();
-        ledger.hand_out(ID);
+        ledger.hand_out(ID, 1);
         assert!(ledger.claimed(ID));
         ledger.acked(ID);
         ledger.put_down(ID);
         assert!(ledger.claimed(ID), "the acknowledgement failed, and the event was claimed once more");
-        assert!(!ledger.hand_out_copy(ID), "the copy that was there when it was acknowledged");
-        assert!(ledger.hand_out_copy(ID), "the copy that came later");
+        assert!(!ledger.hand_out_copy(ID, 2), "the copy that was there when it was acknowledged");
+        assert!(ledger.hand_out_copy(ID, 2), "the copy that came later");
     }
 
     #[test]
     fn a_copy_on_its_way_is_void_once_the_event_is_acknowledged() {
         let mut ledger = Ledger::default();
-        ledger.hand_out(ID);
+        ledger.hand_out(ID, 1);
         ledger.claim_begins();
         ledger.acked(ID);
         assert!(!ledger.claimed(ID));
@@ -128,21 +149,33 @@ mod tests {
     #[test]
     fn a_copy_is_handed_out_if_the_first_delivery_was_dropped_without_a_word() {
         let mut ledger = Ledger::default();
-        ledger.hand_out(ID);
+        ledger.hand_out(ID, 1);
         ledger.put_down(ID);
         assert!(ledger.claimed(ID));
-        assert!(ledger.hand_out_copy(ID));
+        assert!(ledger.hand_out_copy(ID, 2));
     }
 
     #[test]
     fn an_event_is_in_hand_until_its_last_delivery_is_put_down() {
         let mut ledger = Ledger::default();
-        ledger.hand_out(ID);
+        ledger.hand_out(ID, 1);
         ledger.claimed(ID);
-        ledger.hand_out_copy(ID);
+        ledger.hand_out_copy(ID, 2);
         ledger.put_down(ID);
         assert!(ledger.is_in_hand(ID));
         ledger.put_down(ID);
         assert!(!ledger.is_in_hand(ID));
+    }
+
+    #[test]
+    fn a_delivery_is_superseded_by_a_copy_that_waits_and_by_one_that_was_handed_out() {
+        let mut ledger = Ledger::default();
+        ledger.hand_out(ID, 1);
+        assert!(!ledger.is_superseded(ID, 1));
+        ledger.claimed(ID);
+        assert!(ledger.is_superseded(ID, 1));
+        ledger.hand_out_copy(ID, 2);
+        assert!(ledger.is_superseded(ID, 1));
+        assert!(!ledger.is_superseded(ID, 2));
     }
 }

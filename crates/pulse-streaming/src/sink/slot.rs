@@ -77,8 +77,8 @@ impl Buffered {
             return None;
         }
         if !self.claimed {
-            ledger.hand_out(id);
-        } else if !ledger.hand_out_copy(id) {
+            ledger.hand_out(id, self.deliveries);
+        } else if !ledger.hand_out_copy(id, self.deliveries) {
             return None;
         }
         drop(ledger);
