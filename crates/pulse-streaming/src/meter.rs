@@ -1,15 +1,5 @@
-//! Counters through the `metrics` facade (feature `metrics`); nothing at all without it.
-//!
-//! | counter | counts | labels |
-//! |---|---|---|
-//! | `pulse_streaming_added_total` | events added | `stream` |
-//! | `pulse_streaming_delivered_total` | events read into the buffer of a reader or sink, redeliveries included | `stream`, `sink` |
-//! | `pulse_streaming_acked_total` | deliveries acknowledged | `stream`, `sink` |
-//! | `pulse_streaming_claimed_total` | deliveries taken over after the ack grace period or a nack | `stream`, `sink` |
-//! | `pulse_streaming_malformed_total` | entries skipped because they are no events | `stream`, `sink` |
-//! | `pulse_streaming_lost_total` | events deleted before they were acknowledged | `stream`, `sink` |
-//!
-//! The label `sink` is empty for readers.
+//! Counters through the `metrics` facade (feature `metrics`); nothing at all without it. The guide of the crate lists
+//! them.
 
 /// The counters of one stream and sink.
 #[derive(Clone)]

@@ -99,14 +99,20 @@ impl SinkTask {
                 return;
             }
         }
-        tokio::select! {
+        let left = tokio::select! {
             biased;
-            () = abandon.cancelled() => {}
-            left = tokio::time::timeout(LEAVING, self.leave()) => {
-                if let Ok(Err(error)) = left {
-                    tracing::warn!(stream = %self.member.stream, sink = %self.member.group, %error,
-                        "could not release deliveries on close; they are made again after the grace period");
-                }
+            () = abandon.cancelled() => return,
+            left = tokio::time::timeout(LEAVING, self.leave()) => left,
+        };
+        let Member { stream, group: sink, .. } = &*self.member;
+        match left {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%stream, %sink, %error, "left without giving back what was not handed out");
+            }
+            Err(_) => {
+                tracing::warn!(%stream, %sink, "the backend did not answer in time; left without a word");
+                self.settler.0.abort();
             }
         }
     }

@@ -1,0 +1,205 @@
+//! Readers and sinks on a backend that is cut off, loses answers, refuses, or holds what Pulse did not write; on paused
+//! time, so that the number of calls in a minute is exact.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{GARBAGE, Probe, Weather};
+use pulse_core::Group;
+use pulse_streaming::{Client, Delivery, EventStream, NewEvent, Notice, Sink, connect};
+
+const GRACE: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A stream on fair weather, and the same stream through a probe.
+async fn two_ways() -> (EventStream, EventStream, std::sync::Arc<Probe>) {
+    let client: Client = connect("memory:").await.expect("the embedded backend is always there");
+    let (probed, probe) = Probe::around(&client);
+    let stream = |client| EventStream::new(client, "events").expect("a valid name");
+    (stream(&client), stream(&probed), probe)
+}
+
+async fn next(sink: &mut Sink) -> Delivery {
+    let next = tokio::time::timeout(4 * GRACE, sink.next()).await;
+    next.expect("a delivery comes").expect("the sink is open").expect("nothing was lost")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_costs_few_calls_and_no_event() {
+    let (stream, probed, probe) = two_ways().await;
+    let mut reader = probed.reader().join().await.unwrap();
+    let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
+    probe.set(Weather::CutOff);
+    // Let the reads that wait already run out.
+    tokio::time::sleep(GRACE).await;
+    let before = probe.calls();
+    let added = stream.add_batch((0..5).map(|_| NewEvent::new("n", "p"))).await.unwrap();
+    tokio::time::sleep(MINUTE).await;
+    let calls = probe.calls() - before;
+    assert!((10..80).contains(&calls), "{calls} calls of a reader and a sink in a minute");
+
+    probe.set(Weather::Fair);
+    for id in added {
+        assert_eq!(reader.next().await.unwrap().unwrap().id(), id);
+        let delivery = next(&mut sink).await;
+        assert_eq!((delivery.id(), delivery.deliveries()), (id, 1));
+        delivery.ack().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_whose_answer_was_lost_come_by_a_claim() {
+    let (stream, probed, probe) = two_ways().await;
+    let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
+    probe.set(Weather::AnswersLost);
+    let added = stream.add("n", "p").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    probe.set(Weather::Fair);
+    let delivery = next(&mut sink).await;
+    assert_eq!((delivery.id(), delivery.deliveries()), (added, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_outlives_a_short_outage_and_fails_in_a_long_one() {
+    let (stream, probed, probe) = two_ways().await;
+    let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
+    stream.add_batch((0..2).map(|_| NewEvent::new("n", "p"))).await.unwrap();
+    let (one, two) = (next(&mut sink).await, next(&mut sink).await);
+    probe.set(Weather::CutOff);
+    let ack = one.ack();
+    tokio::time::sleep(GRACE / 4).await;
+    probe.set(Weather::Fair);
+    ack.await.unwrap();
+    assert_eq!(stream.sink_info("s").await.unwrap().unwrap().pending, 1);
+
+    probe.set(Weather::CutOff);
+    let error = two.ack().await.unwrap_err();
+    assert!(error.is_retryable() && !error.is_outcome_unknown(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_pulse_did_not_write_is_skipped_and_acknowledged() {
+    let (stream, probed, _) = two_ways().await;
+    let mut reader = probed.reader().join().await.unwrap();
+    let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
+    for name in [GARBAGE, "first", GARBAGE, GARBAGE, "second", GARBAGE] {
+        stream.add(name, "p").await.unwrap();
+    }
+    for name in ["first", "second"] {
+        assert_eq!(reader.next().await.unwrap().unwrap().name(), name);
+        let delivery = next(&mut sink).await;
+        assert_eq!(delivery.name(), name);
+        delivery.ack().await.unwrap();
+    }
+    sink.close().await;
+    reader.close().await;
+    assert_eq!(stream.sink_info("s").await.unwrap().unwrap().pending, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_without_its_group_does_not_spin() {
+    let (stream, probed, probe) = two_ways().await;
+    let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
+    stream.add("n", "p").await.unwrap();
+    next(&mut sink).await.ack().await.unwrap();
+    stream.destroy().await.unwrap();
+    let before = probe.calls();
+    assert!(tokio::time::timeout(MINUTE, sink.next()).await.is_err());
+    let calls = probe.calls() - before;
+    assert!(calls < 40, "{calls} calls in a minute while there is no stream");
+
+    // A group that vanishes again and again, as if somebody else cleaned up too eagerly.
+    let group = Group::new("s").unwrap();
+    let before = probe.calls();
+    stream.add("n", "p").await.unwrap();
+    for _ in 0..600 {
+        tokio::time::sleep(MINUTE / 600).await;
+        stream.client().backend().group_destroy(stream.id(), &group).await.unwrap();
+    }
+    let calls = probe.calls() - before;
+    assert!(calls < 600, "{calls} calls in a minute while the group vanishes ten times a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_heal_is_told_once_and_tried_on() {
+    let (stream, probed, probe) = two_ways().await;
+    let mut reader = probed.reader().join().await.unwrap();
+    let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
+    probe.set(Weather::WrongType);
+    let told = reader.next().await.unwrap();
+    assert!(matches!(told, Err(Notice::Failing { .. })), "{told:?}");
+    let told = sink.next().await.unwrap();
+    assert!(matches!(told, Err(Notice::Failing { .. })), "{told:?}");
+    tokio::time::sleep(MINUTE).await;
+    probe.set(Weather::Fair);
+    let id = stream.add("n", "p").await.unwrap();
+    assert_eq!(reader.next().await.unwrap().unwrap().id(), id);
+    assert_eq!(next(&mut sink).await.id(), id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_ends_while_the_backend_is_cut_off() {
+    let (stream, probed, probe) = two_ways().await;
+    let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
+    stream.add_batch((0..5).map(|_| NewEvent::new("n", "p"))).await.unwrap();
+    let ack = next(&mut sink).await.ack();
+    ack.await.unwrap();
+    probe.set(Weather::CutOff);
+    let ack = next(&mut sink).await.ack();
+    tokio::time::timeout(GRACE, sink.close()).await.expect("closing ends");
+    assert!(ack.await.is_err());
+    assert!(sink.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_subscriber_does_not_keep_its_buffer_from_the_others() {
+    let (stream, _, _) = two_ways().await;
+    let mut stuck = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
+    stream.add_batch((0..5).map(|_| NewEvent::new("n", "p"))).await.unwrap();
+    let held = next(&mut stuck).await;
+    let mut other = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
+    for _ in 0..5 {
+        let delivery = next(&mut other).await;
+        assert_eq!(delivery.deliveries(), 2);
+        delivery.ack().await.unwrap();
+    }
+    drop(held);
+    // What waited in the buffer of the stuck one is not handed out any more.
+    let id = stream.add("n", "p").await.unwrap();
+    tokio::select! {
+        delivery = next(&mut stuck) => assert_eq!(delivery.id(), id),
+        delivery = next(&mut other) => assert_eq!(delivery.id(), id),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_subscriber_keeps_what_waits_in_its_buffer() {
+    let (stream, _, _) = two_ways().await;
+    let mut slow = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
+    stream.add_batch((0..20).map(|_| NewEvent::new("n", "p"))).await.unwrap();
+    let first = next(&mut slow).await;
+    let other = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
+    first.ack().await.unwrap();
+    for _ in 1..20 {
+        let delivery = next(&mut slow).await;
+        assert_eq!(delivery.deliveries(), 1);
+        tokio::time::sleep(GRACE.mul_f64(0.8)).await;
+        delivery.ack().await.unwrap();
+    }
+    drop(other);
+}
+
+#[tokio::test]
+async fn everything_can_be_sent_and_shared() {
+    fn check<T: Send + Sync + std::fmt::Debug + 'static>() {}
+    check::<EventStream>();
+    check::<pulse_streaming::Reader>();
+    check::<pulse_streaming::ReaderBuilder>();
+    check::<Sink>();
+    check::<pulse_streaming::SinkBuilder>();
+    check::<Delivery>();
+    check::<pulse_streaming::Event>();
+    check::<Notice>();
+    check::<pulse_streaming::Error>();
+}
