@@ -4,7 +4,7 @@
 mod lossy;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -31,19 +31,17 @@ struct Folding {
     content: Content,
     changes: Changes<u32>,
     last: Option<Version>,
-    /// Takes at most that many changes at a time: the slow ones lag.
-    appetite: usize,
+    lags: u32,
 }
 
 impl Folding {
-    fn begin(map: &Map<u32>, appetite: usize) -> Self {
+    fn begin(map: &Map<u32>) -> Self {
         let (snapshot, changes) = map.snapshot_and_subscribe();
-        Self { content: content(&snapshot), changes, last: snapshot.version(), appetite }
+        Self { content: content(&snapshot), changes, last: snapshot.version(), lags: 0 }
     }
 
-    fn take_some(&mut self) {
-        for _ in 0..self.appetite {
-            let Some(update) = self.changes.try_next() else { return };
+    fn take_one(&mut self) {
+        if let Some(update) = self.changes.try_next() {
             self.fold(update);
         }
     }
@@ -55,7 +53,10 @@ impl Folding {
     }
 
     fn fold(&mut self, update: Update<u32>) {
-        let Update::Change(change) = update else { return };
+        let Update::Change(change) = update else {
+            self.lags += 1;
+            return;
+        };
         if let (Some(last), Some(version)) = (self.last, change.version) {
             let same_life = last.incarnation == version.incarnation;
             assert!(!same_life || version.revision >= last.revision, "{version} after {last}");
@@ -85,22 +86,46 @@ async fn node(store: &Arc<Memory>, scope: &Scope, seed: u64, trouble: &Trouble) 
             Err(error) => assert!(error.is_retryable(), "{error}"),
         }
     };
-    let (fast, slow) = (Folding::begin(&map, usize::MAX), Folding::begin(&map, 1));
+    let (fast, slow) = (Folding::begin(&map), Folding::begin(&map));
     Node { map, fast, slow }
 }
 
-fn random_transaction(draw: &mut StdRng, scope: &Scope, codec: &Map<u32>) -> Transaction {
-    let mut transaction = Transaction::new(scope);
-    for _ in 0..draw.random_range(1..4) {
-        let key = format!("k{}", draw.random_range(0..12));
-        transaction = match draw.random_range(0..40) {
-            0 => transaction.clear("m"),
-            1 => transaction.destroy_map("m"),
-            2..12 => transaction.delete("m", key),
-            _ => transaction.put("m", key, codec.encode(&draw.random()).unwrap()),
-        };
+/// The map as it must be, with everything that it ever was.
+#[derive(Default)]
+struct Model {
+    content: Content,
+    history: HashMap<Version, Content>,
+}
+
+impl Model {
+    /// Commits a few random writes together, and does the same to the model.
+    async fn commit_some(&mut self, draw: &mut StdRng, client: &Client, map: &Map<u32>) {
+        let mut transaction = Transaction::new(map.id().scope());
+        for _ in 0..draw.random_range(1..4) {
+            let (key, value) = (format!("k{}", draw.random_range(0..12)), draw.random());
+            transaction = match draw.random_range(0..40) {
+                emptying @ 0..2 => {
+                    self.content.clear();
+                    if emptying == 0 { transaction.clear("m") } else { transaction.destroy_map("m") }
+                }
+                2..12 => {
+                    self.content.remove(&key);
+                    transaction.delete("m", key)
+                }
+                _ => {
+                    self.content.insert(key.clone(), value);
+                    transaction.put("m", key, map.encode(&value).unwrap())
+                }
+            };
+        }
+        if let Some(version) = client.commit(transaction).await.unwrap().version("m") {
+            self.history.insert(version, self.content.clone());
+        }
     }
-    transaction
+
+    fn at(&self, version: Option<Version>) -> Content {
+        version.map_or_else(Content::new, |version| self.history[&version].clone())
+    }
 }
 
 async fn run(seed: u64) {
@@ -111,25 +136,31 @@ async fn run(seed: u64) {
     let truth: Map<u32> = Map::builder("m").scope(scope.clone()).join(&writer).await.unwrap();
 
     let trouble: Trouble = Arc::new(AtomicU32::new(20));
-    let mut nodes = Vec::new();
+    let (mut model, mut nodes) = (Model::default(), Vec::new());
     for link in 0..4 {
         nodes.push(node(&store, &scope, seed ^ (link << 32), &trouble).await);
     }
     for _ in 0..200 {
-        writer.commit(random_transaction(&mut draw, &scope, &truth)).await.unwrap();
+        model.commit_some(&mut draw, &writer, &truth).await;
         if draw.random_range(0..3) == 0 {
             tokio::time::sleep(Duration::from_millis(draw.random_range(0..30))).await;
         }
-        for node in &mut nodes {
-            node.fast.take_some();
-            node.slow.take_some();
+        for Node { map, fast, slow } in &mut nodes {
+            fast.take_all();
+            slow.take_one();
+            let snapshot = map.snapshot();
+            assert_eq!(content(&snapshot), model.at(snapshot.version()), "a replica shows what never was");
+            assert_eq!(fast.content, content(&snapshot), "a subscriber was told something else");
         }
     }
 
     trouble.store(0, Ordering::Relaxed);
     // Without another commit, only comparing versions can find what was lost at the end.
     tokio::time::sleep(Duration::from_secs(30)).await;
-    let expected = content(&truth.snapshot());
+    let expected = model.content;
+    assert_eq!(content(&truth.snapshot()), expected);
+    let lags: u32 = nodes.iter().map(|node| node.slow.lags).sum();
+    assert!(lags > 0, "the slow ones are meant to lag");
     for Node { map, fast, slow } in &mut nodes {
         assert!(map.is_synced(), "a replica is not synced");
         assert_eq!(map.version(), truth.version(), "a replica has another version");
