@@ -128,7 +128,8 @@ impl Model {
     }
 }
 
-async fn run(seed: u64) {
+/// Returns how often the slow subscribers lagged.
+async fn run(seed: u64) -> u32 {
     let mut draw = StdRng::seed_from_u64(seed);
     let store = Arc::new(Memory::with_limits(Limits::default()));
     let writer = Client::from_backend(store.clone());
@@ -159,8 +160,6 @@ async fn run(seed: u64) {
     tokio::time::sleep(Duration::from_secs(30)).await;
     let expected = model.content;
     assert_eq!(content(&truth.snapshot()), expected);
-    let lags: u32 = nodes.iter().map(|node| node.slow.lags).sum();
-    assert!(lags > 0, "the slow ones are meant to lag");
     for Node { map, fast, slow } in &mut nodes {
         assert!(map.is_synced(), "a replica is not synced");
         assert_eq!(map.version(), truth.version(), "a replica has another version");
@@ -171,15 +170,17 @@ async fn run(seed: u64) {
         }
         map.close().await;
     }
+    nodes.iter().map(|node| node.slow.lags).sum()
 }
 
 #[tokio::test(start_paused = true)]
 async fn replicas_and_subscribers_converge_whatever_their_feeds_lose() {
     let first = std::env::var("PULSE_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = first.map_or(0..60, |seed| seed..seed + 1);
-    for seed in seeds {
+    let (seeds, mut lags) = (first.map_or(0..60_u32, |seed| seed..seed + 1), 0);
+    for seed in seeds.clone() {
         // Shown when the test fails; PULSE_SEED runs this one alone.
         println!("PULSE_SEED={seed}");
-        run(seed).await;
+        lags += run(seed.into()).await;
     }
+    assert!(seeds.len() == 1 || lags > 0, "no subscriber lagged, so that was not tested");
 }
