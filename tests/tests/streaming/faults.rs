@@ -4,7 +4,7 @@ use pulse_core::{Group, Transaction};
 use pulse_streaming::{Notice, Start};
 use tests::{Subject, on_every_backend, soon};
 
-use crate::{LONG, SHORT, add_all, next_delivery, next_notice, number, stream, work_off};
+use crate::{LONG, SHORT, add_all, destroy, next_delivery, next_notice, number, stream, work_off};
 
 on_every_backend!(
     a_sink_goes_on_with_a_stream_that_was_destroyed_and_comes_back,
@@ -21,7 +21,7 @@ async fn a_sink_goes_on_with_a_stream_that_was_destroyed_and_comes_back(subject:
     add_all(&stream, [1]).await;
     assert_eq!(work_off(&mut sink, 1).await, [1]);
     for round in 2..5 {
-        stream.destroy().await.unwrap();
+        destroy(&stream).await;
         add_all(&stream, [10 * round, 10 * round + 1]).await;
         let notice = next_notice(&mut sink).await;
         assert!(matches!(notice, Notice::CursorLost { .. }), "{notice:?}");

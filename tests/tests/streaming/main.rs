@@ -9,7 +9,7 @@ mod writing;
 use std::time::Duration;
 
 use pulse_streaming::{Client, Delivery, Event, EventStream, Notice, Reader, Sink};
-use tests::{Subject, soon};
+use tests::{Subject, eventually, soon};
 
 /// A grace period that is over soon.
 const SHORT: Duration = Duration::from_secs(1);
@@ -26,6 +26,21 @@ async fn add_all(stream: &EventStream, payloads: impl IntoIterator<Item = u32>) 
     for payload in payloads {
         stream.add("n", payload.to_string()).await.expect("the event is added");
     }
+}
+
+/// Destroys a stream, and waits until the server's clock has moved on: ids made within the same millisecond would begin
+/// again.
+async fn destroy(stream: &EventStream) -> u64 {
+    let destroyed = stream.destroy().await.expect("the stream is destroyed");
+    let scope = stream.id().scope();
+    let time = async || stream.client().backend().server_time(scope).await.expect("the server tells its time");
+    let before = time().await;
+    eventually("the clock moves on", async || {
+        let now = time().await;
+        if now > before { Ok(()) } else { Err(now) }
+    })
+    .await;
+    destroyed
 }
 
 fn number(event: &Event) -> u32 {
