@@ -208,8 +208,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Takes over up to `limit` pending events, oldest first, that have been idle for at least `min_idle`, whichever
     /// consumer they are pending for. They become pending for `consumer`, their idle time starts again, and their
-    /// delivery count rises by one. Events that are pending but deleted from the stream are removed from the pending
-    /// list and reported in [`Claimed::deleted`].
+    /// delivery count rises by one. Those among them that were deleted from the stream are removed from the pending
+    /// list instead and reported in [`Claimed::deleted`]; they count towards the limit.
     ///
     /// # Errors
     ///
@@ -224,7 +224,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Claimed, Error>;
 
     /// Sets the idle time of those of the events that are pending for this consumer, and returns which they are. Zero
-    /// keeps an event from being claimed; a long time offers it to the next claim. Delivery counts stay.
+    /// keeps an event from being claimed; a long time offers it to the next claim. Delivery counts stay. The idle time of
+    /// one that was deleted from the stream may stay as it is.
     ///
     /// # Errors
     ///

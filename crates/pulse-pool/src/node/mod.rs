@@ -1,7 +1,6 @@
 //! The handle that users hold.
 
 mod builder;
-mod destroy;
 mod dispatch;
 mod info;
 mod stop;
@@ -17,7 +16,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     builder::NodeBuilder,
-    destroy::destroy,
     info::{JobInfo, JobState, WorkerInfo},
 };
 use crate::{
@@ -35,7 +33,7 @@ use crate::{
 /// ```
 /// # use pulse_pool::{HandlerError, Job, JobHandler, JobKey, Node};
 /// # struct Beeper;
-/// # #[pulse_pool::async_trait]
+/// # #[async_trait::async_trait]
 /// # impl JobHandler for Beeper {
 /// #     async fn start(&self, _: Job) -> Result<(), HandlerError> { Ok(()) }
 /// #     async fn stop(&self, _: &JobKey) -> Result<(), HandlerError> { Ok(()) }
