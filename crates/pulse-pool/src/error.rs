@@ -92,6 +92,12 @@ pub enum Error {
         /// How long was waited.
         after: Duration,
     },
+    /// The pool has workers.
+    #[error("pool {pool} has workers: close their nodes first, or wait until the leases of dead ones have run out")]
+    InUse {
+        /// The pool.
+        pool: String,
+    },
     /// The node could not do it in time, as while the backend is unavailable.
     #[error("{operation} in pool {pool} timed out after {after:?}")]
     TimedOut {

@@ -23,7 +23,7 @@ pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// struct Beeper;
 ///
-/// #[async_trait::async_trait]
+/// #[pulse_pool::async_trait]
 /// impl JobHandler for Beeper {
 ///     async fn start(&self, job: Job) -> Result<(), HandlerError> {
 ///         if job.payload().is_empty() {

@@ -197,6 +197,12 @@ fn expect_gone(transaction: Transaction, worker: Option<WorkerId>) -> Transactio
     }
 }
 
+/// Removes all maps of a pool without workers.
+pub(crate) fn destroy(pool: &str) -> Result<Transaction, pulse_core::Error> {
+    let transaction = Transaction::new(&Scope::new(pool)?).expect_fewer_than(WORKERS, 1);
+    Ok([WORKERS, JOBS, PAYLOADS, QUEUE].into_iter().fold(transaction, Transaction::destroy_map))
+}
+
 /// Why a transaction of this module was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {

@@ -107,7 +107,7 @@ impl Work<'_> {
             }
             Write::DestroyStream { stream } => {
                 let count = self.state.live_stream(stream, self.now).map_or(0, |stream| stream.entries.len() as u64);
-                self.state.streams.remove(stream);
+                self.state.remove_stream(stream);
                 self.changed.streams.push(stream.clone());
                 Ok(WriteResult::Count(count))
             }

@@ -21,7 +21,7 @@ use super::{
     sweep,
 };
 use crate::{
-    Committed, Error, FeedItem, FeedSender, Group, Limits, MapFeed, MapId, Scope, StreamId, Swept, Transaction,
+    Committed, Error, EventId, FeedItem, FeedSender, Group, Limits, MapFeed, MapId, Scope, StreamId, Swept, Transaction,
 };
 
 /// A feed that falls further behind than this lags.
@@ -48,6 +48,8 @@ pub(super) struct Store {
 #[derive(Debug, Default)]
 struct Content {
     scopes: HashMap<Scope, ScopeState>,
+    /// Outlives the scopes; see [`ScopeState::past_ids`].
+    past_ids: EventId,
     feeds: HashMap<MapId, Vec<(ClientKey, FeedSender)>>,
     bells: HashMap<StreamId, Weak<Notify>>,
 }
@@ -95,7 +97,7 @@ impl Store {
 
     pub(super) fn commit(&self, transaction: &Transaction, limits: &Limits) -> Result<Committed, Error> {
         let mut content = lock(&self.content);
-        let before = content.scopes.get(transaction.scope()).cloned().unwrap_or_default();
+        let before = content.copy_of(transaction.scope());
         let (after, changed, committed) = commit::commit(before, transaction, limits, self.now())?;
         content.apply(transaction.scope(), after, changed);
         Ok(committed)
@@ -122,7 +124,10 @@ impl Store {
     pub(super) fn change<T>(&self, scope: &Scope, change: impl FnOnce(&mut ScopeState, u64) -> T) -> T {
         let mut content = lock(&self.content);
         let now = self.now();
-        change(content.scopes.entry(scope.clone()).or_default(), now)
+        let mut state = content.copy_of(scope);
+        let result = change(&mut state, now);
+        content.scopes.insert(scope.clone(), state);
+        result
     }
 
     /// Does something with a stream that has the group.
@@ -189,8 +194,15 @@ impl Store {
 }
 
 impl Content {
+    /// The scope as it is, or as it begins.
+    fn copy_of(&self, scope: &Scope) -> ScopeState {
+        let begin = || ScopeState { past_ids: self.past_ids, ..ScopeState::default() };
+        self.scopes.get(scope).cloned().unwrap_or_else(begin)
+    }
+
     fn apply(&mut self, scope: &Scope, after: ScopeState, changed: Changed) {
         if after.is_empty() {
+            self.past_ids = self.past_ids.max(after.past_ids);
             self.scopes.remove(scope);
         } else {
             self.scopes.insert(scope.clone(), after);

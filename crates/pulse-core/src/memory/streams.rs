@@ -11,6 +11,8 @@ use crate::{Entry, EventId, Group, NewEvent, StreamInfo, Trim};
 pub(super) struct StreamState {
     pub(super) entries: OrdMap<EventId, NewEvent>,
     pub(super) last: EventId,
+    /// Its ids are greater than this one.
+    past: EventId,
     appended: u64,
     max_deleted: EventId,
     /// When the stream vanishes, in milliseconds.
@@ -27,7 +29,7 @@ impl ScopeState {
     /// The stream; one that has expired is removed.
     pub(super) fn live_stream_mut(&mut self, name: &str, now: u64) -> Option<&mut StreamState> {
         if self.streams.get(name)?.has_expired(now) {
-            self.streams.remove(name);
+            self.remove_stream(name);
         }
         self.streams.get_mut(name)
     }
@@ -35,9 +37,16 @@ impl ScopeState {
     /// The stream, a new one if there is none.
     pub(super) fn stream_mut(&mut self, name: &Arc<str>, now: u64) -> &mut StreamState {
         if self.streams.get(name).is_some_and(|stream| stream.has_expired(now)) {
-            self.streams.remove(name);
+            self.remove_stream(name);
         }
-        self.streams.entry(name.clone()).or_default()
+        let past = self.past_ids;
+        self.streams.entry(name.clone()).or_insert_with(|| StreamState { past, ..StreamState::default() })
+    }
+
+    pub(super) fn remove_stream(&mut self, name: &str) {
+        if let Some(stream) = self.streams.remove(name) {
+            self.past_ids = self.past_ids.max(stream.last);
+        }
     }
 }
 
@@ -48,7 +57,8 @@ impl StreamState {
 
     /// The id of the next event, `None` if there cannot be another.
     pub(super) fn next_id(&self, now: u64) -> Option<EventId> {
-        if now > self.last.millis { Some(EventId::new(now, 0)) } else { self.last.next() }
+        let last = self.last.max(self.past);
+        if now > last.millis { Some(EventId::new(now, 0)) } else { last.next() }
     }
 
     pub(super) fn append(&mut self, id: EventId, event: NewEvent) {

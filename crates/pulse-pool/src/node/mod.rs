@@ -1,6 +1,7 @@
 //! The handle that users hold.
 
 mod builder;
+mod destroy;
 mod dispatch;
 mod info;
 mod stop;
@@ -16,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     builder::NodeBuilder,
+    destroy::destroy,
     info::{JobInfo, JobState, WorkerInfo},
 };
 use crate::{
@@ -33,7 +35,7 @@ use crate::{
 /// ```
 /// # use pulse_pool::{HandlerError, Job, JobHandler, JobKey, Node};
 /// # struct Beeper;
-/// # #[async_trait::async_trait]
+/// # #[pulse_pool::async_trait]
 /// # impl JobHandler for Beeper {
 /// #     async fn start(&self, _: Job) -> Result<(), HandlerError> { Ok(()) }
 /// #     async fn stop(&self, _: &JobKey) -> Result<(), HandlerError> { Ok(()) }

@@ -111,6 +111,7 @@ impl<V: Send + Sync + 'static> Replicator<V> {
         self.shared.mark_behind();
         self.shared.meter().resync(cause.label());
         tracing::info!(map = %self.map, %cause, "reading the map again");
+        let mut failures = 0_u64;
         loop {
             let delay = self.backoff.delay(Instant::now(), rand::random());
             self.pause(delay).await;
@@ -120,8 +121,13 @@ impl<V: Send + Sync + 'static> Replicator<V> {
                     return Ok(());
                 }
                 Err(Interrupted::Backend(pulse_core::Error::Closed)) => return Err(ClientClosed),
-                Err(interrupted) => tracing::debug!(map = %self.map, %interrupted, "resync failed, trying again"),
+                // Said aloud once; an outage may last, and tries go on until it ends.
+                Err(interrupted) if failures == 0 => {
+                    tracing::warn!(map = %self.map, %interrupted, "cannot read the map again yet");
+                }
+                Err(interrupted) => tracing::debug!(map = %self.map, %interrupted, failures, "still cannot"),
             }
+            failures += 1;
         }
     }
 

@@ -98,9 +98,9 @@ impl<V> Shared<V> {
     /// The snapshot that the changes begin after, and the changes.
     pub(crate) fn subscribe(&self, capacity: usize) -> (Snapshot<V>, Changes<V>) {
         let buffer = Buffer::new(capacity);
-        let mut subscribers = self.lock();
-        subscribers.retain(|subscriber| subscriber.strong_count() > 0);
-        subscribers.push(Arc::downgrade(&buffer));
+        let mut registered = self.lock();
+        registered.retain(|subscriber| subscriber.strong_count() > 0);
+        registered.push(Arc::downgrade(&buffer));
         let snapshot = self.snapshot();
         // Asked under the lock, because closing takes it as well: the buffer is ended either there or here.
         if self.link() == Link::Closed {
@@ -115,9 +115,11 @@ impl<V> Shared<V> {
             self.meter.changes(changes.len());
         }
         let view = Arc::new(view);
-        let mut subscribers = self.lock();
+        let mut registered = self.lock();
         let before = Snapshot::from(self.view.swap(Arc::clone(&view)));
-        subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+        let subscribers = alive(&mut registered);
+        // Whoever subscribes from here on begins with the new view. Nothing below needs the lock: only one task publishes.
+        drop(registered);
         if !subscribers.is_empty() {
             let after = Snapshot::from(view);
             let changes = match delta {
@@ -125,15 +127,9 @@ impl<V> Shared<V> {
                 Delta::Compare => difference(&before, &after),
             };
             if !changes.is_empty() {
-                let batch = Arc::new(Batch { before, after, changes });
-                for subscriber in subscribers.iter().filter_map(Weak::upgrade) {
-                    if subscriber.push(&batch) == Pushed::BacklogDropped {
-                        self.meter.lag();
-                    }
-                }
+                self.push(&subscribers, &Arc::new(Batch { before, after, changes }));
             }
         }
-        drop(subscribers);
         self.status.send_modify(|status| status.published += 1);
     }
 
@@ -160,15 +156,31 @@ impl<V> Shared<V> {
 
     /// Ends the subscriptions and all waiting. The content stays.
     pub(crate) fn close(&self) {
-        let subscribers = self.lock();
+        let mut registered = self.lock();
         self.status.send_modify(|status| status.link = Link::Closed);
-        subscribers.iter().filter_map(Weak::upgrade).for_each(|buffer| buffer.end());
+        let subscribers = alive(&mut registered);
+        drop(registered);
+        subscribers.iter().for_each(|subscriber| subscriber.end());
+    }
+
+    fn push(&self, subscribers: &[Arc<Buffer<V>>], batch: &Arc<Batch<V>>) {
+        for subscriber in subscribers {
+            if subscriber.push(batch) == Pushed::BacklogDropped {
+                self.meter.lag();
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Buffer<V>>>> {
         // Nothing panics while holding the lock, and the list is consistent after every statement.
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Those that still listen; forgets the others.
+fn alive<V>(registered: &mut Vec<Weak<Buffer<V>>>) -> Vec<Arc<Buffer<V>>> {
+    registered.retain(|subscriber| subscriber.strong_count() > 0);
+    registered.iter().filter_map(Weak::upgrade).collect()
 }
 
 #[cfg(test)]

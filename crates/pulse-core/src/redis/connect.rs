@@ -1,0 +1,264 @@
+//! Connecting: from options to two connections that are known to lead to a server that Pulse can work with.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use fred::{
+    clients::Client as Fred,
+    error::{Error as FredError, ErrorKind},
+    interfaces::ClientLike,
+    types::{
+        Builder, ClusterHash, ConnectHandle, RespVersion, Value,
+        config::{
+            Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TcpConfig, UnresponsiveConfig,
+        },
+    },
+};
+
+use super::{
+    errors::{Ask, Refusal, source},
+    link::{Answer, Link, Repeat},
+    reply,
+    url::{self, Address},
+};
+use crate::{ClientBuilder, Error, Reconnect};
+
+/// How many messages the connection for feeds holds for the task that hands them out.
+const MESSAGES: usize = 4096;
+
+/// A connected client and the task that drives it.
+pub(super) struct Connected {
+    pub(super) client: Fred,
+    pub(super) driver: ConnectHandle,
+}
+
+/// Reads the URL of a builder and its options into the client library's terms.
+pub(super) fn configure(builder: &ClientBuilder) -> Result<(Config, Address), Error> {
+    let mut address = url::parse(&builder.url)?;
+    if let Some(password) = &builder.password {
+        address.username.clone_from(&builder.username);
+        address.password = Some(password.clone());
+    }
+    let mut config = Config {
+        fail_fast: true,
+        username: address.username.clone(),
+        password: address.password.clone(),
+        server: address.server.clone(),
+        version: RespVersion::RESP3,
+        database: address.database,
+        ..Config::default()
+    };
+    set_tls(&mut config, builder, &address)?;
+    Ok((config, address))
+}
+
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+fn set_tls(config: &mut Config, builder: &ClientBuilder, address: &Address) -> Result<(), Error> {
+    use fred::types::config::TlsConnector;
+
+    let invalid = |error: FredError| Error::InvalidUrl {
+        url: address.shown.clone(),
+        reason: format!("TLS cannot be set up: {}", error.details()),
+    };
+    config.tls = match (&builder.fred.tls, address.tls) {
+        (Some(tls), true) => Some(tls.clone()),
+        (None, true) => {
+            #[cfg(feature = "rustls")]
+            let connector = TlsConnector::default_rustls().map_err(invalid)?;
+            #[cfg(not(feature = "rustls"))]
+            let connector = TlsConnector::default_native_tls().map_err(invalid)?;
+            Some(connector.into())
+        }
+        (Some(_), false) => {
+            return Err(Error::InvalidUrl {
+                url: address.shown.clone(),
+                reason: "TLS was configured, but the URL asks for none: begin it with rediss".into(),
+            });
+        }
+        (None, false) => None,
+    };
+    Ok(())
+}
+
+#[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+fn set_tls(_: &mut Config, _: &ClientBuilder, address: &Address) -> Result<(), Error> {
+    if address.tls {
+        return Err(Error::InvalidUrl {
+            url: address.shown.clone(),
+            reason: "TLS is not built in: enable the feature `rustls` or `native-tls`".into(),
+        });
+    }
+    Ok(())
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Commands,
+    Feeds,
+}
+
+/// Opens a connection, or says what was tried.
+pub(super) async fn open(
+    builder: &ClientBuilder,
+    config: &Config,
+    shown: &str,
+    purpose: Purpose,
+) -> Result<Connected, Error> {
+    // An attempt to connect must be over before the commands that wait for it are.
+    let attempt = builder.connect_timeout.min(builder.command_timeout.mul_f32(0.8));
+    let connection = ConnectionConfig {
+        connection_timeout: attempt,
+        internal_command_timeout: attempt,
+        // Nothing is sent again, and no redirection followed, unless a command says otherwise; see `link`.
+        max_command_attempts: if purpose == Purpose::Commands { 1 } else { 3 },
+        max_redirections: if purpose == Purpose::Commands { 0 } else { 5 },
+        unresponsive: UnresponsiveConfig {
+            max_timeout: Some(builder.command_timeout),
+            interval: (builder.command_timeout / 4).clamp(Duration::from_millis(50), Duration::from_secs(2)),
+        },
+        auto_client_setname: builder.connection_name.is_some(),
+        tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
+        // A refusal is told to whoever asked, and does not take the other commands of the connection with it.
+        reconnect_errors: Vec::new(),
+        ..ConnectionConfig::default()
+    };
+    let performance = PerformanceConfig {
+        default_command_timeout: builder.command_timeout,
+        broadcast_channel_capacity: if purpose == Purpose::Feeds { MESSAGES } else { 64 },
+        ..PerformanceConfig::default()
+    };
+    let mut fred = Builder::from_config(config.clone());
+    fred.set_connection_config(connection);
+    fred.set_performance_config(performance);
+    fred.set_policy(policy(builder.reconnect));
+    let failed = |error: FredError| connect_error(shown, &config.server, error);
+    let client = fred.build().map_err(failed)?;
+    if let Some(name) = &builder.connection_name {
+        // The server shows the client's id as the name.
+        let _ = name;
+    }
+    let limit = attempt * 2 * u32::try_from(config.server.hosts().len().max(1)).unwrap_or(1);
+    match tokio::time::timeout(limit, client.init()).await {
+        Ok(Ok(driver)) => Ok(Connected { client, driver }),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(failed(FredError::new(ErrorKind::Timeout, format!("no connection within {limit:?}")))),
+    }
+}
+
+fn policy(reconnect: Reconnect) -> ReconnectPolicy {
+    let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    let min = millis(reconnect.min).max(1);
+    let mut policy = ReconnectPolicy::new_exponential(0, min, millis(reconnect.max).max(min), 2);
+    policy.set_jitter(min);
+    policy
+}
+
+/// What was tried, and how it failed.
+#[derive(Debug, thiserror::Error)]
+#[error("tried {tried}")]
+struct Tried {
+    tried: String,
+    #[source]
+    error: FredError,
+}
+
+pub(super) fn connect_error(shown: &str, server: &ServerConfig, error: FredError) -> Error {
+    let target = shown.to_owned();
+    if *error.kind() == ErrorKind::Auth || error.details().starts_with("NOPERM") {
+        return Error::Auth { target, source: source(error) };
+    }
+    if error.details().contains("unknown command") || error.details().starts_with("NOPROTO") {
+        return Error::UnsupportedServer { target, found: "a server without RESP3".into(), needed: NEEDED };
+    }
+    let tried = match server {
+        ServerConfig::Unix { path } => path.display().to_string(),
+        other => {
+            let hosts = other.hosts();
+            hosts.iter().map(|server| format!("{}:{}", server.host, server.port)).collect::<Vec<_>>().join(", ")
+        }
+    };
+    Error::Connect { target, source: Arc::new(Tried { tried, error }) }
+}
+
+const NEEDED: &str = "Redis 7.0 or later, or Valkey 7.2 or later";
+
+/// Checks that the server is one that Pulse works with, and that the user may do what Pulse does.
+pub(super) async fn examine(link: &Link, shown: &str, channel: bytes::Bytes) -> Result<(), Error> {
+    let ask = Ask::new("look at the server", &shown);
+    let args = || vec![Value::from_static_str("everything")];
+    match link.try_call(ask, Repeat::Freely, "INFO", ClusterHash::Random, args).await? {
+        Answer::Reply(info) => {
+            let info = reply::text(info).map_err(|misfit| ask.protocol(misfit))?;
+            check_version(shown, &info)?;
+            warn_of_eviction(shown, &info);
+        }
+        Answer::Refused(Refusal::Auth, message) if message.starts_with("NOPERM") => {
+            tracing::warn!(target = shown, "the user may not run INFO, so version and eviction policy are not checked");
+        }
+        Answer::Refused(refusal, message) => return Err(link.error(ask, refusal, &message)),
+    }
+    // Users of an ACL often lack the permission for channels; then every commit would fail half-way.
+    let args = || vec![Value::Bytes(channel.clone()), Value::from_static_str("")];
+    match link.try_call(ask, Repeat::Freely, "SPUBLISH", ClusterHash::FirstKey, args).await? {
+        Answer::Reply(_) => Ok(()),
+        Answer::Refused(refusal, message) => Err(link.error(ask, refusal, &message)),
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+fn check_version(shown: &str, info: &str) -> Result<(), Error> {
+    let (name, version, least) = match (field(info, "valkey_version"), field(info, "redis_version")) {
+        (Some(version), _) => ("Valkey", version, (7, 2)),
+        (None, Some(version)) => ("Redis", version, (7, 0)),
+        (None, None) => ("a server", "without a version", (0, 0)),
+    };
+    let mut parts = version.split('.').map(str::parse::<u32>);
+    let found = match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
+        _ => None,
+    };
+    if found.is_some_and(|found| found >= least) {
+        return Ok(());
+    }
+    Err(Error::UnsupportedServer { target: shown.to_owned(), found: format!("{name} {version}"), needed: NEEDED })
+}
+
+fn warn_of_eviction(shown: &str, info: &str) {
+    let limited = field(info, "maxmemory").is_some_and(|limit| limit != "0");
+    if let Some(policy) = field(info, "maxmemory_policy").filter(|policy| limited && *policy != "noeviction") {
+        tracing::warn!(
+            target = shown,
+            policy,
+            "the server evicts keys when its memory is full, and with them maps and streams: set maxmemory-policy to noeviction"
+        );
+    }
+}
+
+impl fmt::Debug for Connected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connected").field("id", &self.client.id()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_below_the_minimum_are_refused() {
+        for (info, fine) in [
+            ("redis_version:7.0.15\r\n", true),
+            ("redis_version:8.2.0\r\n", true),
+            ("redis_version:6.2.14\r\n", false),
+            ("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n", true),
+            ("redis_version:7.2.4\r\nvalkey_version:7.1.0\r\n", false),
+            ("redis_version:many\r\n", false),
+            ("", false),
+        ] {
+            assert_eq!(check_version("redis://h", info).is_ok(), fine, "{info:?}");
+        }
+    }
+}

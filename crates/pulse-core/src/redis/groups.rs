@@ -1,0 +1,308 @@
+//! Consumer groups.
+
+use std::time::Duration;
+
+use fred::types::{ClusterHash, Resp3Frame, Value};
+
+use super::{
+    Redis,
+    commit::ids,
+    errors::{Ask, Refusal},
+    link::{Answer, Repeat},
+    reply::{self, Fields, Misfit},
+    scripts::{self, Script},
+    streams::{read_entries, read_entry},
+};
+use crate::{
+    Claimed, Consumer, ConsumerInfo, Delivery, Error, EventId, Group, GroupInfo, GroupStart, PendingEvent,
+    PendingQuery, StreamId,
+};
+
+impl Redis {
+    pub(super) async fn create_group(
+        &self,
+        stream: &StreamId,
+        group: &Group,
+        start: GroupStart,
+    ) -> Result<bool, Error> {
+        let ask = Ask::new("create a group", stream);
+        let key = self.keys.stream(stream);
+        let start = match start {
+            GroupStart::Newest => "$".to_owned(),
+            GroupStart::Oldest => "0-0".to_owned(),
+            GroupStart::After(id) => id.to_string(),
+        };
+        let args = || {
+            vec![
+                Value::from_static_str("CREATE"),
+                Value::Bytes(key.clone()),
+                Value::from(group.as_str()),
+                Value::from(start.as_str()),
+                Value::from_static_str("MKSTREAM"),
+            ]
+        };
+        // Not repeated: the second attempt would find the group of the first, and say that it was there already.
+        match self.link.try_call(ask, Repeat::Never, "XGROUP", ClusterHash::Offset(1), args).await? {
+            Answer::Reply(_) => Ok(true),
+            Answer::Refused(Refusal::BusyGroup, _) => Ok(false),
+            Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
+        }
+    }
+
+    pub(super) async fn destroy_group(&self, stream: &StreamId, group: &Group) -> Result<bool, Error> {
+        let ask = Ask::new("destroy a group", stream);
+        let key = self.keys.stream(stream);
+        let args = || vec![Value::from_static_str("DESTROY"), Value::Bytes(key.clone()), Value::from(group.as_str())];
+        match self.link.try_call(ask, Repeat::Never, "XGROUP", ClusterHash::Offset(1), args).await? {
+            Answer::Reply(reply) => {
+                // Whoever waits for its events learns that there is no such group any more.
+                self.bells.ring(self.keys.doorbell(stream));
+                Ok(reply::number(reply).map_err(|misfit| ask.protocol(misfit))? > 0)
+            }
+            Answer::Refused(Refusal::NoKey, _) => Ok(false),
+            Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
+        }
+    }
+
+    /// Hands out the next events to a consumer, without waiting.
+    pub(super) async fn hand_out(
+        &self,
+        stream: &StreamId,
+        group: &Group,
+        consumer: &Consumer,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, Error> {
+        let ask = Ask::new("read", stream);
+        let key = self.keys.stream(stream);
+        let limit = limit.max(1).to_string();
+        let args = || {
+            vec![
+                Value::from_static_str("GROUP"),
+                Value::from(group.as_str()),
+                Value::from(consumer.as_str()),
+                Value::from_static_str("COUNT"),
+                Value::from(limit.as_str()),
+                Value::from_static_str("STREAMS"),
+                Value::Bytes(key.clone()),
+                Value::from_static_str(">"),
+            ]
+        };
+        match self.link.try_call(ask, Repeat::Never, "XREADGROUP", ClusterHash::Offset(6), args).await? {
+            Answer::Reply(reply) => read_handed_out(reply).map_err(|misfit| ask.protocol(misfit)),
+            Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
+        }
+    }
+
+    pub(super) async fn claim(
+        &self,
+        stream: &StreamId,
+        group: &Group,
+        consumer: &Consumer,
+        min_idle: Duration,
+        limit: usize,
+    ) -> Result<Claimed, Error> {
+        let ask = Ask::new("claim", stream);
+        let (idle, limit) = (millis(min_idle), limit.clamp(1, 1000).to_string());
+        let more = || vec![Value::from(consumer.as_str()), Value::from(idle.as_str()), Value::from(limit.as_str())];
+        let reply = self.run_on_group(ask, stream, group, &scripts::CLAIM, more).await?;
+        read_claimed(reply).map_err(|misfit| ask.protocol(misfit))
+    }
+
+    pub(super) async fn set_idle(
+        &self,
+        stream: &StreamId,
+        group: &Group,
+        consumer: &Consumer,
+        events: &[EventId],
+        idle: Duration,
+    ) -> Result<Vec<EventId>, Error> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ask = Ask::new("set idle times", stream);
+        let idle = millis(idle);
+        let more = || {
+            let mut args = vec![Value::from(consumer.as_str()), Value::from(idle.as_str())];
+            args.extend(ids(events));
+            args
+        };
+        let reply = self.run_on_group(ask, stream, group, &scripts::SET_IDLE, more).await?;
+        let kept = || reply::list(reply)?.into_iter().map(reply::event_id).collect::<Result<Vec<_>, _>>();
+        kept().map_err(|misfit: Misfit| ask.protocol(misfit))
+    }
+
+    pub(super) async fn list_pending(
+        &self,
+        stream: &StreamId,
+        group: &Group,
+        query: PendingQuery,
+    ) -> Result<Vec<PendingEvent>, Error> {
+        let ask = Ask::new("list pending events", stream);
+        let key = self.keys.stream(stream);
+        // Nothing can follow the largest id, and the server would call such a range invalid.
+        if query.after == EventId::MAX {
+            return Ok(Vec::new());
+        }
+        let (idle, after) = (millis(query.min_idle), format!("({}", query.after));
+        let limit = query.limit.clamp(1, LIMIT).to_string();
+        let args = || {
+            let mut args = vec![
+                Value::Bytes(key.clone()),
+                Value::from(group.as_str()),
+                Value::from_static_str("IDLE"),
+                Value::from(idle.as_str()),
+                Value::from(after.as_str()),
+                Value::from_static_str("+"),
+                Value::from(limit.as_str()),
+            ];
+            args.extend(query.consumer.iter().map(|consumer| Value::from(consumer.as_str())));
+            args
+        };
+        match self.link.try_call(ask, Repeat::Freely, "XPENDING", ClusterHash::FirstKey, args).await? {
+            Answer::Reply(reply) => read_pending(reply).map_err(|misfit| ask.protocol(misfit)),
+            Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
+        }
+    }
+
+    pub(super) async fn describe_group(&self, stream: &StreamId, group: &Group) -> Result<Option<GroupInfo>, Error> {
+        let ask = Ask::new("describe a group", stream);
+        let Some(groups) = self.group_details(ask, stream, "GROUPS", None).await? else { return Ok(None) };
+        let Some(found) = find_group(groups, group).map_err(|misfit| ask.protocol(misfit))? else { return Ok(None) };
+        let Some(consumers) = self.group_details(ask, stream, "CONSUMERS", Some(group)).await? else { return Ok(None) };
+        read_group(found, consumers).map(Some).map_err(|misfit| ask.protocol(misfit))
+    }
+
+    /// The answer of `XINFO`, `None` if there is no such stream or group.
+    async fn group_details(
+        &self,
+        ask: Ask<'_>,
+        stream: &StreamId,
+        what: &'static str,
+        group: Option<&Group>,
+    ) -> Result<Option<Resp3Frame>, Error> {
+        let key = self.keys.stream(stream);
+        let args = || {
+            let mut args = vec![Value::from_static_str(what), Value::Bytes(key.clone())];
+            args.extend(group.map(|group| Value::from(group.as_str())));
+            args
+        };
+        match self.link.try_call(ask, Repeat::Freely, "XINFO", ClusterHash::Offset(1), args).await? {
+            Answer::Reply(reply) => Ok(Some(reply)),
+            Answer::Refused(Refusal::NoKey | Refusal::NoGroup, _) => Ok(None),
+            Answer::Refused(refusal, message) => Err(self.stream_error(ask, stream, refusal, &message)),
+        }
+    }
+
+    pub(super) async fn remove_consumer(
+        &self,
+        stream: &StreamId,
+        group: &Group,
+        consumer: &Consumer,
+    ) -> Result<bool, Error> {
+        let ask = Ask::new("remove a consumer", stream);
+        let more = || vec![Value::from(consumer.as_str())];
+        let reply = self.run_on_group(ask, stream, group, &scripts::REMOVE_CONSUMER, more).await?;
+        Ok(reply::number(reply).map_err(|misfit| ask.protocol(misfit))? == 1)
+    }
+
+    /// Runs a script that takes the stream as its key, and the group as its first argument.
+    async fn run_on_group(
+        &self,
+        ask: Ask<'_>,
+        stream: &StreamId,
+        group: &Group,
+        script: &'static Script,
+        more: impl Fn() -> Vec<Value> + Send + Sync,
+    ) -> Result<Resp3Frame, Error> {
+        let key = self.keys.stream(stream);
+        let args = || {
+            let mut args = vec![Value::Bytes(key.clone()), Value::from(group.as_str())];
+            args.extend(more());
+            args
+        };
+        // A claim that is repeated finds what the first one took no longer idle: it comes back later.
+        match self.link.run(ask, Repeat::Never, script, 1, args).await? {
+            Answer::Reply(reply) => Ok(reply),
+            Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
+        }
+    }
+
+    fn group_error(&self, ask: Ask<'_>, stream: &StreamId, group: &Group, refusal: Refusal, message: &str) -> Error {
+        match refusal {
+            Refusal::NoGroup | Refusal::NoKey => Error::NoGroup { stream: stream.clone(), group: group.clone() },
+            refusal => self.stream_error(ask, stream, refusal, message),
+        }
+    }
+}
+
+/// The most pending events listed at once.
+const LIMIT: usize = 100_000;
+
+/// The longest idle time that the server takes.
+const LONGEST: u64 = i64::MAX as u64 / 4;
+
+fn millis(duration: Duration) -> String {
+    u64::try_from(duration.as_millis()).unwrap_or(LONGEST).min(LONGEST).to_string()
+}
+
+fn read_handed_out(reply: Resp3Frame) -> Result<Vec<Delivery>, Misfit> {
+    // One stream was asked for: its name and its entries, as a table or as a list of pairs.
+    let entries = match reply {
+        Resp3Frame::Null => return Ok(Vec::new()),
+        Resp3Frame::Map { data, .. } => data.into_iter().next().map(|(_, entries)| entries),
+        other => match reply::list(other)?.into_iter().next() {
+            Some(pair) => {
+                let [_, entries] = reply::exactly(pair)?;
+                Some(entries)
+            }
+            None => None,
+        },
+    };
+    let entries = read_entries(entries.unwrap_or(Resp3Frame::Null))?;
+    Ok(entries.into_iter().map(|entry| Delivery::new(entry, 1)).collect())
+}
+
+fn read_claimed(reply: Resp3Frame) -> Result<Claimed, Misfit> {
+    let [entries, counts, deleted] = reply::exactly(reply)?;
+    let entries = reply::list(entries)?.into_iter().zip(reply::list(counts)?);
+    let deliveries = entries.map(|(entry, count)| Ok(Delivery::new(read_entry(entry)?, reply::count(count)?)));
+    let deleted = reply::list(deleted)?.into_iter().map(reply::event_id);
+    Ok(Claimed::new(deliveries.collect::<Result<_, Misfit>>()?, deleted.collect::<Result<_, Misfit>>()?))
+}
+
+fn read_pending(reply: Resp3Frame) -> Result<Vec<PendingEvent>, Misfit> {
+    let event = |item| {
+        let [id, consumer, idle, deliveries] = reply::exactly(item)?;
+        let consumer = Consumer::new(reply::text(consumer)?).map_err(|error| error.to_string())?;
+        // Negative for a moment where clocks were set back.
+        let idle = Duration::from_millis(u64::try_from(reply::number(idle)?).unwrap_or(0));
+        Ok(PendingEvent::new(reply::event_id(id)?, consumer, idle, reply::count(deliveries)?))
+    };
+    reply::list(reply)?.into_iter().map(event).collect()
+}
+
+fn find_group(groups: Resp3Frame, group: &Group) -> Result<Option<Fields>, Misfit> {
+    for found in reply::list(groups)? {
+        let mut fields = Fields::of(found)?;
+        if reply::bytes(fields.take("name"))? == group.as_str() {
+            return Ok(Some(fields));
+        }
+    }
+    Ok(None)
+}
+
+fn read_group(mut group: Fields, consumers: Resp3Frame) -> Result<GroupInfo, Misfit> {
+    let lag = match group.take("lag") {
+        Resp3Frame::Null => None,
+        lag => Some(reply::count(lag)?),
+    };
+    let consumer = |found| {
+        let mut fields = Fields::of(found)?;
+        let name = Consumer::new(reply::text(fields.take("name"))?).map_err(|error| error.to_string())?;
+        let idle = Duration::from_millis(u64::try_from(reply::number(fields.take("idle"))?).unwrap_or(0));
+        Ok(ConsumerInfo::new(name, fields.count("pending")?, idle))
+    };
+    let mut consumers: Vec<_> = reply::list(consumers)?.into_iter().map(consumer).collect::<Result<_, Misfit>>()?;
+    consumers.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(GroupInfo::new(group.event_id("last-delivered-id")?, group.count("pending")?, lag, consumers))
+}

@@ -1,0 +1,272 @@
+//! The connection for commands: sends one command, and sends it again where that cannot do harm.
+//!
+//! The client library re-sends nothing that [`Repeat::Never`] forbids: such commands get one attempt and no
+//! redirection. What it then reports as certainly not carried out is sent again here, until the command time-out: while
+//! the connection is being made again, while slots move, while a server loads its data. So resharding, failover and
+//! restarts show as latency, and as errors only where the outcome is truly unknown.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fred::{
+    clients::{Client as Fred, WithOptions},
+    interfaces::ClientLike,
+    types::{ClusterHash, CustomCommand, Resp3Frame, Value, config::Options},
+};
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    errors::{Ask, Failure, Refusal, ServerSaid, failure, refusal, source},
+    scripts::Script,
+};
+use crate::{Error, Outcome};
+
+/// Whether a command may be sent again when it is unknown whether it was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Repeating it changes nothing.
+    Freely,
+    /// Only after it was certainly not carried out.
+    Never,
+}
+
+/// An answer: a reply, or a refusal that the caller may know what to do with.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Reply(Resp3Frame),
+    Refused(Refusal, String),
+}
+
+/// Sends commands.
+#[derive(Debug)]
+pub(super) struct Link {
+    client: Fred,
+    /// For what must not be repeated.
+    once: WithOptions<Fred>,
+    /// For what may be repeated.
+    freely: WithOptions<Fred>,
+    target: Arc<str>,
+    timeout: Duration,
+    /// Set while a lost primary is being looked for.
+    searching: Arc<AtomicBool>,
+    tasks: TaskTracker,
+    closed: CancellationToken,
+}
+
+const ONCE: Options = Options {
+    max_attempts: Some(1),
+    max_redirections: None,
+    timeout: None,
+    cluster_node: None,
+    cluster_hash: None,
+    fail_fast: false,
+};
+
+const FREELY: Options = Options { max_attempts: Some(3), max_redirections: Some(5), ..ONCE };
+
+impl Link {
+    pub(super) fn new(
+        client: Fred,
+        target: Arc<str>,
+        timeout: Duration,
+        tasks: TaskTracker,
+        closed: CancellationToken,
+    ) -> Self {
+        let once = client.with_options(&Options { timeout: Some(timeout), ..ONCE });
+        let freely = client.with_options(&Options { timeout: Some(timeout), ..FREELY });
+        Self { client, once, freely, target, timeout, searching: Arc::default(), tasks, closed }
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(super) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
+    /// Sends a command whose first argument is its key, and turns every refusal into an error.
+    pub(super) async fn call(
+        &self,
+        ask: Ask<'_>,
+        repeat: Repeat,
+        command: &'static str,
+        args: impl Fn() -> Vec<Value> + Send + Sync,
+    ) -> Result<Resp3Frame, Error> {
+        match self.try_call(ask, repeat, command, ClusterHash::FirstKey, args).await? {
+            Answer::Reply(reply) => Ok(reply),
+            Answer::Refused(refusal, message) => Err(self.error(ask, refusal, &message)),
+        }
+    }
+
+    /// Runs a script with one key or more, loading it first where the server does not know it.
+    pub(super) async fn run(
+        &self,
+        ask: Ask<'_>,
+        repeat: Repeat,
+        script: &'static Script,
+        keys: usize,
+        args: impl Fn() -> Vec<Value> + Send + Sync,
+    ) -> Result<Answer, Error> {
+        let with = |first: Bytes| {
+            let args = args();
+            let mut all = Vec::with_capacity(args.len() + 2);
+            all.push(Value::Bytes(first));
+            all.push(Value::Integer(keys as i64));
+            all.extend(args);
+            all
+        };
+        let answer = self.try_call(ask, repeat, "EVALSHA", ClusterHash::Offset(2), || with(script.sha.clone())).await?;
+        match answer {
+            // The script was certainly not run.
+            Answer::Refused(Refusal::NoScript, _) => {
+                let source = Bytes::from_static(script.source.as_bytes());
+                self.try_call(ask, repeat, "EVAL", ClusterHash::Offset(2), || with(source.clone())).await
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    /// Sends a command until there is an answer, the outcome is unknown, or the time is over.
+    pub(super) async fn try_call(
+        &self,
+        ask: Ask<'_>,
+        repeat: Repeat,
+        command: &'static str,
+        hash: ClusterHash,
+        args: impl Fn() -> Vec<Value> + Send + Sync,
+    ) -> Result<Answer, Error> {
+        let deadline = Instant::now() + self.timeout;
+        let mut client = match repeat {
+            Repeat::Freely => self.freely.clone(),
+            Repeat::Never => self.once.clone(),
+        };
+        let mut pauses = Pauses::default();
+        loop {
+            self.connected(ask, deadline).await?;
+            let command = CustomCommand::new_static(command, hash.clone(), false);
+            let problem = match client.custom_raw(command, args()).await {
+                Ok(Resp3Frame::SimpleError { data, .. }) => match self.judge(refusal(&data)) {
+                    Ok(refusal) => return Ok(Answer::Refused(refusal, data.to_string())),
+                    Err(refusal) => self.error(ask, refusal, &data),
+                },
+                Ok(Resp3Frame::BlobError { data, .. }) => {
+                    let message = String::from_utf8_lossy(&data).into_owned();
+                    match self.judge(refusal(&message)) {
+                        Ok(refusal) => return Ok(Answer::Refused(refusal, message)),
+                        Err(refusal) => self.error(ask, refusal, &message),
+                    }
+                }
+                Ok(reply) => return Ok(Answer::Reply(reply)),
+                Err(error) => match failure(&error) {
+                    _ if self.closed.is_cancelled() => return Err(Error::Closed),
+                    Failure::NotSent => ask.unavailable(Outcome::NotApplied, source(error)),
+                    Failure::Unknown if repeat == Repeat::Freely => ask.unavailable(Outcome::NotApplied, source(error)),
+                    Failure::Unknown => return Err(ask.unavailable(Outcome::Unknown, source(error))),
+                    Failure::TimedOut => {
+                        let outcome = match repeat {
+                            Repeat::Freely => Outcome::NotApplied,
+                            Repeat::Never => Outcome::Unknown,
+                        };
+                        return Err(ask.timeout(self.timeout, outcome));
+                    }
+                    Failure::Auth => {
+                        return Err(Error::Auth { target: self.target.to_string(), source: source(error) });
+                    }
+                },
+            };
+            if !pauses.wait(deadline, &self.closed).await {
+                return Err(if self.closed.is_cancelled() { Error::Closed } else { problem });
+            }
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            client = self.client.with_options(&match repeat {
+                Repeat::Freely => Options { timeout: Some(left), ..FREELY },
+                Repeat::Never => Options { timeout: Some(left), ..ONCE },
+            });
+        }
+    }
+
+    /// Which refusals to try again (`Err`), and which to report (`Ok`).
+    fn judge(&self, refusal: Refusal) -> Result<Refusal, Refusal> {
+        match refusal {
+            Refusal::Passing => Err(refusal),
+            // A primary that was demoted: Sentinel knows the new one.
+            Refusal::ReadOnly if self.client.uses_sentinels() => {
+                if !self.searching.swap(true, Ordering::AcqRel) {
+                    let (client, searching) = (self.client.clone(), self.searching.clone());
+                    self.tasks.spawn(async move {
+                        // If it fails, the connection is looked at again by the next command that is refused.
+                        let _ = client.force_reconnection().await;
+                        searching.store(false, Ordering::Release);
+                    });
+                }
+                Err(refusal)
+            }
+            _ => Ok(refusal),
+        }
+    }
+
+    /// Waits until the connection stands, so that a command that finds none is known to be unsent.
+    async fn connected(&self, ask: Ask<'_>, deadline: Instant) -> Result<(), Error> {
+        if self.closed.is_cancelled() {
+            return Err(Error::Closed);
+        }
+        // The library tells of connections on a channel that is subscribed to after the state was read, so a
+        // connection made in between is missed: look again from time to time.
+        const LOOK: Duration = Duration::from_millis(100);
+        while !self.client.is_connected() {
+            tokio::select! {
+                () = self.closed.cancelled() => return Err(Error::Closed),
+                () = tokio::time::sleep_until(deadline) => {
+                    let source = ServerSaid(format!("not connected to {} for {:?}", self.target, self.timeout));
+                    return Err(ask.unavailable(Outcome::NotApplied, Arc::new(source)));
+                }
+                _ = tokio::time::timeout(LOOK, self.client.wait_for_connect()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for a refusal that nobody knew better what to do with.
+    pub(super) fn error(&self, ask: Ask<'_>, refusal: Refusal, message: &str) -> Error {
+        match refusal {
+            Refusal::ReadOnly => Error::ReadOnly { subject: ask.subject.to_string() },
+            Refusal::WrongType => Error::WrongType { key: ask.subject.to_string() },
+            Refusal::Auth => {
+                Error::Auth { target: self.target.to_string(), source: Arc::new(ServerSaid(message.to_owned())) }
+            }
+            Refusal::Passing | Refusal::Lasting => ask.refused(message, true),
+            _ => ask.refused(message, false),
+        }
+    }
+}
+
+/// The pauses between attempts: growing, jittered.
+#[derive(Debug, Default)]
+struct Pauses {
+    taken: u32,
+}
+
+impl Pauses {
+    /// Waits before the next attempt; `false` if there is no time for one.
+    async fn wait(&mut self, deadline: Instant, closed: &CancellationToken) -> bool {
+        // The first repetition comes at once: after a redirection everything is known that is needed.
+        let longest = Duration::from_millis(5 << self.taken.min(6)) * self.taken.min(1);
+        self.taken += 1;
+        let until = Instant::now() + longest.mul_f64(0.5 + 0.5 * rand::random::<f64>());
+        if until >= deadline {
+            return false;
+        }
+        tokio::select! {
+            () = closed.cancelled() => false,
+            () = tokio::time::sleep_until(until) => true,
+        }
+    }
+}

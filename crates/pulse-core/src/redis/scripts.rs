@@ -1,0 +1,30 @@
+//! The scripts that run in the server.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+
+/// A script with the name that the server caches it under.
+#[derive(Debug)]
+pub(super) struct Script {
+    pub(super) source: &'static str,
+    pub(super) sha: Bytes,
+}
+
+impl Script {
+    fn new(source: &'static str) -> Self {
+        Self { source, sha: fred::util::sha1_hash(source).into() }
+    }
+}
+
+/// Any transaction, and the sweep.
+pub(super) static TRANSACTION: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/transaction.lua")));
+/// Unbound puts into one map.
+pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/put.lua")));
+/// Takes over idle pending events.
+pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/claim.lua")));
+/// Sets idle times.
+pub(super) static SET_IDLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/set_idle.lua")));
+/// Removes an idle consumer.
+pub(super) static REMOVE_CONSUMER: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("lua/remove_consumer.lua")));

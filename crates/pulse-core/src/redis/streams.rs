@@ -1,0 +1,321 @@
+//! Streams: what an event looks like in the server, the plain append, and reading.
+//!
+//! An event is an entry with the fields `n` (name), `t` (topic, if any), `h` (headers, if any: a MessagePack array of
+//! names and values in turn) and `p` (payload). Whatever else stands in a stream is handed out as malformed.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use fred::types::{ClusterHash, Resp3Frame, Value};
+use tokio::time::Instant;
+
+use super::{
+    Redis,
+    commit::ids,
+    errors::{Ask, Refusal},
+    link::{Answer, Repeat},
+    reply::{self, Fields, Misfit},
+};
+use crate::{Entry, Error, Event, EventId, Group, Headers, Malformed, NewEvent, StreamId, StreamInfo};
+
+/// The fields of an event, names and values in turn.
+pub(super) fn event_fields(event: &NewEvent) -> impl Iterator<Item = Bytes> + use<> {
+    let topic = event.topic().map(|topic| Bytes::copy_from_slice(topic.as_bytes()));
+    let headers = (!event.headers().is_empty()).then(|| encode_headers(event.headers()));
+    let name = Bytes::copy_from_slice(event.name().as_bytes());
+    let fields = [("n", Some(name)), ("t", topic), ("h", headers), ("p", Some(event.payload().clone()))];
+    let present = fields.into_iter().filter_map(|(field, value)| Some((field, value?)));
+    present.flat_map(|(field, value)| [Bytes::from_static(field.as_bytes()), value])
+}
+
+fn encode_headers(headers: &Headers) -> Bytes {
+    let mut encoded = Vec::with_capacity(64);
+    // Writing to a vector cannot fail, and the limit on events bounds the lengths.
+    let length = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    let _ = rmp::encode::write_array_len(&mut encoded, length(headers.len() * 2));
+    for (name, value) in headers.iter() {
+        let _ = rmp::encode::write_str(&mut encoded, name);
+        let _ = rmp::encode::write_bin(&mut encoded, value);
+    }
+    encoded.into()
+}
+
+fn decode_headers(mut encoded: Bytes) -> Result<Headers, String> {
+    let mut headers = Headers::default();
+    let mut rest = &encoded[..];
+    let count = rmp::decode::read_array_len(&mut rest).map_err(|_| "the headers are no MessagePack array")?;
+    encoded.advance(encoded.len() - rest.len());
+    for _ in 0..count / 2 {
+        let name = take_string(&mut encoded).ok_or("the headers end early or hold something else than strings")?;
+        let value = take_string(&mut encoded).ok_or("the headers end early or hold something else than strings")?;
+        let name = String::from_utf8(name.into()).map_err(|_| "the name of a header is not UTF-8")?;
+        headers.push(name, value);
+    }
+    if count % 2 == 0 && encoded.is_empty() { Ok(headers) } else { Err("the headers have no even number".into()) }
+}
+
+/// Takes a MessagePack string, text or binary, from the front.
+pub(super) fn take_string(encoded: &mut Bytes) -> Option<Bytes> {
+    let (marker, rest) = encoded.split_first()?;
+    let number = |width: usize| {
+        let bytes = rest.get(..width)?;
+        Some(bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    };
+    let (width, length) = match marker {
+        0xa0..=0xbf => (0, usize::from(marker & 0x1f)),
+        0xc4 | 0xd9 => (1, number(1)?),
+        0xc5 | 0xda => (2, number(2)?),
+        0xc6 | 0xdb => (4, number(4)?),
+        _ => return None,
+    };
+    let start: usize = 1 + width;
+    let end = start.checked_add(length)?;
+    if end > encoded.len() {
+        return None;
+    }
+    let string = encoded.slice(start..end);
+    encoded.advance(end);
+    Some(string)
+}
+
+/// Reads one entry as `XRANGE` and its relatives give it.
+pub(super) fn read_entry(frame: Resp3Frame) -> Result<Entry, Misfit> {
+    let [id, fields] = reply::exactly(frame)?;
+    let id = reply::event_id(id)?;
+    let event = read_event(id, fields).map_err(|reason| Malformed { reason });
+    Ok(Entry { id, event })
+}
+
+fn read_event(id: EventId, fields: Resp3Frame) -> Result<Event, String> {
+    let mut event = NewEvent::new("", Bytes::new());
+    let (mut name, mut payload) = (None, None);
+    let mut fields = reply::list(fields)?.into_iter();
+    while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+        let value = reply::bytes(value)?;
+        let text = |what, value: Bytes| String::from_utf8(value.into()).map_err(|_| format!("the {what} is not UTF-8"));
+        match &reply::bytes(field)?[..] {
+            b"n" => name = Some(text("name", value)?),
+            b"t" => event = event.with_topic(text("topic", value)?),
+            b"h" => event = event.with_headers(decode_headers(value)?),
+            b"p" => payload = Some(value),
+            // Left to later versions.
+            _ => {}
+        }
+    }
+    let name = name.ok_or("the field `n`, its name, is missing")?;
+    let payload = payload.ok_or("the field `p`, its payload, is missing")?;
+    let mut event = event.with_id(id);
+    event.name = name.into();
+    event.payload = payload;
+    Ok(event)
+}
+
+pub(super) fn read_entries(frame: Resp3Frame) -> Result<Vec<Entry>, Misfit> {
+    reply::list(frame)?.into_iter().map(read_entry).collect()
+}
+
+impl Redis {
+    /// Appends one event; `None` if the stream had to exist and does not.
+    pub(super) async fn append(
+        &self,
+        stream: &StreamId,
+        event: &NewEvent,
+        must_exist: bool,
+    ) -> Result<Option<EventId>, Error> {
+        let ask = Ask::new("append", stream);
+        let key = self.keys.stream(stream);
+        let attempts = AtomicU32::new(0);
+        let args = || {
+            attempts.fetch_add(1, Ordering::Relaxed);
+            let mut args = Vec::with_capacity(11);
+            args.push(Value::Bytes(key.clone()));
+            if must_exist {
+                args.push(Value::from_static_str("NOMKSTREAM"));
+            }
+            args.push(Value::from_static_str("*"));
+            args.extend(event_fields(event).map(Value::Bytes));
+            args
+        };
+        let append = self.link.try_call(ask, Repeat::Never, "XADD", ClusterHash::FirstKey, args);
+        let answer = self.bells.ring_behind(self.keys.doorbell(stream), &attempts, append).await?;
+        match answer {
+            Answer::Reply(Resp3Frame::Null) => Ok(None),
+            Answer::Reply(reply) => reply::event_id(reply).map(Some).map_err(|misfit| ask.protocol(misfit)),
+            Answer::Refused(Refusal::Exhausted, _) => {
+                let last = self.read_stream_info(stream).await?.map_or(EventId::MAX, |info| info.last);
+                Err(Error::StreamExhausted { stream: stream.clone(), last })
+            }
+            Answer::Refused(refusal, message) => Err(self.stream_error(ask, stream, refusal, &message)),
+        }
+    }
+
+    pub(super) async fn acknowledge(&self, stream: &StreamId, group: &Group, events: &[EventId]) -> Result<u64, Error> {
+        if events.is_empty() {
+            return Ok(0);
+        }
+        let ask = Ask::new("acknowledge", stream);
+        let key = self.keys.stream(stream);
+        let args = || {
+            let mut args = Vec::with_capacity(2 + events.len());
+            args.push(Value::Bytes(key.clone()));
+            args.push(Value::from(group.as_str()));
+            args.extend(ids(events));
+            args
+        };
+        let reply = self.stream_call(ask, stream, Repeat::Freely, "XACK", args).await?;
+        reply::count(reply).map_err(|misfit| ask.protocol(misfit))
+    }
+
+    pub(super) async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: EventId,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<Entry>, Error> {
+        let ask = Ask::new("read", stream);
+        let key = self.keys.stream(stream);
+        // Nothing can follow the largest id, and the server would call such a range invalid; "+" alone is empty then.
+        let start = if after == EventId::MAX {
+            "(18446744073709551615-18446744073709551614".into()
+        } else {
+            format!("({after}")
+        };
+        let limit = limit.max(1).to_string();
+        let args = &|| {
+            vec![
+                Value::Bytes(key.clone()),
+                Value::from(start.as_str()),
+                Value::from_static_str("+"),
+                Value::from_static_str("COUNT"),
+                Value::from(limit.as_str()),
+            ]
+        };
+        let read = || async move {
+            let reply = self.stream_call(ask, stream, Repeat::Freely, "XRANGE", args).await?;
+            read_entries(reply).map_err(|misfit| ask.protocol(misfit))
+        };
+        self.wait_for(stream, wait, read).await
+    }
+
+    /// Reads until something is there, the wait is over, or the client closes. The wait has no effect by itself.
+    pub(super) async fn wait_for<T, F>(
+        &self,
+        stream: &StreamId,
+        wait: Duration,
+        read: impl Fn() -> F + Send + Sync,
+    ) -> Result<Vec<T>, Error>
+    where
+        F: Future<Output = Result<Vec<T>, Error>> + Send,
+    {
+        if wait.is_zero() {
+            return read().await;
+        }
+        // A wait that no clock can measure lasts for ever.
+        let deadline = Instant::now().checked_add(wait);
+        let channel = self.keys.doorbell(stream);
+        // Somebody who waits again and again finds the doorbell hung up already, and reads once.
+        let mut hung = self.bells.existing(&channel);
+        loop {
+            let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let Some(bell) = &hung else {
+                let found = read().await?;
+                if !found.is_empty() || over {
+                    return Ok(found);
+                }
+                hung = Some(self.bells.at(&channel));
+                continue;
+            };
+            // Whatever rings from here on is heard, so that reading after this misses nothing.
+            let ring = bell.ring();
+            tokio::pin!(ring);
+            ring.as_mut().enable();
+            tokio::select! {
+                () = bell.stands() => {}
+                () = sleep_until(deadline) => {}
+                () = tokio::time::sleep(UNHEARD) => {}
+                () = self.link.closed().cancelled() => return Err(Error::Closed),
+            }
+            let found = read().await?;
+            if !found.is_empty() || over {
+                return Ok(found);
+            }
+            tokio::select! {
+                () = ring => {}
+                () = sleep_until(deadline) => {}
+                () = tokio::time::sleep(LOOK.mul_f64(0.8 + 0.4 * rand::random::<f64>())) => {}
+                () = self.link.closed().cancelled() => return Err(Error::Closed),
+            }
+        }
+    }
+
+    pub(super) async fn read_stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
+        let ask = Ask::new("describe", stream);
+        let key = self.keys.stream(stream);
+        let args = || vec![Value::from_static_str("STREAM"), Value::Bytes(key.clone())];
+        match self.link.try_call(ask, Repeat::Freely, "XINFO", ClusterHash::Offset(1), args).await? {
+            Answer::Reply(reply) => read_info(reply).map(Some).map_err(|misfit| ask.protocol(misfit)),
+            Answer::Refused(Refusal::NoKey, _) => Ok(None),
+            Answer::Refused(refusal, message) => Err(self.stream_error(ask, stream, refusal, &message)),
+        }
+    }
+
+    /// Sends a command whose first argument is the stream's key.
+    pub(super) async fn stream_call(
+        &self,
+        ask: Ask<'_>,
+        stream: &StreamId,
+        repeat: Repeat,
+        command: &'static str,
+        args: impl Fn() -> Vec<Value> + Send + Sync,
+    ) -> Result<Resp3Frame, Error> {
+        match self.link.try_call(ask, repeat, command, ClusterHash::FirstKey, args).await? {
+            Answer::Reply(reply) => Ok(reply),
+            Answer::Refused(refusal, message) => Err(self.stream_error(ask, stream, refusal, &message)),
+        }
+    }
+
+    pub(super) fn stream_error(&self, ask: Ask<'_>, stream: &StreamId, refusal: Refusal, message: &str) -> Error {
+        match refusal {
+            Refusal::WrongType => {
+                Error::WrongType { key: String::from_utf8_lossy(&self.keys.stream(stream)).into_owned() }
+            }
+            refusal => self.link.error(ask, refusal, message),
+        }
+    }
+}
+
+/// How often a waiting reader looks although nobody rang: some writers do not ring, and a ring can get lost.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How long a reader waits for its doorbell to stand before it reads without one.
+const UNHEARD: Duration = Duration::from_millis(500);
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn read_info(reply: Resp3Frame) -> Result<StreamInfo, Misfit> {
+    let mut fields = Fields::of(reply)?;
+    let first = match fields.take("first-entry") {
+        Resp3Frame::Null => None,
+        entry => {
+            let [id, _] = reply::exactly(entry)?;
+            Some(reply::event_id(id)?)
+        }
+    };
+    Ok(StreamInfo {
+        length: fields.count("length")?,
+        appended: fields.count("entries-added")?,
+        first,
+        last: fields.event_id("last-generated-id")?,
+        max_deleted: fields.event_id("max-deleted-entry-id")?,
+        groups: fields.count("groups")?,
+    })
+}

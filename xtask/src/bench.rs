@@ -1,0 +1,23 @@
+//! `cargo xtask bench`: a server of its own and the benchmark programs of the package `tests`.
+
+use std::path::Path;
+
+use crate::{
+    Failure, run,
+    servers::{Server, program},
+};
+
+pub(crate) fn run(name: &str, quick: bool) -> Result<(), Failure> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/benches");
+    if !folder.join(name).join("main.rs").exists() && !folder.join(format!("{name}.rs")).exists() {
+        return Err(format!("there is no benchmark {name}").into());
+    }
+    let server = Server::start(&program()?, &[])?;
+    let mut bench = run::cargo();
+    bench.args(["bench", "--package", "tests", "--features", "standalone", "--bench", name, "--"]);
+    if quick {
+        bench.arg("--quick");
+    }
+    bench.env("PULSE_BENCH_URL", server.url());
+    run::succeed(&mut bench)
+}
