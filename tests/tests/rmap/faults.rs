@@ -67,16 +67,18 @@ mod standalone {
             let killer = tokio::task::spawn_blocking({
                 let server = Arc::clone(&server);
                 move || {
+                    let mut killed = 0;
                     for _ in 0..5 {
-                        server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+                        killed += server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).parse::<u32>().unwrap();
                         std::thread::sleep(Duration::from_millis(100));
                     }
+                    killed
                 }
             });
             while let Some(ended) = tasks.join_next().await {
                 ended.unwrap();
             }
-            killer.await.unwrap();
+            assert!(killer.await.unwrap() > 2, "the feeds are meant to be killed");
 
             let expected = (0..16).map(|key| (format!("k{key}"), 1000)).collect();
             becomes(&map, &expected).await;
