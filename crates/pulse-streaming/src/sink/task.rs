@@ -40,6 +40,8 @@ pub(super) struct SinkTask {
     known: EventId,
     next_tick: Instant,
     next_tidy: Instant,
+    /// Whether a read is under way, or was cut off.
+    reading: bool,
     trouble: Trouble,
 }
 
@@ -81,6 +83,7 @@ impl SinkTask {
             known,
             next_tick: now,
             next_tidy,
+            reading: false,
             trouble: Trouble::new(Backoff::default()),
         }
     }
@@ -150,13 +153,16 @@ impl SinkTask {
     }
 
     /// Reads until the next tick at the latest.
-    async fn read(&self) -> Outcome<Vec<CoreDelivery>> {
+    async fn read(&mut self) -> Outcome<Vec<CoreDelivery>> {
         let Member { stream, group, consumer, timing, .. } = &*self.member;
         let Ok(room) = tokio::time::timeout_at(self.next_tick, self.output.room()).await else {
             return Ok(Vec::new());
         };
         let wait = self.next_tick.saturating_duration_since(Instant::now()).min(timing.block);
-        self.member.backend().group_read(stream, group, consumer, room, wait).await
+        self.reading = true;
+        let deliveries = self.member.backend().group_read(stream, group, consumer, room, wait).await;
+        self.reading = false;
+        deliveries
     }
 
     /// Does what is to be done at every tick.
@@ -323,13 +329,15 @@ impl SinkTask {
         // It ends with an error only where the runtime shuts down.
         let _ = (&mut self.settler.0).await;
         let backend = self.member.backend();
+        if self.reading {
+            // The backend may still be handing out events for the read that was cut off. This read comes after it;
+            // what either of them got shows among the pending events.
+            backend.group_read(stream, group, consumer, 1, Duration::ZERO).await.or_else(unless_no_group)?;
+        }
         let mut after = EventId::ZERO;
         loop {
             let query = PendingQuery::new(PAGE).of_consumer(consumer.clone()).after(after);
-            let page = match backend.group_pending(stream, group, query).await {
-                Err(pulse_core::Error::NoGroup { .. }) => return Ok(()),
-                page => page?,
-            };
+            let page = backend.group_pending(stream, group, query).await.or_else(unless_no_group)?;
             let ids: Vec<EventId> = page.iter().map(|pending| pending.id).collect();
             let abandoned: Vec<EventId> = {
                 let ledger = self.member.ledger();
@@ -343,7 +351,7 @@ impl SinkTask {
                 _ => break,
             }
         }
-        backend.group_remove_consumer(stream, group, consumer).await?;
+        backend.group_remove_consumer(stream, group, consumer).await.or_else(unless_no_group)?;
         Ok(())
     }
 
@@ -353,5 +361,13 @@ impl SinkTask {
             Slot::Event(buffered) if Arc::ptr_eq(&buffered.member, &self.member) => visit(buffered),
             _ => {}
         });
+    }
+}
+
+/// Takes a group that is gone for one with nothing in it.
+fn unless_no_group<T: Default>(error: pulse_core::Error) -> Outcome<T> {
+    match error {
+        pulse_core::Error::NoGroup { .. } => Ok(T::default()),
+        error => Err(error),
     }
 }
