@@ -172,7 +172,8 @@ pub struct StreamInfo {
     pub first: Option<EventId>,
     /// The last id ever used, also if that entry was deleted since; zero for a stream that never had one.
     pub last: EventId,
-    /// The largest id that was ever deleted or trimmed; zero if none was.
+    /// The largest id that was ever deleted by its id; zero if none was. What a trim drops does not count here: it shows
+    /// in [`first`](Self::first), because trims drop from the old end only.
     pub max_deleted: EventId,
     /// How many consumer groups it has.
     pub groups: u64,

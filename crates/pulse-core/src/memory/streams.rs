@@ -87,7 +87,8 @@ impl StreamState {
             if !surplus {
                 break;
             }
-            dropped += self.delete(&[id]);
+            self.entries.remove(&id);
+            dropped += 1;
         }
         dropped
     }

@@ -37,7 +37,7 @@ impl Redis {
         }
         let scope = transaction.scope();
         let repeat = if transaction.is_idempotent() { Repeat::Freely } else { Repeat::Never };
-        let encoded = encode::transaction(&self.keys, &transaction);
+        let encoded = encode::transaction(&self.keys, &transaction, self.limits.value_bytes);
         let ask = Ask::new(COMMIT, scope);
         let answer = self.link.run(ask, repeat, &scripts::TRANSACTION, encoded.keys, || encoded.args.clone()).await?;
         let reply = match answer {
@@ -119,9 +119,8 @@ impl Redis {
             Answer::Reply(_) | Answer::Refused(Refusal::WrongType, _) => return Ok(None),
             Answer::Refused(refusal, message) => return Err(self.link.error(ask, refusal, &message)),
         };
-        let mut read = || {
-            let version = items.next().ok_or("the version is missing")?;
-            let version = read_version(version)?;
+        let read = || {
+            let version = read_version(items.next().ok_or("the version is missing")?)?;
             let results = items.map(|item| reply::optional_bytes(item).map(WriteResult::Previous));
             let results: Vec<_> = results.collect::<Result<_, Misfit>>()?;
             if results.len() != writes.len() {
@@ -173,16 +172,7 @@ impl Redis {
                 Ok(Error::LeaseLost { scope: scope.to_string(), lease: crate::LeaseId(lease) })
             }
             3 => {
-                let place = usize::try_from(reply::count(next())?).map_err(|_| "an index out of range")?;
-                let write = place.checked_sub(1).and_then(|place| transaction.writes().get(place));
-                let Some(
-                    Write::Add { map, key, .. }
-                    | Write::ListAppend { map, key, .. }
-                    | Write::ListRemove { map, key, .. },
-                ) = write
-                else {
-                    return Err("a complaint about a write that reads no value".to_owned());
-                };
+                let (map, key) = listed(transaction, next())?;
                 let map = format!("{scope}/{map}");
                 Ok(Error::WrongValue { map, key: key.to_string(), reason: reply::text(next())? })
             }
@@ -193,8 +183,27 @@ impl Redis {
                 let stream = scope.stream(name.ok_or("an index out of range")?).map_err(|error| error.to_string())?;
                 Ok(Error::StreamExhausted { stream, last: reply::event_id(next())? })
             }
+            6 => {
+                let (map, key) = listed(transaction, next())?;
+                let size = usize::try_from(reply::count(next())?).unwrap_or(usize::MAX);
+                match self.limits.check_value(map, key, size) {
+                    Err(error) => Ok(error),
+                    Ok(_) => Err("a list within the limit".to_owned()),
+                }
+            }
             other => Err(format!("an unknown code {other}")),
         }
+    }
+}
+
+/// The map and key of a write that reads a value, given its place from 1.
+fn listed(transaction: &Transaction, place: Resp3Frame) -> Result<(&Arc<str>, &Arc<str>), Misfit> {
+    let place = usize::try_from(reply::count(place)?).map_err(|_| "an index out of range")?;
+    match place.checked_sub(1).and_then(|place| transaction.writes().get(place)) {
+        Some(Write::Add { map, key, .. } | Write::ListAppend { map, key, .. } | Write::ListRemove { map, key, .. }) => {
+            Ok((map, key))
+        }
+        _ => Err("a complaint about a write that reads no value".to_owned()),
     }
 }
 
@@ -284,7 +293,7 @@ fn read_result(write: &Write, result: Resp3Frame) -> Result<WriteResult, Misfit>
         Write::ListAppend { .. } | Write::ListRemove { .. } => {
             let [changed, items] = reply::exactly(result)?;
             let items = reply::bytes(items)?;
-            let items = if items.is_empty() { Vec::new() } else { decode_list(items)? };
+            let items = if items.is_empty() { Vec::new() } else { decode_list(&items)? };
             WriteResult::List { items, changed: reply::number(changed)? == 1 }
         }
         Write::Append { .. } => WriteResult::Event(reply::event_id(result)?),
@@ -301,7 +310,7 @@ fn read_result(write: &Write, result: Resp3Frame) -> Result<WriteResult, Misfit>
     })
 }
 
-fn decode_list(encoded: Bytes) -> Result<Vec<Bytes>, Misfit> {
+fn decode_list(encoded: &Bytes) -> Result<Vec<Bytes>, Misfit> {
     let mut rest = &encoded[..];
     let count = rmp::decode::read_array_len(&mut rest).map_err(|_| "a list that is none")?;
     let mut encoded = encoded.slice(encoded.len() - rest.len()..);

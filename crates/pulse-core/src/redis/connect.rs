@@ -7,7 +7,7 @@ use fred::{
     error::{Error as FredError, ErrorKind},
     interfaces::ClientLike,
     types::{
-        Builder, ClusterHash, ConnectHandle, RespVersion, Value,
+        Builder, ConnectHandle, RespVersion, Value,
         config::{
             Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TcpConfig, UnresponsiveConfig,
         },
@@ -16,7 +16,7 @@ use fred::{
 
 use super::{
     errors::{Ask, Refusal, source},
-    link::{Answer, Link, Repeat},
+    link::{Answer, Link, Repeat, Route},
     reply,
     url::{self, Address},
 };
@@ -186,7 +186,7 @@ const NEEDED: &str = "Redis 7.0 or later, or Valkey 7.2 or later";
 pub(super) async fn examine(link: &Link, shown: &str, channel: bytes::Bytes) -> Result<(), Error> {
     let ask = Ask::new("look at the server", &shown);
     let args = || vec![Value::from_static_str("everything")];
-    match link.try_call(ask, Repeat::Freely, "INFO", ClusterHash::Random, args).await? {
+    match link.try_call(ask, Repeat::Freely, "INFO", Route::Any, args).await? {
         Answer::Reply(info) => {
             let info = reply::text(info).map_err(|misfit| ask.protocol(misfit))?;
             check_version(shown, &info)?;
@@ -199,7 +199,7 @@ pub(super) async fn examine(link: &Link, shown: &str, channel: bytes::Bytes) -> 
     }
     // Users of an ACL often lack the permission for channels; then every commit would fail half-way.
     let args = || vec![Value::Bytes(channel.clone()), Value::from_static_str("")];
-    match link.try_call(ask, Repeat::Freely, "SPUBLISH", ClusterHash::FirstKey, args).await? {
+    match link.try_call(ask, Repeat::Freely, "SPUBLISH", Route::Key(0), args).await? {
         Answer::Reply(_) => Ok(()),
         Answer::Refused(refusal, message) => Err(link.error(ask, refusal, &message)),
     }

@@ -18,14 +18,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use fred::types::{ClusterHash, Value};
+use fred::types::Value;
 use tokio::sync::{Notify, futures::Notified, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
     errors::Ask,
     feeds::Hub,
-    link::{Link, Repeat},
+    link::{Link, Repeat, Route},
 };
 
 /// The doorbell of one stream, as its listeners hold it.
@@ -146,7 +146,7 @@ impl Ringer {
             let ask = Ask::new("ring", &"a doorbell");
             let args = || vec![Value::Bytes(self.channel.clone()), Value::from_static_str("")];
             // A lost ring costs readers time, not events.
-            if let Err(error) = self.link.try_call(ask, Repeat::Freely, "SPUBLISH", ClusterHash::FirstKey, args).await {
+            if let Err(error) = self.link.try_call(ask, Repeat::Freely, "SPUBLISH", Route::Key(0), args).await {
                 tracing::debug!(%error, "ringing a doorbell failed");
             }
             let mut ringing = lock(&self.ringing);

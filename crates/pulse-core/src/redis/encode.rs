@@ -29,13 +29,14 @@ pub(super) struct Encoded {
 }
 
 /// Encodes a transaction.
-pub(super) fn transaction(keys: &Keys, transaction: &Transaction) -> Encoded {
+pub(super) fn transaction(keys: &Keys, transaction: &Transaction, largest_value: usize) -> Encoded {
     let mut encoder = Encoder::new(keys, transaction.scope());
+    encoder.largest_value = largest_value as u64;
     for expectation in transaction.expectations() {
-        encoder.mention(expectation_place(expectation), false);
+        encoder.mention(&expectation_place(expectation), false);
     }
     for write in transaction.writes() {
-        encoder.mention(write_place(write), true);
+        encoder.mention(&write_place(write), true);
     }
     encoder.lay_out_keys();
     for expectation in transaction.expectations() {
@@ -116,6 +117,7 @@ struct Encoder<'a> {
     strings: Vec<Value>,
     expectations: Vec<u64>,
     writes: Vec<u64>,
+    largest_value: u64,
 }
 
 /// The place of the first string among the script's arguments, which count from 1.
@@ -131,10 +133,11 @@ impl<'a> Encoder<'a> {
             strings: Vec::new(),
             expectations: Vec::new(),
             writes: Vec::new(),
+            largest_value: LARGEST,
         }
     }
 
-    fn mention(&mut self, place: Place<'_>, written: bool) {
+    fn mention(&mut self, place: &Place<'_>, written: bool) {
         match place {
             Place::Map(map) => {
                 self.map_index(map, written);
@@ -317,7 +320,7 @@ impl<'a> Encoder<'a> {
             (0..self.streams.len()).map(|index| self.text(&self.streams[index].name.clone())).collect();
 
         let mut program = Vec::with_capacity(64 + 3 * (self.expectations.len() + self.writes.len()));
-        array(&mut program, 4);
+        array(&mut program, 5);
         array(&mut program, self.maps.len());
         for (map, name) in self.maps.iter().zip(map_names) {
             array(&mut program, 3);
@@ -333,6 +336,7 @@ impl<'a> Encoder<'a> {
         numbers(&mut program, &self.expectations);
         array(&mut program, self.writes.len());
         numbers(&mut program, &self.writes);
+        numbers(&mut program, &[self.largest_value.min(LARGEST)]);
 
         let scope_key = |kind: &str, name: &str| Value::Bytes(self.keys.key(self.scope, kind, name));
         let mut args = Vec::with_capacity(self.maps.len() + self.streams.len() + 4 + self.strings.len());

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use fred::types::{ClusterHash, Resp3Frame, Value};
+use fred::types::{Resp3Frame, Value};
 
 use super::{
     Redis,
     commit::ids,
     errors::{Ask, Refusal},
-    link::{Answer, Repeat},
+    link::{Answer, Repeat, Route},
     reply::{self, Fields, Misfit},
     scripts::{self, Script},
     streams::{read_entries, read_entry},
@@ -42,7 +42,7 @@ impl Redis {
             ]
         };
         // Not repeated: the second attempt would find the group of the first, and say that it was there already.
-        match self.link.try_call(ask, Repeat::Never, "XGROUP", ClusterHash::Offset(1), args).await? {
+        match self.link.try_call(ask, Repeat::Never, "XGROUP", Route::Key(1), args).await? {
             Answer::Reply(_) => Ok(true),
             Answer::Refused(Refusal::BusyGroup, _) => Ok(false),
             Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
@@ -53,7 +53,7 @@ impl Redis {
         let ask = Ask::new("destroy a group", stream);
         let key = self.keys.stream(stream);
         let args = || vec![Value::from_static_str("DESTROY"), Value::Bytes(key.clone()), Value::from(group.as_str())];
-        match self.link.try_call(ask, Repeat::Never, "XGROUP", ClusterHash::Offset(1), args).await? {
+        match self.link.try_call(ask, Repeat::Never, "XGROUP", Route::Key(1), args).await? {
             Answer::Reply(reply) => {
                 // Whoever waits for its events learns that there is no such group any more.
                 self.bells.ring(self.keys.doorbell(stream));
@@ -87,8 +87,30 @@ impl Redis {
                 Value::from_static_str(">"),
             ]
         };
-        match self.link.try_call(ask, Repeat::Never, "XREADGROUP", ClusterHash::Offset(6), args).await? {
+        match self.link.try_call(ask, Repeat::Never, "XREADGROUP", Route::Key(6), args).await? {
             Answer::Reply(reply) => read_handed_out(reply).map_err(|misfit| ask.protocol(misfit)),
+            Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
+        }
+    }
+
+    pub(super) async fn make_consumer(
+        &self,
+        stream: &StreamId,
+        group: &Group,
+        consumer: &Consumer,
+    ) -> Result<(), Error> {
+        let ask = Ask::new("read", stream);
+        let key = self.keys.stream(stream);
+        let args = || {
+            vec![
+                Value::from_static_str("CREATECONSUMER"),
+                Value::Bytes(key.clone()),
+                Value::from(group.as_str()),
+                Value::from(consumer.as_str()),
+            ]
+        };
+        match self.link.try_call(ask, Repeat::Freely, "XGROUP", Route::Key(1), args).await? {
+            Answer::Reply(_) => Ok(()),
             Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
         }
     }
@@ -158,7 +180,7 @@ impl Redis {
             args.extend(query.consumer.iter().map(|consumer| Value::from(consumer.as_str())));
             args
         };
-        match self.link.try_call(ask, Repeat::Freely, "XPENDING", ClusterHash::FirstKey, args).await? {
+        match self.link.try_call(ask, Repeat::Freely, "XPENDING", Route::Key(0), args).await? {
             Answer::Reply(reply) => read_pending(reply).map_err(|misfit| ask.protocol(misfit)),
             Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
         }
@@ -186,7 +208,7 @@ impl Redis {
             args.extend(group.map(|group| Value::from(group.as_str())));
             args
         };
-        match self.link.try_call(ask, Repeat::Freely, "XINFO", ClusterHash::Offset(1), args).await? {
+        match self.link.try_call(ask, Repeat::Freely, "XINFO", Route::Key(1), args).await? {
             Answer::Reply(reply) => Ok(Some(reply)),
             Answer::Refused(Refusal::NoKey | Refusal::NoGroup, _) => Ok(None),
             Answer::Refused(refusal, message) => Err(self.stream_error(ask, stream, refusal, &message)),

@@ -6,7 +6,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,8 @@ struct Stash {
     state: Mutex<Kept>,
     /// Told whenever an abandoned read has ended.
     settled: Notify,
+    /// Whether the consumer was made. The server makes it with the first event only.
+    made: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -163,7 +168,19 @@ struct HandOut {
 impl HandOut {
     async fn run(self) {
         let (stream, group, consumer) = &self.reader;
-        let outcome = self.redis.hand_out(stream, group, consumer, self.limit).await;
+        let mut outcome = self.redis.hand_out(stream, group, consumer, self.limit).await;
+        match &outcome {
+            Ok(deliveries) if deliveries.is_empty() && !self.stash.made.load(Ordering::Relaxed) => {
+                if let Err(error) = self.redis.make_consumer(stream, group, consumer).await {
+                    outcome = Err(error);
+                } else {
+                    self.stash.made.store(true, Ordering::Relaxed);
+                }
+            }
+            Ok(_) => self.stash.made.store(true, Ordering::Relaxed),
+            // A group that is made again has no consumers.
+            Err(_) => self.stash.made.store(false, Ordering::Relaxed),
+        }
         if let Err(outcome) = self.done.send(outcome) {
             self.stash.settle(outcome);
         }

@@ -18,6 +18,7 @@ use fred::{
     clients::{Client as Fred, WithOptions},
     interfaces::ClientLike,
     types::{ClusterHash, CustomCommand, Resp3Frame, Value, config::Options},
+    util::redis_keyslot,
 };
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -44,10 +45,36 @@ pub(super) enum Answer {
     Refused(Refusal, String),
 }
 
+/// Which node of a cluster a command goes to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Route {
+    /// The owner of the key that stands at this place of the arguments.
+    Key(usize),
+    /// The owner of this slot.
+    Slot(u16),
+    /// Any.
+    Any,
+}
+
+impl Route {
+    fn hash(self, args: &[Value]) -> ClusterHash {
+        match self {
+            // Of the library's own ways to find a custom command's slot, only an explicit number works.
+            Self::Key(place) => match args.get(place) {
+                Some(Value::Bytes(key)) => ClusterHash::Custom(redis_keyslot(key)),
+                _ => ClusterHash::Random,
+            },
+            Self::Slot(slot) => ClusterHash::Custom(slot),
+            Self::Any => ClusterHash::Random,
+        }
+    }
+}
+
 /// Sends commands.
 #[derive(Debug)]
 pub(super) struct Link {
     client: Fred,
+    clustered: bool,
     /// For what must not be repeated.
     once: WithOptions<Fred>,
     /// For what may be repeated.
@@ -81,7 +108,8 @@ impl Link {
     ) -> Self {
         let once = client.with_options(&Options { timeout: Some(timeout), ..ONCE });
         let freely = client.with_options(&Options { timeout: Some(timeout), ..FREELY });
-        Self { client, once, freely, target, timeout, searching: Arc::default(), tasks, closed }
+        let clustered = client.is_clustered();
+        Self { client, clustered, once, freely, target, timeout, searching: Arc::default(), tasks, closed }
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -100,7 +128,7 @@ impl Link {
         command: &'static str,
         args: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Resp3Frame, Error> {
-        match self.try_call(ask, repeat, command, ClusterHash::FirstKey, args).await? {
+        match self.try_call(ask, repeat, command, Route::Key(0), args).await? {
             Answer::Reply(reply) => Ok(reply),
             Answer::Refused(refusal, message) => Err(self.error(ask, refusal, &message)),
         }
@@ -123,12 +151,12 @@ impl Link {
             all.extend(args);
             all
         };
-        let answer = self.try_call(ask, repeat, "EVALSHA", ClusterHash::Offset(2), || with(script.sha.clone())).await?;
+        let answer = self.try_call(ask, repeat, "EVALSHA", Route::Key(2), || with(script.sha.clone())).await?;
         match answer {
             // The script was certainly not run.
             Answer::Refused(Refusal::NoScript, _) => {
                 let source = Bytes::from_static(script.source.as_bytes());
-                self.try_call(ask, repeat, "EVAL", ClusterHash::Offset(2), || with(source.clone())).await
+                self.try_call(ask, repeat, "EVAL", Route::Key(2), || with(source.clone())).await
             }
             answer => Ok(answer),
         }
@@ -140,7 +168,7 @@ impl Link {
         ask: Ask<'_>,
         repeat: Repeat,
         command: &'static str,
-        hash: ClusterHash,
+        route: Route,
         args: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Answer, Error> {
         let deadline = Instant::now() + self.timeout;
@@ -151,8 +179,10 @@ impl Link {
         let mut pauses = Pauses::default();
         loop {
             self.connected(ask, deadline).await?;
-            let command = CustomCommand::new_static(command, hash.clone(), false);
-            let problem = match client.custom_raw(command, args()).await {
+            let args = args();
+            let hash = if self.clustered { route.hash(&args) } else { ClusterHash::Random };
+            let command = CustomCommand::new_static(command, hash, false);
+            let problem = match client.custom_raw(command, args).await {
                 Ok(Resp3Frame::SimpleError { data, .. }) => match self.judge(refusal(&data)) {
                     Ok(refusal) => return Ok(Answer::Refused(refusal, data.to_string())),
                     Err(refusal) => self.error(ask, refusal, &data),

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fred::types::{ClusterHash, Resp3Frame, Value};
+use fred::types::{Resp3Frame, Value};
 
 use super::{
     Redis,
     commit::parse_header,
     errors::{Ask, Refusal},
-    link::{Answer, Repeat},
+    link::{Answer, Repeat, Route},
     reply::{self, Misfit},
 };
 use crate::{Cursor, Error, MapId, MapPage, Version};
@@ -96,7 +96,7 @@ impl Redis {
         command: &'static str,
         args: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Resp3Frame, Error> {
-        match self.link.try_call(ask, Repeat::Freely, command, ClusterHash::FirstKey, args).await? {
+        match self.link.try_call(ask, Repeat::Freely, command, Route::Key(0), args).await? {
             Answer::Reply(reply) => Ok(reply),
             Answer::Refused(Refusal::WrongType, _) => {
                 Err(Error::WrongType { key: String::from_utf8_lossy(&self.keys.map(map)).into_owned() })

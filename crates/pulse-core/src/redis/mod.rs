@@ -144,10 +144,10 @@ async fn end(connections: Vec<(Fred, Option<ConnectHandle>)>) {
     for (client, driver) in connections {
         // A connection that cannot say goodbye is cut.
         let _ = tokio::time::timeout(GOODBYE, client.quit()).await;
-        if let Some(mut driver) = driver {
-            if tokio::time::timeout(GOODBYE, &mut driver).await.is_err() {
-                driver.abort();
-            }
+        if let Some(mut driver) = driver
+            && tokio::time::timeout(GOODBYE, &mut driver).await.is_err()
+        {
+            driver.abort();
         }
     }
 }
@@ -313,7 +313,7 @@ impl Redis {
         let ask = Ask::new("read the time", scope);
         // The command has no key, so the slot is given: every node has a clock of its own.
         let slot = fred::util::redis_keyslot(&self.keys.leases(scope));
-        let hash = fred::types::ClusterHash::Custom(slot);
+        let hash = link::Route::Slot(slot);
         let answer = self.link.try_call(ask, Repeat::Freely, "TIME", hash, Vec::new).await?;
         let reply = match answer {
             link::Answer::Reply(reply) => reply,

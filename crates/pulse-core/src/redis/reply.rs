@@ -28,9 +28,10 @@ fn misfit(expected: &str, frame: &Resp3Frame) -> Misfit {
 
 pub(super) fn bytes(frame: Resp3Frame) -> Result<Bytes, Misfit> {
     match frame {
-        Resp3Frame::BlobString { data, .. } | Resp3Frame::SimpleString { data, .. } => Ok(data),
+        Resp3Frame::BlobString { data, .. }
+        | Resp3Frame::SimpleString { data, .. }
+        | Resp3Frame::VerbatimString { data, .. } => Ok(data),
         Resp3Frame::Number { data, .. } => Ok(data.to_string().into()),
-        Resp3Frame::VerbatimString { data, .. } => Ok(data),
         other => Err(misfit("a string", &other)),
     }
 }
@@ -38,9 +39,8 @@ pub(super) fn bytes(frame: Resp3Frame) -> Result<Bytes, Misfit> {
 /// A string, or `None` for null.
 pub(super) fn optional_bytes(frame: Resp3Frame) -> Result<Option<Bytes>, Misfit> {
     match frame {
-        Resp3Frame::Null => Ok(None),
-        // What the second version of the protocol has for `false` and `nil` from scripts.
-        Resp3Frame::Boolean { data: false, .. } => Ok(None),
+        // Scripts say `false` for nothing, which one version of the protocol makes null of, and the other may not.
+        Resp3Frame::Null | Resp3Frame::Boolean { data: false, .. } => Ok(None),
         other => bytes(other).map(Some),
     }
 }

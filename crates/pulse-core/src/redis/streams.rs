@@ -9,14 +9,14 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use fred::types::{ClusterHash, Resp3Frame, Value};
+use fred::types::{Resp3Frame, Value};
 use tokio::time::Instant;
 
 use super::{
     Redis,
     commit::ids,
     errors::{Ask, Refusal},
-    link::{Answer, Repeat},
+    link::{Answer, Repeat, Route},
     reply::{self, Fields, Misfit},
 };
 use crate::{Entry, Error, Event, EventId, Group, Headers, Malformed, NewEvent, StreamId, StreamInfo};
@@ -139,7 +139,7 @@ impl Redis {
             args.extend(event_fields(event).map(Value::Bytes));
             args
         };
-        let append = self.link.try_call(ask, Repeat::Never, "XADD", ClusterHash::FirstKey, args);
+        let append = self.link.try_call(ask, Repeat::Never, "XADD", Route::Key(0), args);
         let answer = self.bells.ring_behind(self.keys.doorbell(stream), &attempts, append).await?;
         match answer {
             Answer::Reply(Resp3Frame::Null) => Ok(None),
@@ -256,7 +256,7 @@ impl Redis {
         let ask = Ask::new("describe", stream);
         let key = self.keys.stream(stream);
         let args = || vec![Value::from_static_str("STREAM"), Value::Bytes(key.clone())];
-        match self.link.try_call(ask, Repeat::Freely, "XINFO", ClusterHash::Offset(1), args).await? {
+        match self.link.try_call(ask, Repeat::Freely, "XINFO", Route::Key(1), args).await? {
             Answer::Reply(reply) => read_info(reply).map(Some).map_err(|misfit| ask.protocol(misfit)),
             Answer::Refused(Refusal::NoKey, _) => Ok(None),
             Answer::Refused(refusal, message) => Err(self.stream_error(ask, stream, refusal, &message)),
@@ -272,7 +272,7 @@ impl Redis {
         command: &'static str,
         args: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Resp3Frame, Error> {
-        match self.link.try_call(ask, repeat, command, ClusterHash::FirstKey, args).await? {
+        match self.link.try_call(ask, repeat, command, Route::Key(0), args).await? {
             Answer::Reply(reply) => Ok(reply),
             Answer::Refused(refusal, message) => Err(self.stream_error(ask, stream, refusal, &message)),
         }

@@ -6,7 +6,7 @@
 -- by the first half, which is where a wrong type, a slot under migration or a full memory shows itself.
 --
 -- KEYS     the hashes of the maps, then the streams, in the order of the program's tables; or the leases of the scope.
--- ARGV[1]  the program, in MessagePack: { maps, streams, expectations, writes }, all numbers.
+-- ARGV[1]  the program, in MessagePack: { maps, streams, expectations, writes, largest value }, all numbers.
 --            maps         { { name, first, last }, ... }  which keys of the map to read beforehand
 --            streams      { { name, appends }, ... }      how many events are appended
 --            expectations, writes: one flat list each, codes and operands
@@ -29,7 +29,7 @@
 --
 -- Replies { 0, versions, results }, or { code, ... } with nothing changed:
 --   { 1, index, found... } expectation   { 2, lease } lost lease   { 3, write, reason } wrong value
---   { 4, key, reason } corrupt key       { 5, write, last id } exhausted stream
+--   { 4, key, reason } corrupt key       { 5, stream, last id } exhausted stream   { 6, write, size } list too large
 
 local PREFIX = ARGV[2]
 -- The most strings put into one command, far below what the interpreter's stack takes.
@@ -44,6 +44,7 @@ local unpack, tonumber, type, pairs = unpack, tonumber, type, pairs
 
 local program = unpack_message(ARGV[1])
 local map_table, stream_table, expectations, writes = program[1], program[2], program[3], program[4]
+local largest_value = program[5]
 
 local function leave(...)
   error({ leave = { ... } })
@@ -523,6 +524,9 @@ local function list_append(map, key, skip, first, last, write)
     return { 0, encoded or '' }
   end
   encoded = encode_list(list)
+  if #encoded > largest_value then
+    leave(6, write, #encoded)
+  end
   change(map, key, encoded)
   return { 1, encoded }
 end
