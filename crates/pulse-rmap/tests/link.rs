@@ -198,6 +198,26 @@ async fn joining_fails_with_the_backends_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn joining_fails_rather_than_show_what_it_could_not_read_consistently() {
+    let setting = Setting::new().await;
+    setting.link.set_chances(Chances::none().with_delay(Duration::from_millis(5)..=Duration::from_millis(10)));
+    setting.link.set_feed_chances(FeedChances::none().with_loss(1.0));
+    let writing = async {
+        for value in 0.. {
+            setting.set("k", value).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let error = tokio::select! {
+        joined = join(&setting.client) => joined.unwrap_err(),
+        () = writing => unreachable!("it writes for ever"),
+    };
+    assert!(matches!(error, Error::Unsettled { .. }) && error.is_retryable(), "{error:?}");
+    setting.link.set_feed_chances(FeedChances::none());
+    assert_eq!(entries(&join(&setting.client).await.unwrap()), entries(&setting.source));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_with_a_lost_answer_says_that_it_may_have_happened() {
     let setting = Setting::new().await;
     let map = join(&setting.client).await.unwrap();
