@@ -80,3 +80,8 @@ pub async fn in_time<T>(test: impl Future<Output = T>) -> T {
         Err(_) => panic!("the test hangs: it did not end within {limit:?}"),
     }
 }
+
+/// The examples of the README, so that they are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -50,3 +50,8 @@ pub use self::{
         WriteResult,
     },
 };
+
+/// The example of the README, so that it is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
