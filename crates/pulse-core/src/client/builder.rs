@@ -55,7 +55,7 @@ pub struct ClientBuilder {
     pub(crate) connection_name: Option<String>,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
     pub(crate) fred: crate::redis::FredOptions,
 }
 
@@ -72,7 +72,7 @@ impl ClientBuilder {
             connection_name: None,
             username: None,
             password: None,
-            #[cfg(feature = "redis")]
+            #[cfg(any(feature = "rustls", feature = "native-tls"))]
             fred: crate::redis::FredOptions::default(),
         }
     }

@@ -61,9 +61,9 @@ use crate::{
 };
 
 /// Options that only this backend has.
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 #[derive(Clone, Default)]
 pub(crate) struct FredOptions {
-    #[cfg(any(feature = "rustls", feature = "native-tls"))]
     pub(crate) tls: Option<fred::types::config::TlsConfig>,
 }
 
