@@ -3,6 +3,8 @@
 mod closing;
 mod faults;
 mod reading;
+#[cfg(feature = "standalone")]
+mod servers;
 mod sinks;
 mod writing;
 
