@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The grace period begins when an event is handed out, up to a sixteenth of it earlier.
 const IN_TIME: Duration = Duration::from_secs(9);
 const STEPS: usize = 150;
-const HISTORIES: u64 = 150;
+const HISTORIES: u64 = 120;
 
 /// An instance of the sink, and the last event that it delivered for the first time.
 struct Instance {
@@ -29,6 +29,7 @@ struct Instance {
 /// A delivery that the user holds.
 struct Held {
     delivery: Delivery,
+    by: usize,
     since: Instant,
 }
 
@@ -40,8 +41,8 @@ struct Model {
     deliveries: BTreeMap<EventId, u64>,
     /// Acknowledged while the delivery was in time: never to be seen again.
     done: BTreeSet<EventId>,
-    /// Acknowledged too late: may be seen again.
-    done_late: BTreeSet<EventId>,
+    /// Acknowledged too late, by which instances: may be seen again, but not through those.
+    done_late: BTreeMap<EventId, BTreeSet<usize>>,
 }
 
 struct History {
@@ -162,6 +163,9 @@ impl History {
         if model.done.contains(&id) {
             return Err(format!("{id} was acknowledged and is delivered again ({deliveries})"));
         }
+        if model.done_late.get(&id).is_some_and(|by| by.contains(&instance.name)) {
+            return Err(format!("{id} was acknowledged here, if late, and is delivered here again ({deliveries})"));
+        }
         if !model.added.contains(&id) {
             return Err(format!("{id} was never added"));
         }
@@ -175,13 +179,14 @@ impl History {
         if deliveries <= before {
             return Err(format!("{id} has delivery count {deliveries} after {before}"));
         }
-        self.held.push(Held { delivery, since: Instant::now() });
+        let by = instance.name;
+        self.held.push(Held { delivery, by, since: Instant::now() });
         self.note(line);
         Ok(())
     }
 
     async fn ack(&mut self) {
-        let Some(Held { delivery, since }) = self.pick() else { return };
+        let Some(Held { delivery, by, since }) = self.pick() else { return };
         let id = delivery.id();
         delivery.ack().await.expect("the event is acknowledged");
         let in_time = since.elapsed() < IN_TIME;
@@ -190,7 +195,7 @@ impl History {
             self.model.done.insert(id);
             self.model.done_late.remove(&id);
         } else if !self.model.done.contains(&id) {
-            self.model.done_late.insert(id);
+            self.model.done_late.entry(id).or_default().insert(by);
         }
     }
 

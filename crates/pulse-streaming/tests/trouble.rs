@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{GARBAGE, Probe, Weather};
 use pulse_core::Group;
-use pulse_streaming::{Client, Delivery, EventStream, NewEvent, Notice, Sink, connect};
+use pulse_streaming::{Client, Delivery, Error, EventStream, NewEvent, Notice, Sink, connect};
 
 const GRACE: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -188,6 +188,26 @@ async fn a_slow_subscriber_keeps_what_waits_in_its_buffer() {
         delivery.ack().await.unwrap();
     }
     drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_an_older_delivery_does_not_touch_the_newer_one() {
+    let (stream, _, _) = two_ways().await;
+    let mut sink = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
+    stream.add("n", "p").await.unwrap();
+    let older = next(&mut sink).await;
+    // Long enough for the sink to claim the event from itself, into its buffer.
+    tokio::time::sleep(2 * GRACE).await;
+    let refused = older.in_progress().await;
+    assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");
+    let refused = older.nack().await;
+    assert!(matches!(refused, Err(Error::Superseded { .. })), "{refused:?}");
+
+    let newer = next(&mut sink).await;
+    assert_eq!(newer.deliveries(), 2);
+    let mut other = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
+    assert!(tokio::time::timeout(GRACE / 2, other.next()).await.is_err(), "nobody else gets it meanwhile");
+    newer.ack().await.unwrap();
 }
 
 #[tokio::test]
