@@ -367,7 +367,9 @@ impl<'a> Driver<'a> {
             let Some((claimed, events, group)) = Driver::group(&mut world, (stream, group), answer)? else {
                 return Ok(());
             };
-            group.consumers.insert(consumer.to_owned());
+            if !claimed.deliveries.is_empty() {
+                group.consumers.insert(consumer.to_owned());
+            }
             follow_claim(group, &events, &claimed, (consumer, idle, limit))
         })();
         self.world = world;

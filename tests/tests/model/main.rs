@@ -18,10 +18,9 @@ use tokio::runtime::{Builder, Runtime};
 use self::steps::Time;
 
 fn check(runtime: &Runtime, subject: &Subject, time: Time, cases: u32) {
-    let config = match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => Config::default(),
-        None => Config::with_cases(cases),
-    };
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
+    // A failure prints its few steps, which is all that is needed to see it again.
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     let client = runtime.block_on(subject.client());
     let steps = steps::sequence(time);
     let run = TestRunner::new(config)

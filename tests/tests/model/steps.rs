@@ -158,8 +158,8 @@ fn event() -> impl Strategy<Value = EventRef> {
     (0_usize..40).prop_map(EventRef)
 }
 
-fn events() -> impl Strategy<Value = Vec<EventRef>> {
-    vec(event(), 0..5)
+fn events(least: usize) -> impl Strategy<Value = Vec<EventRef>> {
+    vec(event(), least..5)
 }
 
 fn idle() -> impl Strategy<Value = Idle> {
@@ -229,8 +229,8 @@ fn write(time: Time) -> impl Strategy<Value = Do> {
         6 => (stream(), select(&["e", "f"][..])).prop_map(|(s, e)| Do::Append(s, e)),
         1 => (stream(), 0_u64..6).prop_map(|(s, n)| Do::TrimLength(s, n)),
         1 => (stream(), event()).prop_map(|(s, e)| Do::TrimBefore(s, e)),
-        1 => (stream(), events()).prop_map(|(s, e)| Do::DeleteEvents(s, e)),
-        3 => (stream(), group(), events()).prop_map(|(s, g, e)| Do::Ack(s, g, e)),
+        1 => (stream(), events(0)).prop_map(|(s, e)| Do::DeleteEvents(s, e)),
+        3 => (stream(), group(), events(0)).prop_map(|(s, g, e)| Do::Ack(s, g, e)),
         1 => stream().prop_map(Do::DestroyStream),
         1 => (stream(), expiry(time)).prop_map(|(s, e)| Do::ExpireStream(s, e)),
     ];
@@ -258,7 +258,7 @@ fn step(time: Time) -> impl Strategy<Value = Step> {
         4 => (stream(), group(), consumer(), limit()).prop_map(|(s, g, c, l)| Step::Read(s, g, c, l)),
         2 => (stream(), group(), consumer(), idle(), limit())
             .prop_map(|(stream, group, consumer, idle, limit)| Step::Claim { stream, group, consumer, idle, limit }),
-        2 => (stream(), group(), consumer(), events(), idle())
+        2 => (stream(), group(), consumer(), events(1), idle())
             .prop_map(|(stream, group, consumer, events, idle)| Step::SetIdle { stream, group, consumer, events, idle }),
         1 => (stream(), group(), consumer()).prop_map(|(s, g, c)| Step::RemoveConsumer(s, g, c)),
     ]

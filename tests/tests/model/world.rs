@@ -264,9 +264,15 @@ impl World {
                     (Some(stream), Trim::Before { id, .. }) => stream.events.range(..id).map(|(id, _)| *id).collect(),
                     (_, other) => panic!("the model does not know {other:?}"),
                 };
-                self.delete_events(stream, &gone)
+                WriteResult::Count(self.delete_events(stream, &gone).len() as u64)
             }
-            Write::DeleteEvents { stream, ids } => self.delete_events(stream, ids),
+            Write::DeleteEvents { stream, ids } => {
+                let deleted = self.delete_events(stream, ids);
+                if let (Some(stream), Some(last)) = (self.streams.get_mut(&**stream), deleted.iter().max()) {
+                    stream.max_deleted = stream.max_deleted.max(*last);
+                }
+                WriteResult::Count(deleted.len() as u64)
+            }
             Write::Ack { stream, group, ids } => {
                 let group = self.streams.get_mut(&**stream).and_then(|stream| stream.groups.get_mut(group.as_str()));
                 let acked = group.map_or(0, |group| ids.iter().filter(|id| group.pending.remove(id).is_some()).count());
@@ -331,16 +337,9 @@ impl World {
         WriteResult::List { items: after, changed }
     }
 
-    fn delete_events(&mut self, stream: &str, ids: &[EventId]) -> WriteResult {
-        let Some(stream) = self.streams.get_mut(stream) else { return WriteResult::Count(0) };
-        let mut deleted = 0;
-        for id in ids {
-            if stream.events.remove(id).is_some() {
-                stream.max_deleted = stream.max_deleted.max(*id);
-                deleted += 1;
-            }
-        }
-        WriteResult::Count(deleted)
+    fn delete_events(&mut self, stream: &str, ids: &[EventId]) -> Vec<EventId> {
+        let Some(stream) = self.streams.get_mut(stream) else { return Vec::new() };
+        ids.iter().copied().filter(|id| stream.events.remove(id).is_some()).collect()
     }
 
     /// Removes what has passed its deadline.
