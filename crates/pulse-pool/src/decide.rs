@@ -4,6 +4,9 @@
 //! step, if any; when the step is done the node looks again. A stale view can only lead to a step that its transaction
 //! refuses, because every step expects the state that it was decided on. So nothing here needs to be remembered, and a
 //! change that was missed is made up for by the next look.
+//!
+//! Nodes that see different workers must not throw a job to and fro. Every record says by which version of the workers
+//! it was placed, and its owner gives it away only by a later one; so a job moves at most once for each version.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,20 +14,26 @@ use crate::{
     WorkerId,
     id::AssignmentId,
     placement::Ring,
-    record::{JobRecord, Phase, WorkerRecord},
+    record::{JobRecord, Phase, PlacedBy, WorkerRecord},
 };
 
 /// The pool's workers, as a node sees them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Members {
+    version: Option<PlacedBy>,
     workers: BTreeMap<WorkerId, WorkerRecord>,
     ring: Ring,
 }
 
 impl Members {
-    pub(crate) fn new(workers: BTreeMap<WorkerId, WorkerRecord>) -> Self {
+    pub(crate) fn new(version: Option<PlacedBy>, workers: BTreeMap<WorkerId, WorkerRecord>) -> Self {
         let ring = Ring::new(workers.iter().map(|(worker, record)| (*worker, record.placing_weight())));
-        Self { workers, ring }
+        Self { version, workers, ring }
+    }
+
+    /// What a record that is placed by this view says of it.
+    pub(crate) fn version(&self) -> Option<PlacedBy> {
+        self.version
     }
 
     /// The record of a worker that is in the pool, be it draining or not.
@@ -39,6 +48,20 @@ impl Members {
     /// The worker that a key belongs to.
     pub(crate) fn owner(&self, key: &str) -> Option<WorkerId> {
         self.ring.owner(key)
+    }
+
+    /// Whether a job is to stay with its owner, as far as this view may say otherwise.
+    fn stays_with(&self, key: &str, record: &JobRecord, owner: WorkerId) -> bool {
+        self.owner(key) == Some(owner) || !self.is_later_than(record.placed_by)
+    }
+
+    /// Whether the workers have changed since a job was placed. Versions that cannot be compared, because the workers'
+    /// map began anew, count as changed.
+    fn is_later_than(&self, placed_by: Option<PlacedBy>) -> bool {
+        match (self.version, placed_by) {
+            (Some(now), Some(then)) if now.incarnation == then.incarnation => now.revision > then.revision,
+            (now, then) => now != then,
+        }
     }
 }
 
@@ -113,7 +136,7 @@ fn stays(
     record.is_some_and(|record| {
         record.assignment == assignment
             && record.phase != Phase::Stopping
-            && record.owner.is_some_and(|owner| ours.contains(&owner) && members.owner(key) == Some(owner))
+            && record.owner.is_some_and(|owner| ours.contains(&owner) && members.stays_with(key, record, owner))
     })
 }
 
@@ -124,7 +147,7 @@ fn settle(key: &str, record: &JobRecord, members: &Members, ours: &HashSet<Worke
     match record.owner {
         Some(owner) if ours.contains(&owner) => Some(if stopping {
             Step::Remove { dead: None }
-        } else if belongs_to == Some(owner) {
+        } else if members.stays_with(key, record, owner) {
             Step::Start(owner)
         } else {
             Step::HandOver { from: owner, to: belongs_to }

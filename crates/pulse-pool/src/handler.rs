@@ -103,7 +103,8 @@ impl Job {
         &self.payload
     }
 
-    /// Greater than that of every earlier start of this key: a fencing token for the world outside the pool.
+    /// Greater than that of every earlier start of this key on another worker or of another dispatch: a fencing token for
+    /// the world outside the pool.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch

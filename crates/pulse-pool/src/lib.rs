@@ -1,4 +1,19 @@
-//! A dedicated worker pool.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+//!
+//! # How it works inside
+//!
+//! Workers and jobs are records in two [replicated maps](pulse_rmap); payloads lie beside them and are read only by
+//! whoever starts the job. A worker's record is bound to the lease of its node and vanishes with it.
+//!
+//! Every node runs one task, the runner, which looks at a job when its record changes and at all jobs when the workers
+//! change. What it sees (the record, what runs here, who is in the pool) goes into a pure function that names the next
+//! step, if any: start, stop, take over, hand over, remove. Each step is carried out by a task of its own, as one
+//! transaction that expects the record that it was decided on, and, for a takeover, that the former owner's record is
+//! gone. Of two nodes that act on different views, one is refused; it looks again.
+//!
+//! Because the runner compares what is with what should be, rather than reacting to messages, a change that it missed
+//! costs time and nothing else. The order in which two nodes see changes does not matter.
 
 mod decide;
 mod error;
@@ -24,3 +39,17 @@ pub use self::{
     node::{JobInfo, JobState, Node, NodeBuilder, WorkerInfo, destroy},
     options::WorkerOptions,
 };
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn everything_public_can_be_shared_between_threads() {
+        fn shared<T: Send + Sync + std::fmt::Debug>() {}
+        shared::<crate::Node>();
+        shared::<crate::NodeBuilder>();
+        shared::<crate::Job>();
+        shared::<crate::JobInfo>();
+        shared::<crate::WorkerInfo>();
+        shared::<crate::Error>();
+    }
+}

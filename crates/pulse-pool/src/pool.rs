@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::{
     Error, JobKey, NodeId,
     decide::Members,
-    record::JobRecord,
+    record::{JobRecord, PlacedBy},
     tables::{KnownWorker, Tables},
     watch::Watches,
 };
@@ -41,10 +41,11 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The worker that a key belongs to, as it stands in the map; `None` if there is none that is known well enough.
-    pub(crate) fn owner(&self, key: &JobKey) -> Option<KnownWorker> {
-        let owner = self.members.borrow().owner(key.as_str())?;
-        self.known(owner)
+    /// The worker that a key belongs to, as it stands in the map, and the view that says so; `None` if there is none that
+    /// is known well enough.
+    pub(crate) fn owner(&self, key: &JobKey) -> Option<(KnownWorker, Option<PlacedBy>)> {
+        let members = self.members.borrow().clone();
+        Some((self.known(members.owner(key.as_str())?)?, members.version()))
     }
 
     /// A worker as it stands in the map.

@@ -3,6 +3,7 @@
 //! These are the values of the replicated maps, read by nodes of every version: fields may be added with a default, never
 //! changed or removed. The names of the fields are written with every record, hence the short ones.
 
+use pulse_core::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -45,6 +46,24 @@ pub(crate) struct JobRecord {
     /// Of the latest activation that came to run; `None` if none did yet.
     #[serde(rename = "e")]
     pub(crate) epoch: Option<Epoch>,
+    /// What the owner was chosen by.
+    #[serde(rename = "v")]
+    pub(crate) placed_by: Option<PlacedBy>,
+}
+
+/// A version of the workers' map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PlacedBy {
+    #[serde(rename = "i")]
+    pub(crate) incarnation: u64,
+    #[serde(rename = "r")]
+    pub(crate) revision: u64,
+}
+
+impl From<Version> for PlacedBy {
+    fn from(version: Version) -> Self {
+        Self { incarnation: version.incarnation.0, revision: version.revision.0 }
+    }
 }
 
 /// How far a job is.
@@ -67,13 +86,13 @@ pub(crate) enum Phase {
 
 impl JobRecord {
     /// A job that nobody has run yet.
-    pub(crate) fn dispatched(dispatch: DispatchId, owner: Option<WorkerId>) -> Self {
-        Self { dispatch, assignment: AssignmentId::random(), owner, phase: Phase::Assigned, epoch: None }
+    pub(crate) fn dispatched(dispatch: DispatchId, owner: Option<WorkerId>, placed_by: Option<PlacedBy>) -> Self {
+        Self { dispatch, assignment: AssignmentId::random(), owner, phase: Phase::Assigned, epoch: None, placed_by }
     }
 
     /// The same job given to another worker, or to nobody.
-    pub(crate) fn assigned_to(&self, owner: Option<WorkerId>) -> Self {
-        Self { assignment: AssignmentId::random(), owner, phase: Phase::Assigned, ..self.clone() }
+    pub(crate) fn assigned_to(&self, owner: Option<WorkerId>, placed_by: Option<PlacedBy>) -> Self {
+        Self { assignment: AssignmentId::random(), owner, phase: Phase::Assigned, placed_by, ..self.clone() }
     }
 
     /// The same assignment, running.

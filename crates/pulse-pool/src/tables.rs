@@ -232,3 +232,6 @@ impl Refusal {
 pub(crate) fn jobs_version(committed: &pulse_core::Committed) -> Option<Version> {
     committed.version(JOBS)
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,8 +169,8 @@ mod tests {
 
     #[test]
     fn what_was_there_before_a_dispatch_says_nothing_about_it() {
-        let record = JobRecord::dispatched(DispatchId(7), None);
-        let other = JobRecord::dispatched(DispatchId(8), None);
+        let record = JobRecord::dispatched(DispatchId(7), None, None);
+        let other = JobRecord::dispatched(DispatchId(8), None, None);
         let mut follow = Follow::new(DispatchId(7), at(5));
         assert_eq!(follow.judge(at(3), Some(&other)), None);
         assert_eq!(follow.judge(at(4), None), None);
@@ -180,13 +180,13 @@ mod tests {
 
     #[test]
     fn a_job_that_vanishes_before_it_runs_was_stopped() {
-        let record = JobRecord::dispatched(DispatchId(7), None);
+        let record = JobRecord::dispatched(DispatchId(7), None, None);
         let mut follow = Follow::new(DispatchId(7), at(5));
         assert_eq!(follow.judge(at(5), Some(&record)), None);
         assert_eq!(follow.judge(at(6), None), Some(Fate::Stopped));
         // Also where all that is seen is a later state of the key.
         let mut follow = Follow::new(DispatchId(7), at(5));
-        assert_eq!(follow.judge(at(9), Some(&JobRecord::dispatched(DispatchId(8), None))), Some(Fate::Stopped));
+        assert_eq!(follow.judge(at(9), Some(&JobRecord::dispatched(DispatchId(8), None, None))), Some(Fate::Stopped));
         // And where it is not known when the dispatch took effect.
         let mut follow = Follow::new(DispatchId(7), None);
         assert_eq!(follow.judge(at(4), None), None);
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_refusal_carries_the_message() {
-        let record = JobRecord::dispatched(DispatchId(7), None).rejected("no such song");
+        let record = JobRecord::dispatched(DispatchId(7), None, None).rejected("no such song");
         let mut follow = Follow::new(DispatchId(7), at(5));
         assert_eq!(follow.judge(at(6), Some(&record)), Some(Fate::Rejected("no such song".into())));
     }

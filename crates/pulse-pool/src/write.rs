@@ -21,6 +21,9 @@ pub(crate) enum Written {
     Done(Option<Version>),
     /// It was refused and changed nothing.
     Refused(Refusal),
+    /// It was refused after an attempt of unknown outcome: either that one took effect and what it wrote was changed
+    /// since, or nothing was changed.
+    RefusedAfterUnknown(Refusal),
 }
 
 /// Sends a change again and again until its outcome is known. `leaves` is what it leaves at the job's key.
@@ -47,6 +50,7 @@ pub(crate) async fn write(
                 Some(Refusal::Record(found)) if may_have_happened && found.as_ref() == leaves => {
                     return Ok(Written::Done(None));
                 }
+                Some(refusal) if may_have_happened => return Ok(Written::RefusedAfterUnknown(refusal)),
                 Some(refusal) => return Ok(Written::Refused(refusal)),
                 None if matches!(error, Error::LeaseLost { .. }) => return Ok(Written::Refused(Refusal::Membership)),
                 None if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return Err(error),

@@ -76,6 +76,14 @@ impl Board {
         self.running().remove(key).map(|run| run.node)
     }
 
+    /// The keys that a node runs now, sorted.
+    pub(crate) fn keys_of(&self, node: &str) -> Vec<String> {
+        let mut keys: Vec<_> =
+            self.running().into_iter().filter(|(_, run)| run.node == node).map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// How often a key was started.
     pub(crate) fn starts(&self, key: &str) -> usize {
         self.lock().starts.get(key).copied().unwrap_or_default()

@@ -2,18 +2,26 @@
 
 mod board;
 mod dispatching;
+mod failing;
 mod moving;
+mod trouble;
 
 use std::time::Duration;
 
 use pulse_pool::{Node, NodeBuilder};
 
-/// The lifetime of the nodes' leases: short, so that the tests are, and long enough for a busy machine.
-const TTL: Duration = Duration::from_secs(1);
+/// The lifetime of the leases of nodes that are to die in a test: short, so that the test is, and long enough for a busy
+/// machine.
+const TTL: Duration = Duration::from_secs(2);
 
 /// A node of the pool that all tests use; each has a store of its own.
 fn node() -> NodeBuilder {
-    Node::builder("orchestra").worker_ttl(TTL)
+    Node::builder("orchestra")
+}
+
+/// One whose death is noticed soon.
+fn mortal_node() -> NodeBuilder {
+    node().worker_ttl(TTL)
 }
 
 fn keys(count: usize) -> Vec<String> {

@@ -70,24 +70,34 @@ impl Node {
             if self.is_closed() {
                 return Err(pool.closed());
             }
-            let record = pool.encode(&JobRecord::dispatched(dispatch, owner.as_ref().map(|(worker, _)| *worker)))?;
+            let (worker, placed_by) = match &owner {
+                Some((worker, placed_by)) => (Some(worker), *placed_by),
+                None => (None, None),
+            };
+            let record = JobRecord::dispatched(dispatch, worker.map(|(worker, _)| *worker), placed_by);
+            let record = pool.encode(&record)?;
             let (payload, max_queued) = (payload.clone(), pool.options.max_queued);
-            let change = pool.tables.dispatch(key, trace.as_ref(), record.clone(), payload, owner.as_ref(), max_queued);
+            let change = pool.tables.dispatch(key, trace.as_ref(), record.clone(), payload, worker, max_queued);
             let written = timeout_at(deadline, write(pool.tables.client(), &change, Some(&record), Some(deadline)));
             let written = written.await.map_err(|_| pool.timed_out("dispatch"))?;
             match written.map_err(pool.backend("dispatch"))? {
                 Written::Done(version) => return Ok((dispatch, version)),
-                Written::Refused(Refusal::Record(found)) => match found {
-                    Some(found) if self.decode(key, &found)?.is_job() => {
-                        return Err(Error::Exists { pool: pool.name.to_string(), key: key.clone() });
+                Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal) => match refusal {
+                    Refusal::Record(None) => trace = None,
+                    Refusal::Record(Some(found)) => match self.decode(key, &found)? {
+                        // An attempt whose answer was lost took effect, and the job has gone on since.
+                        ours if ours.dispatch == dispatch => return Ok((dispatch, None)),
+                        other if other.is_job() => {
+                            return Err(Error::Exists { pool: pool.name.to_string(), key: key.clone() });
+                        }
+                        _ => trace = Some(found),
+                    },
+                    Refusal::QueueFull => {
+                        return Err(Error::QueueFull { pool: pool.name.to_string(), limit: pool.options.max_queued });
                     }
-                    found => trace = found,
+                    // Our view of the workers is stale. Let the one that the job belongs to take it by itself.
+                    Refusal::Membership => owner = None,
                 },
-                Written::Refused(Refusal::QueueFull) => {
-                    return Err(Error::QueueFull { pool: pool.name.to_string(), limit: pool.options.max_queued });
-                }
-                // Our view of the workers is stale. Let the one that the job belongs to take it by itself.
-                Written::Refused(Refusal::Membership) => owner = None,
             }
         }
     }

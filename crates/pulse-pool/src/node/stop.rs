@@ -81,8 +81,17 @@ impl Node {
                     let since = pool.tables.jobs_version().await.map_err(&failed)?;
                     return Ok(Asked::Stopping(record.dispatch, since));
                 }
-                (Written::Refused(Refusal::Record(found)), _) => (raw, seen_by_backend) = (found, true),
-                (Written::Refused(_), _) => {}
+                (Written::RefusedAfterUnknown(Refusal::Record(found)), _)
+                    if !is_of(found.as_ref(), record.dispatch) =>
+                {
+                    // The answer was lost, but the job that was to be stopped is gone.
+                    return Ok(Asked::Gone);
+                }
+                (Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal), _) => {
+                    if let Refusal::Record(found) = refusal {
+                        (raw, seen_by_backend) = (found, true);
+                    }
+                }
             }
         }
     }
@@ -128,4 +137,10 @@ impl Node {
             }
         }
     }
+}
+
+/// Whether a record is that of a dispatch.
+fn is_of(raw: Option<&Bytes>, dispatch: DispatchId) -> bool {
+    let record = raw.and_then(|raw| rmp_serde::from_slice::<JobRecord>(raw).ok());
+    record.is_some_and(|record| record.dispatch == dispatch)
 }

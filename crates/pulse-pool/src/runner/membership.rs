@@ -69,7 +69,7 @@ impl Runner {
                 Some(Ok(Written::Done(_))) => Ended::Registered(workers, Ok(())),
                 Some(Err(error)) => Ended::Registered(workers, Err(error)),
                 // The lease is lost, which shows itself elsewhere.
-                Some(Ok(Written::Refused(_))) | None => Ended::Nothing,
+                Some(Ok(Written::Refused(_) | Written::RefusedAfterUnknown(_))) | None => Ended::Nothing,
             }
         });
     }
@@ -112,7 +112,9 @@ impl Runner {
                 loop {
                     match write(pool.tables.client(), &change, None, None).await {
                         Ok(Written::Done(_)) => break,
-                        Ok(Written::Refused(_)) | Err(_) => step::pause_after_failure(&lost).await,
+                        Ok(Written::Refused(_) | Written::RefusedAfterUnknown(_)) | Err(_) => {
+                            step::pause_after_failure(&lost).await;
+                        }
                     }
                 }
                 // Nobody can assign it a job any more; those that were assigned before are in the replica then.

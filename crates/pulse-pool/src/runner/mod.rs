@@ -32,7 +32,7 @@ use crate::{
     Epoch, Error, JobHandler, JobKey, WorkerId, WorkerOptions,
     decide::{Members, Step, decide},
     pool::Pool,
-    record::JobRecord,
+    record::{JobRecord, PlacedBy},
 };
 
 /// How often to look at everything although nothing seems to have changed.
@@ -228,7 +228,7 @@ impl Runner {
     fn on_members_changed(&mut self) {
         let snapshot = self.pool.tables.workers.snapshot();
         let workers = snapshot.iter().filter_map(|(worker, record)| Some((worker.parse().ok()?, *record)));
-        self.members = Arc::new(Members::new(workers.collect()));
+        self.members = Arc::new(Members::new(snapshot.version().map(PlacedBy::from), workers.collect()));
         self.pool.members.send_replace(self.members.clone());
         if self.workers.seen(&self.members) {
             self.look_at_all();
@@ -253,6 +253,9 @@ impl Runner {
         let record = jobs.value(key.as_str());
         let here = self.jobs.here(key.as_str());
         let step = decide(key.as_str(), record.map(|record| &**record), here, &self.members, self.workers.ours());
+        if let Some(step) = step {
+            tracing::trace!(pool = %self.pool.name, node = %self.pool.node, %key, ?step, "next step");
+        }
         match step {
             None => {}
             Some(Step::Interrupt) => self.jobs.interrupt(key),
@@ -313,7 +316,7 @@ impl Runner {
     ) -> Option<(Transaction, Option<Bytes>, CancellationToken)> {
         let tables = &self.pool.tables;
         let held = || self.lease.as_ref().map(|lease| (lease.session.lease(), lease.lost.clone()));
-        let assigned_to = |owner| match self.pool.encode(&record.assigned_to(owner)) {
+        let assigned_to = |owner| match self.pool.encode(&record.assigned_to(owner, self.members.version())) {
             Ok(record) => Some(record),
             Err(error) => {
                 tracing::error!(pool = %self.pool.name, %key, %error, "cannot move a job");

@@ -125,7 +125,7 @@ impl Start {
         };
         match written {
             Ok(Written::Done(_)) => Some(Local::Running(self.activation)),
-            Ok(Written::Refused(refusal)) => {
+            Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
                 tracing::debug!(pool = %pool.name, key = %self.key, ?refusal, "the job changed while it started");
                 Some(Local::Running(self.activation))
             }

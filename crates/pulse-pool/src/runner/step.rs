@@ -45,7 +45,7 @@ pub(super) async fn change(
 async fn change_and_see(pool: &Arc<Pool>, key: &JobKey, change: Transaction, leaves: Option<Bytes>) {
     match write(pool.tables.client(), &change, leaves.as_ref(), None).await {
         Ok(Written::Done(version)) => caught_up(pool, version).await,
-        Ok(Written::Refused(refusal)) => {
+        Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
             tracing::debug!(pool = %pool.name, %key, ?refusal, "a step was refused, looking again");
             BackOff::new(AFTER_REFUSAL, AFTER_REFUSAL).pause().await;
         }
