@@ -31,6 +31,11 @@ pub mod conformance;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// The TLS library, for [`ClientBuilder::tls`].
+#[cfg(feature = "rustls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
+pub use fred::rustls;
+
 pub use self::{
     backend::{
         Backend, Change, Claimed, ConsumerInfo, Cursor, Delivery, FeedItem, FeedSender, GapCause, GroupInfo,

@@ -55,8 +55,8 @@ pub struct ClientBuilder {
     pub(crate) connection_name: Option<String>,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
-    #[cfg(any(feature = "rustls", feature = "native-tls"))]
-    pub(crate) fred: crate::redis::FredOptions,
+    #[cfg(feature = "rustls")]
+    pub(crate) tls: Option<crate::rustls::ClientConfig>,
 }
 
 impl ClientBuilder {
@@ -72,8 +72,8 @@ impl ClientBuilder {
             connection_name: None,
             username: None,
             password: None,
-            #[cfg(any(feature = "rustls", feature = "native-tls"))]
-            fred: crate::redis::FredOptions::default(),
+            #[cfg(feature = "rustls")]
+            tls: None,
         }
     }
 
@@ -118,6 +118,15 @@ impl ClientBuilder {
         let username = username.into();
         self.username = (!username.is_empty()).then_some(username);
         self.password = Some(password.into());
+        self
+    }
+
+    /// Sets how TLS connections are made: which certificates to trust, and which to present. Without it, the
+    /// certificates that the system trusts are trusted, and none is presented. Only for URLs that ask for TLS.
+    #[cfg(feature = "rustls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
+    pub fn tls(mut self, config: crate::rustls::ClientConfig) -> Self {
+        self.tls = Some(config);
         self
     }
 

@@ -27,7 +27,7 @@ struct Inner {
 /// |---|---|
 /// | `memory:` | embedded, private to this client |
 /// | `memory:NAME` | embedded, shared by name inside the process |
-/// | `redis://HOST:PORT[/DB]`, `rediss://…` | a server, without or with TLS (feature `rustls` or `native-tls`) |
+/// | `redis://HOST:PORT[/DB]`, `rediss://…` | a server, without or with TLS (feature `rustls`) |
 /// | `redis-cluster://HOST:PORT[?node=HOST:PORT…]`, `rediss-cluster://…` | a cluster |
 /// | `redis-sentinel://HOST:PORT/DB?sentinelServiceName=NAME[&node=HOST:PORT…]`, `rediss-sentinel://…` | Sentinel |
 /// | `redis+unix:///PATH` | a server behind a unix socket |

@@ -51,40 +51,30 @@ pub(super) fn configure(builder: &ClientBuilder) -> Result<(Config, Address), Er
     Ok((config, address))
 }
 
-#[cfg(any(feature = "rustls", feature = "native-tls"))]
+#[cfg(feature = "rustls")]
 fn set_tls(config: &mut Config, builder: &ClientBuilder, address: &Address) -> Result<(), Error> {
     use fred::types::config::TlsConnector;
 
-    let invalid = |error: FredError| Error::InvalidUrl {
-        url: address.shown.clone(),
-        reason: format!("TLS cannot be set up: {}", error.details()),
-    };
-    config.tls = match (&builder.fred.tls, address.tls) {
-        (Some(tls), true) => Some(tls.clone()),
-        (None, true) => {
-            #[cfg(feature = "rustls")]
-            let connector = TlsConnector::default_rustls().map_err(invalid)?;
-            #[cfg(not(feature = "rustls"))]
-            let connector = TlsConnector::default_native_tls().map_err(invalid)?;
-            Some(connector.into())
-        }
+    let invalid = |reason: String| Error::InvalidUrl { url: address.shown.clone(), reason };
+    let connector = match (&builder.tls, address.tls) {
+        (None, false) => return Ok(()),
+        (Some(tls), true) => TlsConnector::from(tls.clone()),
+        (None, true) => TlsConnector::default_rustls()
+            .map_err(|error: FredError| invalid(format!("TLS cannot be set up: {}", error.details())))?,
         (Some(_), false) => {
-            return Err(Error::InvalidUrl {
-                url: address.shown.clone(),
-                reason: "TLS was configured, but the URL asks for none: begin it with rediss".into(),
-            });
+            return Err(invalid("TLS was configured, but the URL asks for none: begin it with rediss".into()));
         }
-        (None, false) => None,
     };
+    config.tls = Some(connector.into());
     Ok(())
 }
 
-#[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+#[cfg(not(feature = "rustls"))]
 fn set_tls(_: &mut Config, _: &ClientBuilder, address: &Address) -> Result<(), Error> {
     if address.tls {
         return Err(Error::InvalidUrl {
             url: address.shown.clone(),
-            reason: "TLS is not built in: enable the feature `rustls` or `native-tls`".into(),
+            reason: "TLS is not built in: enable the feature `rustls`".into(),
         });
     }
     Ok(())

@@ -60,13 +60,6 @@ use crate::{
     StreamInfo, Swept, Transaction, Version,
 };
 
-/// Options that only this backend has.
-#[cfg(any(feature = "rustls", feature = "native-tls"))]
-#[derive(Clone, Default)]
-pub(crate) struct FredOptions {
-    pub(crate) tls: Option<fred::types::config::TlsConfig>,
-}
-
 /// Connects by URL.
 pub(crate) async fn connect(builder: ClientBuilder) -> Result<Client, Error> {
     let (config, address) = connect::configure(&builder)?;

@@ -220,10 +220,8 @@ mod tests {
         }
         for base in ["redis", "rediss", "valkey", "valkeys"] {
             for rest in ["://h", "-cluster://h", "-sentinel://h?sentinelServiceName=n"] {
-                assert_eq!(
-                    parse(&format!("{base}{rest}")).unwrap().tls,
-                    base.ends_with("s://") || base.len() % 6 == 0 || base == "valkeys"
-                );
+                let with_tls = ["rediss", "valkeys"].contains(&base);
+                assert_eq!(parse(&format!("{base}{rest}")).unwrap().tls, with_tls, "{base}{rest}");
             }
         }
     }
