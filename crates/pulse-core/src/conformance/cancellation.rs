@@ -95,10 +95,14 @@ pub(super) async fn no_event_is_lost_by_a_dropped_read_of_a_group(subject: Subje
 pub(super) async fn a_dropped_wait_of_one_consumer_takes_nothing_from_another(subject: Subject) {
     let room = Room::open(&subject).await;
     let (stream, group) = (room.stream("s"), room.group("s", "g").await);
+    let mut returned: Vec<EventId> = Vec::new();
     for round in 0..10 {
         let gone = consumer("gone");
         let wait = room.backend.group_read(&stream, &group, &gone, 10, WAIT);
-        assert!(tokio::time::timeout(Duration::from_millis(1 + round % 5), wait).await.is_err());
+        // It may begin with what was handed out for the wait before, which was dropped.
+        if let Ok(deliveries) = tokio::time::timeout(Duration::from_millis(1 + round % 5), wait).await {
+            returned.extend(ids_of(&done(deliveries)));
+        }
         // The dropped wait ends promptly, so that at the latest after a moment events go to the one who still reads.
         let id = eventually("the living consumer gets an event", async || {
             let id = room.append("s", "e").await;
@@ -108,7 +112,7 @@ pub(super) async fn a_dropped_wait_of_one_consumer_takes_nothing_from_another(su
         .await;
         room.commit(room.begin().ack("s", &group, vec![id])).await;
     }
-    let returned = ids_of(&room.take("s", &group, "gone", 100).await);
+    returned.extend(ids_of(&room.take("s", &group, "gone", 100).await));
     let held =
         done(room.backend.group_pending(&stream, &group, PendingQuery::new(1000).of_consumer(consumer("gone"))).await);
     assert_eq!(returned, held.iter().map(|pending| pending.id).collect::<Vec<_>>(), "what went to it comes back to it");
