@@ -322,7 +322,7 @@ async fn what_strangers_write_into_the_pools_maps_harms_nobody(subject: Subject)
         node.stop("violin").await.unwrap();
         let key = format!("garbage {index}");
         for failed in [node.dispatch(&key, "").await.map(|_| ()), node.stop(&key).await] {
-            let named = failed.as_ref().err().map(|error| format!("{:?}", error));
+            let named = failed.as_ref().err().map(|error| format!("{error:?}"));
             assert!(named.as_ref().is_some_and(|error| error.contains(&key)), "{failed:?}");
         }
     }
