@@ -11,6 +11,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -46,7 +47,18 @@ struct Member {
 }
 
 #[tokio::main]
-async fn main() -> Result {
+async fn main() -> ExitCode {
+    let Err(error) = run().await else { return ExitCode::SUCCESS };
+    eprintln!("\nThe quick start failed: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprintln!("  because: {cause}");
+        source = cause.source();
+    }
+    ExitCode::FAILURE
+}
+
+async fn run() -> Result {
     let url = std::env::var("PULSE_URL").unwrap_or_else(|_| "memory:quickstart".into());
     // A name that no other run uses: several may share a server.
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
