@@ -340,7 +340,6 @@ impl<'a> Driver<'a> {
             let Some((deliveries, events, group)) = Driver::group(&mut world, (stream, group), answer)? else {
                 return Ok(());
             };
-            group.consumers.insert(consumer.to_owned());
             let expected: Vec<EventId> = events.keys().copied().filter(|id| *id > group.cursor).take(limit).collect();
             let read: Vec<EventId> = deliveries.iter().map(|delivery| delivery.entry.id).collect();
             prop_assert_eq!(&read, &expected);
@@ -348,6 +347,7 @@ impl<'a> Driver<'a> {
                 prop_assert_eq!(delivery.deliveries, 1);
                 let event = delivery.entry.event.map(|event| event.name.to_string());
                 prop_assert_eq!(event.as_ref().ok(), events.get(&delivery.entry.id));
+                group.consumers.insert(consumer.to_owned());
                 group.cursor = delivery.entry.id;
                 let pending = Pending { consumer: consumer.to_owned(), deliveries: 1, long_idle: Some(false) };
                 group.pending.insert(delivery.entry.id, pending);

@@ -185,7 +185,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Hands the next events after the group's cursor to a consumer, up to `limit`, oldest first; waits up to `wait`
     /// for the first one if there is none. The cursor moves past them, and they are pending for the consumer, each with
-    /// a delivery count of 1, until acknowledged. The consumer exists from its first read on, also if that found nothing.
+    /// a delivery count of 1, until acknowledged. The consumer exists from the first event that it was handed on; a read
+    /// that found nothing may create it too.
     ///
     /// # Cancel safety
     ///

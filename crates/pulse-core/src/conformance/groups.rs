@@ -196,15 +196,15 @@ pub(super) async fn a_group_describes_itself(subject: Subject) {
     assert_eq!(done(room.backend.group_info(&room.stream("none"), &group).await), None);
 }
 
-pub(super) async fn a_consumer_exists_from_its_first_read_on(subject: Subject) {
+pub(super) async fn a_consumer_exists_from_its_first_event_on(subject: Subject) {
     let room = Room::open(&subject).await;
     let group = room.group("s", "g").await;
     room.take("s", &group, "c", 10).await;
+    room.append("s", "e").await;
+    room.take("s", &group, "c", 10).await;
     let consumers = info(&room, "s", &group).await.consumers;
-    assert_eq!(
-        consumers.iter().map(|consumer| (consumer.name.as_str(), consumer.pending)).collect::<Vec<_>>(),
-        [("c", 0)]
-    );
+    let consumers: Vec<_> = consumers.iter().map(|consumer| (consumer.name.as_str(), consumer.pending)).collect();
+    assert_eq!(consumers, [("c", 1)]);
 }
 
 pub(super) async fn a_consumer_is_removed_only_without_pending_events(subject: Subject) {

@@ -225,7 +225,7 @@ macro_rules! __conformance_cases {
                 an_event_is_acknowledged_appended_and_recorded_in_one_transaction
                 pending_events_are_listed_as_asked
                 a_group_describes_itself
-                a_consumer_exists_from_its_first_read_on
+                a_consumer_exists_from_its_first_event_on
                 a_consumer_is_removed_only_without_pending_events
                 a_destroyed_group_is_gone_with_its_pending_events
                 every_call_on_a_group_that_is_not_there_says_so
