@@ -1,10 +1,8 @@
 //! Leases, and the entries that are bound to them.
 
-use std::time::Duration;
-
 use super::{
     Subject,
-    room::{LONG, Room, SHORT, bytes, next_commit},
+    room::{LONG, MODERATE, Room, SHORT, bytes, next_commit},
 };
 use crate::{Binding, Error, LeaseId};
 
@@ -67,7 +65,7 @@ pub(super) async fn lease_ids_may_be_any_number(subject: Subject) {
 pub(super) async fn a_renewal_moves_the_deadline(subject: Subject) {
     let room = Room::open(&subject).await;
     let (kept, shortened, granted_again) = (LeaseId::random(), LeaseId::random(), LeaseId::random());
-    let ttl = SHORT * 4;
+    let ttl = MODERATE;
     room.commit(room.begin().grant_lease(kept, ttl).grant_lease(shortened, LONG).grant_lease(granted_again, ttl)).await;
     let renew = room.begin().renew_lease(kept, LONG).renew_lease(shortened, SHORT);
     room.commit(renew.grant_lease(granted_again, LONG)).await;
@@ -207,7 +205,7 @@ pub(super) async fn a_lease_granted_and_used_and_dropped_in_one_transaction(subj
 pub(super) async fn a_lease_lives_on_while_it_is_renewed(subject: Subject) {
     let room = Room::open(&subject).await;
     let lease = LeaseId::random();
-    let ttl = Duration::from_millis(500);
+    let ttl = MODERATE;
     room.commit(room.begin().grant_lease(lease, ttl).put_bound("m", "k", "v", Binding::Lease(lease))).await;
     for _ in 0..6 {
         room.let_pass(ttl / 5).await;

@@ -14,6 +14,8 @@ use crate::{
 pub(super) const LONG: Duration = Duration::from_secs(3600);
 /// Short enough to wait for.
 pub(super) const SHORT: Duration = Duration::from_millis(60);
+/// Long enough that the next call comes before its end also on a busy machine, and still short enough to wait for.
+pub(super) const MODERATE: Duration = Duration::from_millis(1500);
 /// Longer than any call should take, and what a call that should wait "for ever" is given.
 pub(super) const WAIT: Duration = Duration::from_secs(15);
 

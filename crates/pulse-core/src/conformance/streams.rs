@@ -7,7 +7,7 @@ use futures::future::join_all;
 
 use super::{
     Subject, eventually,
-    room::{LONG, Room, SHORT, bytes, done},
+    room::{LONG, MODERATE, Room, SHORT, bytes, done},
 };
 use crate::{Deadline, EventId, Headers, NewEvent, Scope, StreamInfo, Transaction, Trim};
 
@@ -185,7 +185,8 @@ pub(super) async fn a_stream_expires_by_itself(subject: Subject) {
     let before = |t: Transaction| t.expire_stream("a", Deadline::IfUnset(SHORT)).append("a", NewEvent::new("e", "p"));
     let after = |t: Transaction| t.append("b", NewEvent::new("e", "p")).expire_stream("b", Deadline::Renew(SHORT));
     room.commit(after(before(room.begin()))).await;
-    room.commit(room.begin().append("c", NewEvent::new("e", "p")).expire_stream("c", Deadline::IfUnset(SHORT))).await;
+    room.commit(room.begin().append("c", NewEvent::new("e", "p")).expire_stream("c", Deadline::IfUnset(MODERATE)))
+        .await;
     // An absolute lifetime is not prolonged.
     room.commit(room.begin().append("c", NewEvent::new("e", "p")).expire_stream("c", Deadline::IfUnset(LONG))).await;
     for stream in ["a", "b", "c"] {
@@ -203,12 +204,12 @@ pub(super) async fn the_expiry_of_a_stream_is_renewed_and_taken_back(subject: Su
     let room = Room::open(&subject).await;
     for stream in ["renewed", "kept", "destroyed"] {
         let append = room.begin().append(stream, NewEvent::new("e", "p"));
-        room.commit(append.expire_stream(stream, Deadline::Renew(SHORT * 3))).await;
+        room.commit(append.expire_stream(stream, Deadline::Renew(MODERATE))).await;
     }
     room.commit(room.begin().expire_stream("renewed", Deadline::Renew(LONG))).await;
     room.commit(room.begin().expire_stream("kept", Deadline::Never)).await;
     room.commit(room.begin().destroy_stream("destroyed").append("destroyed", NewEvent::new("e", "p"))).await;
-    room.let_pass(SHORT * 4).await;
+    room.let_pass(MODERATE * 5 / 4).await;
     for stream in ["renewed", "kept", "destroyed"] {
         assert!(info(&room, stream).await.is_some(), "{stream} is still there");
     }
