@@ -1,10 +1,10 @@
 //! Commits that write to one map of 1,000 keys.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use pulse_core::{Client, Scope, Transaction};
 
-use crate::harness::{Bare, Bench, Goal, PAYLOAD, Paired, Row, Yardstick, per_second, thousands};
+use crate::harness::{Bare, Bench, Goal, PAYLOAD, Paired, Row, Yardstick, in_turn, per_second, thousands};
 
 /// How many keys the map has.
 const KEYS: usize = 1_000;
@@ -18,14 +18,16 @@ pub(crate) async fn single_puts(bench: &Bench) -> Vec<Row> {
     let (mut against_fred, mut against_server) = (Paired::default(), Paired::default());
     for _ in 0..bench.options.rounds {
         let h1 = bench.yardsticks.measure(Yardstick::H1, bench.options.requests(90_000.0)).await;
-        let (keys, fred) = (map.keys.clone(), bare.clone());
-        let least = per_second(64, bench.options.window, move |task, number| {
-            let (keys, fred) = (keys.clone(), fred.clone());
-            async move { fred.put(&keys[place(task, number)]).await }
-        });
-        let least = least.await;
-        bench.server.flush();
-        let ours = map.puts_per_second(bench, 64, 1).await;
+        let least = async |window| {
+            let (keys, fred) = (map.keys.clone(), bare.clone());
+            let puts = per_second(64, window, move |task, number| {
+                let (keys, fred) = (keys.clone(), fred.clone());
+                async move { fred.put(&keys[place(task, number)]).await }
+            });
+            puts.await
+        };
+        let ours = async |window| map.puts_per_second(window, 64, 1).await;
+        let (ours, least) = in_turn(bench.options.window, ours, least).await;
         bench.server.flush();
         against_fred.push(ours, least);
         against_server.push(ours, h1);
@@ -42,9 +44,9 @@ pub(crate) async fn batched_puts(bench: &Bench) -> Vec<Row> {
     let map = Map::open(bench).await;
     let mut paired = Paired::default();
     for _ in 0..bench.options.rounds {
-        let single = map.puts_per_second(bench, 64, 1).await;
-        bench.server.flush();
-        let batched = map.puts_per_second(bench, 16, BATCH).await;
+        let single = async |window| map.puts_per_second(window, 64, 1).await;
+        let batched = async |window| map.puts_per_second(window, 16, BATCH).await;
+        let (batched, single) = in_turn(bench.options.window, batched, single).await;
         bench.server.flush();
         paired.push(batched, single);
     }
@@ -70,10 +72,10 @@ impl Map {
         Self { client, scope, name: "map".into(), keys }
     }
 
-    async fn puts_per_second(&self, bench: &Bench, tasks: usize, batch: usize) -> f64 {
+    async fn puts_per_second(&self, window: Duration, tasks: usize, batch: usize) -> f64 {
         let (client, scope, name, keys) =
             (self.client.clone(), self.scope.clone(), self.name.clone(), self.keys.clone());
-        let commits = per_second(tasks, bench.options.window, move |task, number| {
+        let commits = per_second(tasks, window, move |task, number| {
             let first = place(task, number * batch);
             let mut transaction = Transaction::new(&scope);
             for key in keys.iter().cycle().skip(first).take(batch) {

@@ -1,4 +1,5 @@
-//! Figures of `pulse-core` on a server: `cargo xtask bench core [--quick] [SCENARIO…]`.
+//! Figures of `pulse-core` on a server: `cargo xtask bench core [--quick]`. Against a server that runs already, and only
+//! the scenarios with this in their names: `PULSE_BENCH_URL=redis://… cargo bench -p tests --bench core -- appends`.
 //!
 //! Each scenario is one function in the module that carries its subject; it measures ours and its yardstick in turn,
 //! round by round, and returns lines of the table.

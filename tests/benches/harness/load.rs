@@ -40,6 +40,21 @@ where
     counted as f64 / window.as_secs_f64()
 }
 
+/// Measures two rates in turn, slice by slice, so that both see the same weather on the machine. Returns their means.
+pub(crate) async fn in_turn(
+    window: Duration,
+    ours: impl AsyncFn(Duration) -> f64,
+    yardstick: impl AsyncFn(Duration) -> f64,
+) -> (f64, f64) {
+    const SLICES: u32 = 4;
+    let (mut sum, mut yardstick_sum) = (0.0, 0.0);
+    for _ in 0..SLICES {
+        yardstick_sum += yardstick(window / SLICES).await;
+        sum += ours(window / SLICES).await;
+    }
+    (sum / f64::from(SLICES), yardstick_sum / f64::from(SLICES))
+}
+
 /// Runs an operation so many times, one after the other, and returns the median of how many seconds it took.
 pub(crate) async fn median_latency<F, R>(samples: usize, operation: F) -> f64
 where

@@ -15,7 +15,7 @@ mod yardsticks;
 
 pub(crate) use self::{
     bare::Bare,
-    load::{median_latency, per_second},
+    load::{in_turn, median_latency, per_second},
     options::Options,
     process::CpuTime,
     rounds::{Paired, median},

@@ -22,7 +22,7 @@ pub(crate) struct Options {
 impl Options {
     /// Reads them, or says how to start the program.
     pub(crate) fn read(name: &str) -> Result<Self, String> {
-        let usage = format!("run `cargo xtask bench {name} [--quick] [SCENARIO…]`, which starts a server for it");
+        let usage = format!("run `cargo xtask bench {name} [--quick]`, which starts a server for it");
         let url = std::env::var("PULSE_BENCH_URL").map_err(|_| format!("PULSE_BENCH_URL is not set: {usage}"))?;
         let mut quick = false;
         let mut only = Vec::new();
@@ -35,7 +35,7 @@ impl Options {
                 _ => only.push(argument),
             }
         }
-        let (rounds, window, samples, idle) = if quick { (3, 500, 2_000, 3) } else { (5, 2_000, 10_000, 10) };
+        let (rounds, window, samples, idle) = if quick { (3, 500, 2_000, 3) } else { (9, 1_000, 5_000, 10) };
         let (window, idle) = (Duration::from_millis(window), Duration::from_secs(idle));
         Ok(Self { url, rounds, window, samples, idle, only })
     }
