@@ -28,7 +28,7 @@ pub mod transaction;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 /// The TLS library, for [`ClientBuilder::tls`].

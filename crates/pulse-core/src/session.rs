@@ -5,12 +5,16 @@
 //! starts before the request that grants or renews is sent, so the session ends here before it can end at the backend:
 //! whoever stops its work when the session is lost has stopped before anybody else may take the work over.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Client, Error, LeaseId, Scope, Transaction};
+
+/// The smallest margin. A backend counts in whole milliseconds, so a lease can end there two of them earlier than asked
+/// for: one by the rounding of its clock, one by that of the lifetime.
+const RESOLUTION: Duration = Duration::from_millis(2);
 
 /// Whether a session still holds its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub enum SessionState {
     Closed,
 }
 
-/// A lease that is renewed until the session is closed or dropped.
+/// A lease that is renewed until the session is closed or dropped, or the client is closed.
 ///
 /// Dropping a session stops the renewals and lets the lease run out; [`Session::close`] drops the lease at once.
 ///
@@ -60,17 +64,32 @@ struct Vouched {
     state: SessionState,
 }
 
+/// When to renew, and for how long an answer vouches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pace {
+    /// From asking for the lease until the session is lost without another answer.
+    vouched_for: Duration,
+    /// Between a success and the next renewal.
+    pause: Duration,
+    /// For one renewal to be answered; then it is asked for again, in time for a connection that was replaced.
+    attempt: Duration,
+    /// Between a failure and the next attempt, on average.
+    retry: Duration,
+}
+
 /// Renews the lease of a session.
 struct Keeper {
     client: Client,
     scope: Scope,
     lease: LeaseId,
     ttl: Duration,
-    margin: Duration,
+    pace: Pace,
     /// Read by the session and whoever waits for its end.
-    vouched: Arc<watch::Sender<Vouched>>,
+    vouched: watch::Sender<Vouched>,
     /// Cancelled when the session is closed or dropped.
     cancel: CancellationToken,
+    /// Cancelled when the client is closed.
+    stopping: CancellationToken,
 }
 
 impl Session {
@@ -84,7 +103,8 @@ impl Session {
     }
 
     /// Begins a lease and keeps it alive; the session counts as lost `margin` before the lease can run out, which is
-    /// the time that its owner has for stopping its work.
+    /// the time that its owner has for stopping its work. A margin below two milliseconds acts as two, which is how
+    /// exactly a backend keeps time.
     ///
     /// # Errors
     ///
@@ -105,16 +125,19 @@ impl Session {
         let lease = LeaseId::random();
         let asked = Instant::now();
         client.commit(Transaction::new(scope).grant_lease(lease, ttl)).await?;
-        let (vouched, receiver) = watch::channel(Vouched { until: asked + ttl - margin, state: SessionState::Alive });
+        let pace = Pace::new(ttl, margin);
+        let (vouched, receiver) =
+            watch::channel(Vouched { until: asked + pace.vouched_for, state: SessionState::Alive });
         let cancel = CancellationToken::new();
         let keeper = Keeper {
             client: client.clone(),
             scope: scope.clone(),
             lease,
             ttl,
-            margin,
-            vouched: Arc::new(vouched),
+            pace,
+            vouched,
             cancel: cancel.clone(),
+            stopping: client.background().stopping(),
         };
         Ok(Self {
             client: client.clone(),
@@ -123,7 +146,7 @@ impl Session {
             ttl,
             vouched: receiver,
             cancel,
-            keeper: Some(tokio::spawn(keeper.run())),
+            keeper: Some(client.background().spawn(keeper.run())),
         })
     }
 
@@ -149,7 +172,7 @@ impl Session {
     /// because it compares clocks and does not wait for a task to notice.
     #[must_use]
     pub fn state(&self) -> SessionState {
-        state_now(*self.vouched.borrow())
+        state_now(&self.vouched)
     }
 
     /// Waits until the session is lost or closed.
@@ -160,23 +183,24 @@ impl Session {
     pub async fn ended(&self) -> SessionState {
         let mut vouched = self.vouched.clone();
         loop {
-            let now = *vouched.borrow_and_update();
-            if state_now(now) != SessionState::Alive {
-                return state_now(now);
+            let until = vouched.borrow_and_update().until;
+            let state = state_now(&vouched);
+            if state != SessionState::Alive {
+                return state;
             }
+            // Both only wake the loop, which looks again.
             tokio::select! {
-                changed = vouched.changed() => {
-                    if changed.is_err() && state_now(*vouched.borrow()) == SessionState::Alive {
-                        // The keeper is gone without a word, which only a runtime that shuts down can do.
-                        return SessionState::Lost;
-                    }
-                }
-                () = tokio::time::sleep_until(now.until) => {}
+                _ = vouched.changed() => {}
+                () = tokio::time::sleep_until(until) => {}
             }
         }
     }
 
     /// Ends the session: drops its lease, and with it every entry that is bound to it.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the session has ended all the same, but its lease may be left to run out by itself.
     ///
     /// # Errors
     ///
@@ -198,18 +222,53 @@ impl Drop for Session {
     }
 }
 
-fn state_now(vouched: Vouched) -> SessionState {
-    if vouched.state == SessionState::Alive && Instant::now() >= vouched.until {
-        return SessionState::Lost;
+/// The state as of now.
+fn state_now(vouched: &watch::Receiver<Vouched>) -> SessionState {
+    // The keeper says how it ended; one that is gone without a word was killed with its runtime. Asked first, so that a
+    // last word is not missed.
+    let orphaned = vouched.has_changed().is_err();
+    // The clock is read before what the keeper vouches for. Together with `Vouched::extend` this keeps a session that
+    // somebody saw lost from being extended afterwards.
+    let now = Instant::now();
+    match vouched.borrow().at(now) {
+        SessionState::Alive if orphaned => SessionState::Lost,
+        state => state,
     }
-    vouched.state
+}
+
+impl Vouched {
+    fn at(self, now: Instant) -> SessionState {
+        if self.state == SessionState::Alive && now >= self.until {
+            return SessionState::Lost;
+        }
+        self.state
+    }
+
+    /// Vouches for longer, unless the session is lost already: a lost session stays lost, even if the answer that would
+    /// have saved it arrives afterwards. Returns whether it lives on.
+    fn extend(&mut self, until: Instant, now: Instant) -> bool {
+        let alive = self.at(now) == SessionState::Alive;
+        if alive {
+            self.until = until;
+        }
+        alive
+    }
+}
+
+impl Pace {
+    /// `margin` is at most half of `ttl`.
+    fn new(ttl: Duration, margin: Duration) -> Self {
+        let vouched_for = ttl.saturating_sub(margin.max(RESOLUTION));
+        Self { vouched_for, pause: (ttl / 3).min(vouched_for / 2), attempt: ttl / 4, retry: ttl / 12 }
+    }
 }
 
 impl Keeper {
     async fn run(self) {
-        let cancel = self.cancel.clone();
         let state = tokio::select! {
-            () = cancel.cancelled() => SessionState::Closed,
+            biased;
+            () = self.cancel.cancelled() => SessionState::Closed,
+            () = self.stopping.cancelled() => SessionState::Lost,
             () = self.renew_while_possible() => SessionState::Lost,
         };
         if state == SessionState::Lost {
@@ -220,7 +279,7 @@ impl Keeper {
 
     /// Returns when the lease is lost.
     async fn renew_while_possible(&self) {
-        let mut pause = self.ttl / 3;
+        let mut pause = self.pace.pause;
         loop {
             let until = self.vouched.borrow().until;
             if tokio::time::timeout_at(until, tokio::time::sleep(pause)).await.is_err() {
@@ -228,18 +287,32 @@ impl Keeper {
             }
             let asked = Instant::now();
             let renewal = self.client.commit(Transaction::new(&self.scope).renew_lease(self.lease, self.ttl));
-            match tokio::time::timeout_at(until, renewal).await {
+            match tokio::time::timeout_at(until.min(asked + self.pace.attempt), renewal).await {
                 Ok(Ok(_)) => {
-                    let until = asked + self.ttl - self.margin;
-                    self.vouched.send_modify(|vouched| vouched.until = until);
-                    pause = self.ttl / 3;
+                    let until = asked + self.pace.vouched_for;
+                    if !self.vouched.send_if_modified(|vouched| vouched.extend(until, Instant::now())) {
+                        return;
+                    }
+                    pause = self.pace.pause;
                 }
-                Ok(Err(Error::LeaseLost { .. })) | Err(_) => return,
+                Ok(Err(Error::LeaseLost { .. } | Error::Closed)) => return,
                 Ok(Err(error)) => {
                     tracing::debug!(scope = %self.scope, lease = %self.lease, %error, "renewal failed, trying again");
-                    pause = self.ttl / 12;
+                    pause = self.retry_pause();
+                }
+                Err(_) => {
+                    tracing::debug!(scope = %self.scope, lease = %self.lease, "no answer to renewal, trying again");
+                    pause = self.retry_pause();
                 }
             }
         }
     }
+
+    /// Differs from session to session, so that those of a whole fleet do not come back at once.
+    fn retry_pause(&self) -> Duration {
+        self.pace.retry.mul_f64(0.5 + rand::random::<f64>())
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,14 +11,16 @@ use std::{
 };
 
 use tokio::{sync::Notify, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Backend, Binding, Deadline, Scope, Transaction, Write};
+use crate::{Backend, Binding, Deadline, Error, Scope, Swept, Transaction, Write, client::Background};
 
 /// The longest time between two sweeps of a scope.
 const IDLE: Duration = Duration::from_secs(5);
 /// The most that a sweep is late on purpose.
 const JITTER: Duration = Duration::from_millis(50);
+/// How long to wait after a sweep that failed, on average.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Keeps a scope swept while it lives; see [`Client::keep_swept`](crate::Client::keep_swept).
 #[derive(Debug, Clone)]
@@ -60,12 +62,10 @@ impl Sooner {
     }
 }
 
-/// The sweeping tasks of a client.
+/// The scopes that a client keeps swept.
 #[derive(Debug, Default)]
 pub(crate) struct Sweepers {
     scopes: Mutex<HashMap<Scope, Weak<Sweep>>>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
 }
 
 impl Sweepers {
@@ -73,20 +73,20 @@ impl Sweepers {
         self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn guard(&self, backend: &Arc<dyn Backend>, scope: &Scope) -> SweepGuard {
+    pub(crate) fn guard(&self, backend: &Arc<dyn Backend>, background: &Background, scope: &Scope) -> SweepGuard {
         let mut scopes = self.lock();
         if let Some(sweep) = scopes.get(scope).and_then(Weak::upgrade) {
             return SweepGuard { _sweep: sweep };
         }
         scopes.retain(|_, sweep| sweep.strong_count() > 0);
-        let sweep = Arc::new(Sweep { sooner: Arc::default(), cancel: self.stop.child_token() });
+        let sweep = Arc::new(Sweep { sooner: Arc::default(), cancel: background.stopping() });
         let task = SweepTask {
             backend: backend.clone(),
             scope: scope.clone(),
             sooner: sweep.sooner.clone(),
             cancel: sweep.cancel.clone(),
         };
-        self.tasks.spawn(task.run());
+        background.spawn(task.run());
         scopes.insert(scope.clone(), Arc::downgrade(&sweep));
         SweepGuard { _sweep: sweep }
     }
@@ -97,18 +97,6 @@ impl Sweepers {
             sweep.sooner.tell(Instant::now() + deadline);
         }
     }
-
-    pub(crate) async fn stop(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-}
-
-impl Drop for Sweepers {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
 }
 
 /// The soonest deadline that a transaction sets.
@@ -116,7 +104,9 @@ pub(crate) fn soonest_deadline(transaction: &Transaction) -> Option<Duration> {
     let deadline = |write: &Write| match write {
         Write::Put { binding: Binding::Ttl(ttl), .. }
         | Write::ExpireMap { deadline: Deadline::IfUnset(ttl) | Deadline::Renew(ttl), .. }
-        | Write::GrantLease { ttl, .. } => Some(*ttl),
+        | Write::GrantLease { ttl, .. }
+        // It may be shorter than what stood before.
+        | Write::RenewLease { ttl, .. } => Some(*ttl),
         _ => None,
     };
     transaction.writes().iter().filter_map(deadline).min()
@@ -141,23 +131,34 @@ impl SweepTask {
         }
     }
 
+    /// Returns when the backend is closed.
     async fn sweep_for_ever(&self) {
         loop {
-            let next = match self.backend.sweep(&self.scope).await {
+            match self.backend.sweep(&self.scope).await {
                 Ok(swept) => {
-                    if swept.entries > 0 || !swept.leases.is_empty() {
+                    if did_something(&swept) {
                         let (entries, leases) = (swept.entries, swept.leases.len());
                         tracing::debug!(scope = %self.scope, entries, leases, "swept");
                     }
-                    swept.next_deadline.unwrap_or(IDLE)
+                    self.pause_after(&swept).await;
                 }
+                Err(Error::Closed) => return,
                 Err(error) => {
                     tracing::debug!(scope = %self.scope, %error, "sweep failed, trying again");
-                    IDLE / 5
+                    tokio::time::sleep(RETRY.mul_f64(0.5 + rand::random::<f64>())).await;
                 }
-            };
+            }
+        }
+    }
+
+    async fn pause_after(&self, swept: &Swept) {
+        let next = swept.next_deadline.unwrap_or(IDLE).min(IDLE);
+        if next.is_zero() && did_something(swept) {
+            // A backlog: go on at once, but let others run too.
+            tokio::task::yield_now().await;
+        } else {
             let jitter = JITTER.mul_f64(rand::random());
-            self.sleep_until(Instant::now() + next.min(IDLE) + jitter).await;
+            self.sleep_until(Instant::now() + next + jitter).await;
         }
     }
 
@@ -174,3 +175,10 @@ impl SweepTask {
         }
     }
 }
+
+fn did_something(swept: &Swept) -> bool {
+    swept.entries > 0 || !swept.leases.is_empty()
+}
+
+#[cfg(test)]
+mod tests;

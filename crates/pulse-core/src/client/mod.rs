@@ -1,9 +1,11 @@
 //! The handle that users hold: a cheap clone around a backend.
 
+mod background;
 mod builder;
 
 use std::{fmt, sync::Arc};
 
+pub(crate) use self::background::Background;
 pub use self::builder::{ClientBuilder, Reconnect};
 use crate::{
     Backend, Committed, Error, Scope, Transaction,
@@ -19,6 +21,7 @@ pub struct Client {
 struct Inner {
     backend: Arc<dyn Backend>,
     sweepers: Sweepers,
+    background: Background,
 }
 
 /// Connects with the default options.
@@ -52,7 +55,7 @@ impl Client {
     /// Wraps a backend of your own.
     #[must_use]
     pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
-        Self { inner: Arc::new(Inner { sweepers: Sweepers::default(), backend }) }
+        Self { inner: Arc::new(Inner { backend, sweepers: Sweepers::default(), background: Background::default() }) }
     }
 
     /// The backend, for everything that is not a transaction.
@@ -75,18 +78,26 @@ impl Client {
         Ok(committed)
     }
 
-    /// Keeps a scope swept for as long as the guard lives: entries, leases and maps past their deadline are removed
-    /// soon after it. All guards of one client and scope share one task.
+    /// Keeps a scope swept for as long as the guard and the client live: entries, leases and maps past their deadline
+    /// are removed soon after it. All guards of one client and scope share one task.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn keep_swept(&self, scope: &Scope) -> SweepGuard {
-        self.inner.sweepers.guard(&self.inner.backend, scope)
+        self.inner.sweepers.guard(&self.inner.backend, &self.inner.background, scope)
     }
 
-    /// Ends the background work and closes the connections. Calls after it fail with [`Error::Closed`]. Safe to call
-    /// twice.
+    /// Ends the background work and closes the connections: sweeps stop, and [`Session`](crate::Session)s that are
+    /// still open are lost. Calls after it fail with [`Error::Closed`]. Safe to call twice.
     pub async fn close(&self) {
-        self.inner.sweepers.stop().await;
+        self.inner.background.stop().await;
         self.inner.backend.close().await;
+    }
+
+    pub(crate) fn background(&self) -> &Background {
+        &self.inner.background
     }
 }
 
