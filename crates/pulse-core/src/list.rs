@@ -60,8 +60,8 @@ pub fn decode_list(value: &Bytes) -> Result<Vec<Bytes>, NotAList> {
         0xdd => take_size(&mut rest, 4)?,
         _ => return Err(NotAList("it does not begin as an array")),
     };
-    // A stranger's count must not make us reserve more than there can be.
-    let mut items = Vec::with_capacity(count.min(rest.len()));
+    // A stranger's count must not make us reserve for more than there turns out to be.
+    let mut items = Vec::with_capacity(count.min(rest.len()).min(1024));
     for _ in 0..count {
         let size = match take_u8(&mut rest)? {
             byte @ 0xa0..=0xbf => usize::from(byte & 0x1f),

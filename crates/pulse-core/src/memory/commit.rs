@@ -14,6 +14,9 @@ use crate::{
     list::{decode_list, encode_list},
 };
 
+/// How many expired streams a commit frees in passing.
+const EXPIRED_STREAMS: usize = 4;
+
 pub(super) fn commit(
     state: ScopeState,
     transaction: &Transaction,
@@ -28,6 +31,7 @@ pub(super) fn commit(
         }
     }
     let mut work = Work { scope, limits, state, changed: Changed::default(), now };
+    work.state.free_expired_streams(now, EXPIRED_STREAMS);
     let results = transaction.writes().iter().map(|write| work.write(write)).collect::<Result<Vec<_>, _>>()?;
     work.set_deadlines(transaction.writes());
     work.changed.finish();
@@ -229,8 +233,10 @@ impl Work<'_> {
                 Write::ExpireStream { stream, deadline } => {
                     let standing = self.state.live_stream(stream, self.now).and_then(|stream| stream.deadline);
                     let deadline = self.deadline(standing, *deadline);
-                    if let Some(stream) = self.state.live_stream_mut(stream, self.now) {
-                        stream.deadline = deadline;
+                    if self.state.live_stream(stream, self.now).is_some() {
+                        self.state.set_stream_deadline(stream, deadline);
+                        // Whoever waits on the stream sleeps until its old deadline at most.
+                        self.changed.streams.push(stream.clone());
                     }
                 }
                 _ => {}

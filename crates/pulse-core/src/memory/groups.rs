@@ -1,6 +1,6 @@
 //! Consumer groups: a cursor, and what was handed out and not acknowledged yet.
 
-use std::{ops::Bound::Excluded, ops::Bound::Unbounded, time::Duration};
+use std::{collections::BTreeMap, ops::Bound::Excluded, ops::Bound::Unbounded, time::Duration};
 
 use imbl::OrdMap;
 
@@ -37,8 +37,17 @@ impl GroupState {
         ids.iter().filter(|&id| self.pending.remove(id).is_some()).count() as u64
     }
 
-    fn pending_of(&self, consumer: &Consumer) -> u64 {
-        self.pending.values().filter(|pending| pending.consumer == *consumer).count() as u64
+    fn has_pending(&self, consumer: &Consumer) -> bool {
+        self.pending.values().any(|pending| pending.consumer == *consumer)
+    }
+
+    /// How many events are pending for each consumer that has any.
+    fn pending_by_consumer(&self) -> BTreeMap<&Consumer, u64> {
+        let mut counts = BTreeMap::new();
+        for pending in self.pending.values() {
+            *counts.entry(&pending.consumer).or_default() += 1;
+        }
+        counts
     }
 }
 
@@ -139,8 +148,10 @@ impl StreamState {
     pub(super) fn group_info(&self, group: &Group, now: u64) -> Option<GroupInfo> {
         let state = self.groups.get(group)?;
         let lag = self.entries.range((Excluded(state.cursor), Unbounded)).count() as u64;
+        let pending = state.pending_by_consumer();
         let consumer = |(name, seen): (&Consumer, &u64)| {
-            ConsumerInfo::new(name.clone(), state.pending_of(name), Duration::from_millis(now.saturating_sub(*seen)))
+            let idle = Duration::from_millis(now.saturating_sub(*seen));
+            ConsumerInfo::new(name.clone(), pending.get(name).copied().unwrap_or_default(), idle)
         };
         let consumers = state.consumers.iter().map(consumer).collect();
         Some(GroupInfo::new(state.cursor, state.pending.len() as u64, Some(lag), consumers))
@@ -148,7 +159,7 @@ impl StreamState {
 
     pub(super) fn remove_consumer(&mut self, group: &Group, consumer: &Consumer) -> bool {
         let Some(state) = self.groups.get_mut(group) else { return true };
-        if state.pending_of(consumer) > 0 {
+        if state.has_pending(consumer) {
             return false;
         }
         state.consumers.remove(consumer);

@@ -32,6 +32,9 @@ use crate::{
     Transaction, Version,
 };
 
+/// Longer than any wait: what stands in for waits that end beyond the range of the clock.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 /// What a cursor begins with; the last key of the page before it follows.
 const CURSOR: &str = "after:";
 
@@ -101,7 +104,7 @@ impl Memory {
         mut read: impl FnMut() -> Result<Vec<T>, Error> + Send,
     ) -> Result<Vec<T>, Error> {
         self.open()?;
-        let until = Instant::now() + wait;
+        let until = Instant::now() + wait.min(FOR_EVER);
         let bell = self.store.bell(stream);
         loop {
             let rung = bell.notified();
@@ -180,7 +183,10 @@ impl Backend for Memory {
 
     async fn map_feed(&self, map: &MapId) -> Result<MapFeed, Error> {
         self.open()?;
-        Ok(self.store.feed(self.key, map))
+        let feed = self.store.feed(self.key, map);
+        // A close that came in between has not seen this feed and would never end it.
+        self.open()?;
+        Ok(feed)
     }
 
     async fn stream_read(
@@ -304,3 +310,6 @@ impl Backend for Memory {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

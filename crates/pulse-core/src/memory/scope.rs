@@ -24,6 +24,8 @@ pub(super) struct ScopeState {
     pub(super) bound: OrdSet<(LeaseId, Arc<str>, Arc<str>)>,
     /// Everything that a sweep has to look at, in order of time.
     pub(super) deadlines: OrdSet<(u64, Due)>,
+    /// The streams that vanish by themselves, in order of time: one that nobody touches again must not stay for ever.
+    pub(super) stream_deadlines: OrdSet<(u64, Arc<str>)>,
 }
 
 /// What is due at a deadline.
@@ -187,8 +189,14 @@ impl ScopeState {
     pub(super) fn drop_lease(&mut self, changed: &mut Changed, lease: LeaseId) -> u64 {
         let Some(deadline) = self.leases.remove(&lease) else { return 0 };
         self.deadlines.remove(&(deadline, Due::Lease(lease)));
+        self.delete_bound(changed, lease, usize::MAX)
+    }
+
+    /// Deletes up to `limit` of the entries that are bound to a lease and returns how many it deleted.
+    pub(super) fn delete_bound(&mut self, changed: &mut Changed, lease: LeaseId, limit: usize) -> u64 {
         let from = (lease, Arc::from(""), Arc::from(""));
-        let bound: Vec<_> = self.bound.range(from..).take_while(|(of, _, _)| *of == lease).cloned().collect();
+        let of_lease = self.bound.range(from..).take_while(|(of, _, _)| *of == lease);
+        let bound: Vec<_> = of_lease.take(limit).cloned().collect();
         for (_, map, key) in &bound {
             self.delete(changed, map, key);
         }

@@ -126,7 +126,7 @@ impl Store {
         let now = self.now();
         let mut state = content.copy_of(scope);
         let result = change(&mut state, now);
-        content.scopes.insert(scope.clone(), state);
+        content.apply(scope, state, Changed::default());
         result
     }
 
@@ -190,6 +190,19 @@ impl Store {
     pub(super) fn stream_deadline(&self, stream: &StreamId) -> Option<Instant> {
         let deadline = self.read(stream.scope(), |scope, now| scope.live_stream(stream.name(), now)?.deadline)?;
         Some(self.began + Duration::from_millis(deadline.saturating_sub(self.began_millis)))
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// How many maps have feeds, and how many streams have bells.
+    pub(super) fn kept(&self) -> (usize, usize) {
+        let content = lock(&self.content);
+        (content.feeds.len(), content.bells.len())
+    }
+
+    pub(super) fn scopes(&self) -> usize {
+        lock(&self.content).scopes.len()
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) struct StreamState {
     past: EventId,
     appended: u64,
     max_deleted: EventId,
-    /// When the stream vanishes, in milliseconds.
+    /// When the stream vanishes, in milliseconds; set by [`ScopeState::set_stream_deadline`] alone.
     pub(super) deadline: Option<u64>,
     pub(super) groups: OrdMap<Group, GroupState>,
 }
@@ -44,8 +44,34 @@ impl ScopeState {
     }
 
     pub(super) fn remove_stream(&mut self, name: &str) {
-        if let Some(stream) = self.streams.remove(name) {
+        if let Some((name, stream)) = self.streams.remove_with_key(name) {
             self.past_ids = self.past_ids.max(stream.last);
+            if let Some(deadline) = stream.deadline {
+                self.stream_deadlines.remove(&(deadline, name));
+            }
+        }
+    }
+
+    pub(super) fn set_stream_deadline(&mut self, name: &Arc<str>, deadline: Option<u64>) {
+        let Some(stream) = self.streams.get_mut(name) else { return };
+        if let Some(old) = std::mem::replace(&mut stream.deadline, deadline) {
+            self.stream_deadlines.remove(&(old, name.clone()));
+        }
+        if let Some(deadline) = deadline {
+            self.stream_deadlines.insert((deadline, name.clone()));
+        }
+    }
+
+    /// Removes up to `limit` of the streams that have expired. They are invisible already; this frees their memory.
+    pub(super) fn free_expired_streams(&mut self, now: u64, limit: usize) {
+        for _ in 0..limit {
+            match self.stream_deadlines.get_min() {
+                Some((deadline, name)) if *deadline <= now => {
+                    let name = name.clone();
+                    self.remove_stream(&name);
+                }
+                _ => break,
+            }
         }
     }
 }
@@ -113,5 +139,45 @@ impl StreamState {
             max_deleted: self.max_deleted,
             groups: self.groups.len() as u64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending_at(last: EventId) -> StreamState {
+        StreamState { last, ..StreamState::default() }
+    }
+
+    #[test]
+    fn ids_grow_even_if_the_clock_goes_backwards() {
+        assert_eq!(ending_at(EventId::new(10, 3)).next_id(11), Some(EventId::new(11, 0)));
+        assert_eq!(ending_at(EventId::new(10, 3)).next_id(10), Some(EventId::new(10, 4)));
+        assert_eq!(ending_at(EventId::new(10, 3)).next_id(2), Some(EventId::new(10, 4)));
+        assert_eq!(ending_at(EventId::new(10, u64::MAX)).next_id(2), Some(EventId::new(11, 0)));
+    }
+
+    #[test]
+    fn after_the_largest_id_there_is_no_other() {
+        assert_eq!(ending_at(EventId::MAX).next_id(u64::MAX), None);
+        assert_eq!(ending_at(EventId::new(u64::MAX, 0)).next_id(7), Some(EventId::new(u64::MAX, 1)));
+    }
+
+    #[test]
+    fn trims_drop_the_oldest_and_deletions_are_remembered() {
+        let mut stream = StreamState::default();
+        let ids: Vec<EventId> = (1..=10).map(|millis| EventId::new(millis, 0)).collect();
+        for id in &ids {
+            stream.append(*id, NewEvent::new("n", "p"));
+        }
+        assert_eq!(stream.trim(Trim::MaxLength { length: 7, approximate: false }), 3);
+        assert_eq!(stream.trim(Trim::Before { id: ids[4], approximate: true }), 1);
+        assert_eq!(stream.delete(&[ids[5], ids[5], EventId::new(99, 0)]), 1);
+        let info = stream.info();
+        assert_eq!((info.length, info.appended, info.first), (5, 10, Some(ids[4])));
+        assert_eq!((info.last, info.max_deleted), (ids[9], ids[5]));
+        assert_eq!(stream.trim(Trim::MaxLength { length: 0, approximate: false }), 5);
+        assert_eq!((stream.info().first, stream.info().last), (None, ids[9]));
     }
 }
