@@ -263,3 +263,77 @@ impl Error {
         Self::InvalidName { what, name: name.chars().take(64).collect(), reason }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error as _, io};
+
+    use super::*;
+    use crate::{Expectation, Found, Scope};
+
+    fn timeout(outcome: Outcome) -> Error {
+        Error::Timeout { operation: "commit", subject: "s".into(), after: Duration::from_secs(1), outcome }
+    }
+
+    fn unavailable(outcome: Outcome) -> Error {
+        let source: Source = Arc::new(io::Error::from(io::ErrorKind::ConnectionReset));
+        Error::Unavailable { operation: "commit", subject: "s".into(), outcome, source }
+    }
+
+    fn refused(transient: bool) -> Error {
+        Error::Refused { operation: "commit", subject: "s".into(), message: "OOM".into(), transient }
+    }
+
+    fn conflict() -> Error {
+        let expected = Expectation::Absent { map: "m".into(), key: "k".into() };
+        let failed = FailedExpectation::new(0, expected, Found::Value(Some("v".into())));
+        Error::ExpectationFailed { scope: "s".into(), failed: Box::new(failed) }
+    }
+
+    #[test]
+    fn what_may_pass_by_itself_is_retryable() {
+        for passing in [timeout(Outcome::Unknown), unavailable(Outcome::NotApplied), refused(true)] {
+            assert!(passing.is_retryable(), "{passing}");
+        }
+        for lasting in [refused(false), conflict(), Error::Closed, Error::invalid_name("map", "", "it is empty")] {
+            assert!(!lasting.is_retryable(), "{lasting}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_have_taken_effect_has_an_unknown_outcome() {
+        assert!(timeout(Outcome::Unknown).is_outcome_unknown());
+        assert!(unavailable(Outcome::Unknown).is_outcome_unknown());
+        for known in [timeout(Outcome::NotApplied), unavailable(Outcome::NotApplied), refused(true), conflict()] {
+            assert!(!known.is_outcome_unknown(), "{known}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_carries_the_expectation_that_failed() {
+        assert!(conflict().is_conflict());
+        assert_eq!(conflict().failed_expectation().map(|failed| failed.index), Some(0));
+        assert!(!Error::Closed.is_conflict() && Error::Closed.failed_expectation().is_none());
+    }
+
+    #[test]
+    fn messages_name_the_subject_the_outcome_and_keep_the_cause() {
+        let error = unavailable(Outcome::Unknown);
+        assert_eq!(
+            error.to_string(),
+            "commit on s failed: the backend is unavailable; it is unknown whether it took effect"
+        );
+        assert!(error.source().is_some_and(|cause| cause.is::<Source>() || cause.to_string().contains("reset")));
+        let scope = Scope::new("s").expect("a valid name");
+        let group = Group::new("g").expect("a valid name");
+        let error = Error::NoGroup { stream: scope.stream("e").expect("a valid name"), group };
+        assert_eq!(error.to_string(), "stream s/e has no consumer group g: create it first");
+    }
+
+    #[test]
+    fn a_long_name_is_shortened_between_characters() {
+        let error = Error::invalid_name("map", &"ä".repeat(2000), "it is longer than 1024 bytes");
+        let Error::InvalidName { name, .. } = error else { panic!("{error}") };
+        assert_eq!(name, "ä".repeat(64));
+    }
+}

@@ -163,3 +163,33 @@ pub struct Malformed {
     /// What is missing or wrong.
     pub reason: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_keep_their_order_and_repeat() {
+        let headers: Headers = [("a", "1"), ("b", "2"), ("a", "3")].into_iter().collect();
+        assert_eq!(headers.get("a"), Some(&Bytes::from("1")), "the first one");
+        assert_eq!(headers.get("A"), None);
+        let all: Vec<_> = headers.iter().map(|(name, value)| (name, &value[..])).collect();
+        assert_eq!(all, [("a", &b"1"[..]), ("b", b"2"), ("a", b"3")]);
+        assert_eq!((headers.len(), headers.is_empty(), Headers::default().is_empty()), (3, false, true));
+    }
+
+    #[test]
+    fn the_size_counts_every_part() {
+        let event = NewEvent::new("name", "payload").with_topic("topic").with_header("h", "value");
+        assert_eq!(event.size(), 4 + 7 + 5 + 1 + 5);
+        assert_eq!(event.with_headers(Headers::default()).size(), 4 + 7 + 5);
+    }
+
+    #[test]
+    fn an_event_that_is_read_is_the_one_that_was_written() {
+        let new = NewEvent::new("name", "payload").with_topic("topic").with_header("h", "value");
+        let event = new.clone().with_id(EventId::new(1, 2));
+        assert_eq!((event.id, &*event.name, event.topic.as_deref()), (EventId::new(1, 2), new.name(), new.topic()));
+        assert_eq!((&event.headers, &event.payload), (new.headers(), new.payload()));
+    }
+}

@@ -138,3 +138,53 @@ impl ServerTime {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ids_follow_each_other_without_a_hole_up_to_the_largest() {
+        assert_eq!(EventId::ZERO.next(), Some(EventId::new(0, 1)));
+        assert_eq!(EventId::new(7, u64::MAX).next(), Some(EventId::new(8, 0)));
+        assert_eq!(EventId::MAX.next(), None);
+    }
+
+    #[test]
+    fn a_version_includes_earlier_ones_of_the_same_life_only() {
+        let version = |life, revision| Version { incarnation: Incarnation(life), revision: Revision(revision) };
+        assert!(version(1, 3).includes(&version(1, 3)) && version(1, 3).includes(&version(1, 2)));
+        assert!(!version(1, 3).includes(&version(1, 4)));
+        assert!(!version(2, 3).includes(&version(1, 1)));
+        assert_eq!(version(255, 3).to_string(), "3@00000000000000ff");
+    }
+
+    #[test]
+    fn a_text_that_is_no_event_id_is_refused() {
+        for text in ["", "-", "1", "1-", "-1", "a-1", "1-a", "1-2-3", " 1-2", "18446744073709551616-0", "*"] {
+            assert!(text.parse::<EventId>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn time_that_seems_to_run_backwards_is_no_time() {
+        assert_eq!(ServerTime(5).since(ServerTime(3)), Duration::from_millis(2));
+        assert_eq!(ServerTime(3).since(ServerTime(5)), Duration::ZERO);
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_id_reads_back_as_written(millis in any::<u64>(), sequence in any::<u64>()) {
+            let id = EventId::new(millis, sequence);
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+            prop_assert!(id.next().is_none_or(|next| next > id));
+        }
+
+        #[test]
+        fn garbage_is_no_reason_to_panic(text in ".*") {
+            let _ = text.parse::<EventId>();
+        }
+    }
+}

@@ -103,3 +103,25 @@ fn within(what: &'static str, subject: &str, size: usize, limit: usize) -> Resul
     }
     Ok(size)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_at_the_limit_passes_and_one_more_does_not() {
+        let limits = Limits::default().with_key_bytes(3).with_value_bytes(0).with_event_bytes(5);
+        assert!(matches!(limits.check_key("m", "abc"), Ok(3)));
+        assert!(matches!(limits.check_key("m", "abcd"), Err(Error::LimitExceeded { size: 4, limit: 3, .. })));
+        assert!(limits.check_value("m", "k", 0).is_ok() && limits.check_value("m", "k", 1).is_err());
+        assert!(limits.check_event("e", &NewEvent::new("abc", "de")).is_ok());
+        assert!(limits.check_event("e", &NewEvent::new("abc", "def")).is_err());
+    }
+
+    #[test]
+    fn a_long_key_is_not_repeated_whole_in_the_error() {
+        let refused = Limits::default().with_value_bytes(0).check_value("m", &"ä".repeat(5000), 1);
+        let Err(Error::LimitExceeded { subject, .. }) = refused else { panic!("{refused:?}") };
+        assert!(subject.len() < 200 && subject.ends_with("in m"), "{subject}");
+    }
+}

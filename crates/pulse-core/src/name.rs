@@ -171,3 +171,44 @@ plain_name! {
     /// One member of a consumer group.
     Consumer, "consumer"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_text_is_a_name_if_it_is_neither_empty_nor_too_long() {
+        for name in ["a", "with space", "{braces}", "new\nline", "\0", "ünï/cödé:*", &"x".repeat(MAX_NAME_LEN)] {
+            let scope = Scope::new(name).expect(name);
+            assert_eq!(scope.as_str(), name);
+            assert_eq!(&**scope.map(name).expect(name).name(), name);
+            assert_eq!(&**scope.stream(name).expect(name).name(), name);
+            assert_eq!(Group::new(name).expect(name).as_str(), name);
+            assert_eq!(Consumer::new(name).expect(name).as_str(), name);
+        }
+    }
+
+    #[test]
+    fn empty_and_long_names_are_refused_with_what_they_were_for() {
+        // Bytes count, not characters.
+        for name in [String::new(), "x".repeat(MAX_NAME_LEN + 1), "ä".repeat(MAX_NAME_LEN / 2 + 1)] {
+            let scope = Scope::new("s").expect("a valid name");
+            for (refused, expected) in [
+                (Scope::new(&name).err(), "scope"),
+                (scope.map(&name).err(), "map"),
+                (scope.stream(&name).err(), "stream"),
+                (Group::new(&name).err(), "consumer group"),
+                (Consumer::new(&name).err(), "consumer"),
+            ] {
+                assert!(matches!(refused, Some(Error::InvalidName { what, .. }) if what == expected), "{refused:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_map_and_a_stream_show_their_scope() {
+        let scope = Scope::new("s").expect("a valid name");
+        assert_eq!(scope.map("m").expect("a valid name").to_string(), "s/m");
+        assert_eq!(format!("{:?}", scope.stream("e").expect("a valid name")), "StreamId(s/e)");
+    }
+}

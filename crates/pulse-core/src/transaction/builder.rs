@@ -249,3 +249,48 @@ impl Transaction {
         super::validate::validate(self, limits)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin() -> Transaction {
+        Transaction::new(&Scope::new("s").expect("a valid name"))
+    }
+
+    #[test]
+    fn only_what_may_be_repeated_counts_as_idempotent() {
+        let group = Group::new("g").expect("a valid name");
+        let ttl = Duration::from_secs(1);
+        assert!(begin().is_idempotent(), "nothing may be done twice");
+        let repeatable = begin()
+            .ack("e", &group, vec![EventId::ZERO])
+            .delete_events("e", vec![EventId::ZERO])
+            .grant_lease(LeaseId(1), ttl)
+            .renew_lease(LeaseId(1), ttl)
+            .drop_lease(LeaseId(2));
+        assert!(repeatable.is_idempotent());
+        assert!(!repeatable.clone().expect_lease_alive(LeaseId(1)).is_idempotent());
+        for once in [
+            begin().put("m", "k", "v"),
+            begin().delete("m", "k"),
+            begin().add("m", "k", 0),
+            begin().clear("m"),
+            begin().append("e", NewEvent::new("n", "p")),
+            begin().trim_stream("e", Trim::MaxLength { length: 1, approximate: true }),
+            begin().destroy_stream("e"),
+            begin().expire_map("m", Deadline::Never),
+        ] {
+            assert!(!once.is_idempotent(), "{once:?}");
+        }
+    }
+
+    #[test]
+    fn the_parts_come_out_in_the_order_they_went_in() {
+        let built = begin().put("m", "a", "1").expect_absent("m", "a").delete("m", "b").expect_stream("e");
+        let (scope, expectations, writes) = built.clone().into_parts();
+        assert_eq!((scope.as_str(), &expectations[..], &writes[..]), ("s", built.expectations(), built.writes()));
+        assert!(matches!(expectations[..], [Expectation::Absent { .. }, Expectation::StreamExists { .. }]));
+        assert!(matches!(writes[..], [Write::Put { binding: Binding::Permanent, .. }, Write::Delete { .. }]));
+    }
+}

@@ -89,3 +89,33 @@ impl Committed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Incarnation, Revision};
+
+    #[test]
+    fn each_result_is_found_at_the_place_of_its_write_and_as_its_kind_only() {
+        let version = Version { incarnation: Incarnation(7), revision: Revision(3) };
+        let committed = Committed::new(
+            vec![
+                WriteResult::Previous(Some("old".into())),
+                WriteResult::Previous(None),
+                WriteResult::Counter(-1),
+                WriteResult::Event(EventId::new(1, 2)),
+                WriteResult::Count(4),
+                WriteResult::Done,
+            ],
+            vec![("m".into(), Some(version)), ("gone".into(), None)],
+        );
+        assert_eq!(committed.previous(0), Some(&"old".into()));
+        assert_eq!(committed.previous(1), None);
+        assert_eq!(committed.counter(2), Some(-1));
+        assert_eq!(committed.event_id(3), Some(EventId::new(1, 2)));
+        assert_eq!(committed.count(4), Some(4));
+        assert_eq!((committed.counter(0), committed.count(5), committed.event_id(99)), (None, None, None));
+        assert_eq!(committed.version("m"), Some(version));
+        assert_eq!((committed.version("gone"), committed.version("other")), (None, None));
+    }
+}

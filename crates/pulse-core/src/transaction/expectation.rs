@@ -147,3 +147,17 @@ impl fmt::Display for FailedExpectation {
         write!(f, "expected that {}, found {}", self.expected, self.found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_was_expected_and_found_without_showing_values() {
+        let expected = Expectation::Equals { map: "m".into(), key: "k".into(), value: "secret".into() };
+        let failed = FailedExpectation::new(2, expected, Found::Value(Some("hidden".into())));
+        assert_eq!(failed.to_string(), r#"expected that "k" of map m equals 6 given bytes, found a value of 6 bytes"#);
+        let alive = FailedExpectation::new(0, Expectation::LeaseAlive { lease: LeaseId(1) }, Found::LeaseExpired);
+        assert_eq!(alive.to_string(), "expected that lease 0000000000000001 is alive, found that it is not alive");
+    }
+}

@@ -101,3 +101,112 @@ fn check_ttl(subject: &str, ttl: Duration) -> Result<(), Error> {
     };
     Err(Error::InvalidRequest { subject: subject.to_owned(), reason: reason.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Duplicates, EventId, LeaseId, NewEvent, Scope};
+
+    fn begin() -> Transaction {
+        Transaction::new(&Scope::new("s").expect("a valid name"))
+    }
+
+    fn check(transaction: &Transaction) -> Result<(), Error> {
+        validate(transaction, &Limits::default())
+    }
+
+    #[test]
+    fn what_fits_passes_also_if_it_does_nothing() {
+        assert!(check(&begin()).is_ok());
+        assert!(check(&begin().put("m", "k", "").list_append("m", "k", vec![], Duplicates::Keep)).is_ok());
+    }
+
+    #[test]
+    fn every_name_is_checked_wherever_it_stands() {
+        let long = "n".repeat(crate::MAX_NAME_LEN + 1);
+        for name in ["", &long] {
+            for bad in [
+                begin().expect_absent(name, "k"),
+                begin().expect_equals(name, "k", "v"),
+                begin().expect_version(name, None),
+                begin().expect_fewer_than(name, 1),
+                begin().expect_stream(name),
+                begin().expect_shorter_than(name, 1),
+                begin().put(name, "k", "v"),
+                begin().delete(name, "k"),
+                begin().add(name, "k", 1),
+                begin().list_remove(name, "k", vec![]),
+                begin().clear(name),
+                begin().destroy_map(name),
+                begin().expire_map(name, Deadline::Never),
+                begin().append(name, NewEvent::new("n", "p")),
+                begin().delete_events(name, vec![EventId::ZERO]),
+                begin().destroy_stream(name),
+                begin().expire_stream(name, Deadline::Never),
+            ] {
+                assert!(matches!(check(&bad), Err(Error::InvalidName { .. })), "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_key_is_refused() {
+        for bad in [begin().put("m", "", "v"), begin().delete("m", ""), begin().expect_present("m", "")] {
+            assert!(matches!(check(&bad), Err(Error::InvalidRequest { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_from_a_millisecond_to_a_hundred_years() {
+        let with = |ttl| {
+            [
+                begin().put_bound("m", "k", "v", Binding::Ttl(ttl)),
+                begin().expire_map("m", Deadline::IfUnset(ttl)),
+                begin().expire_stream("e", Deadline::Renew(ttl)),
+                begin().grant_lease(LeaseId(1), ttl),
+                begin().renew_lease(LeaseId(1), ttl),
+            ]
+        };
+        for ttl in [Duration::from_millis(1), MAX_TTL] {
+            assert!(with(ttl).iter().all(|fine| check(fine).is_ok()), "{ttl:?}");
+        }
+        for ttl in [Duration::ZERO, Duration::from_micros(999), MAX_TTL + Duration::from_nanos(1), Duration::MAX] {
+            for bad in with(ttl) {
+                assert!(matches!(check(&bad), Err(Error::InvalidRequest { .. })), "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_limit_names_what_is_too_large() {
+        let limits = Limits::default()
+            .with_key_bytes(4)
+            .with_value_bytes(8)
+            .with_event_bytes(8)
+            .with_operations(3)
+            .with_transaction_bytes(30);
+        let put = |key: &'static str| begin().put("m", key, "value");
+        let fits = put("key1").put("m", "key2", "12345678").append("e", NewEvent::new("name", "load"));
+        validate(&fits, &limits).expect("exactly at the limits");
+        for (bad, expected) in [
+            (put("key12"), "the key in bytes"),
+            (begin().put("m", "k", "123456789"), "the value in bytes"),
+            (begin().expect_equals("m", "k", "123456789"), "the value in bytes"),
+            (begin().list_append("m", "k", vec!["1234".into()], Duplicates::Keep), "the value in bytes"),
+            (begin().append("e", NewEvent::new("name", "load").with_topic("t")), "the event in bytes"),
+            (begin().clear("m").clear("m").clear("m").expect_absent("m", "k"), "the transaction in operations"),
+            (
+                begin().ack("e", &crate::Group::new("g").expect("a valid name"), vec![EventId::ZERO; 2]),
+                "the transaction in bytes",
+            ),
+        ] {
+            match validate(&bad, &limits) {
+                Err(Error::LimitExceeded { what, size, limit, .. }) => {
+                    assert_eq!(what, expected);
+                    assert!(size > limit);
+                }
+                other => panic!("{bad:?}: {other:?}"),
+            }
+        }
+    }
+}
