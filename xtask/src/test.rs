@@ -99,7 +99,7 @@ fn summarise(options: &TestOptions, tally: &Tally, broken: &[String]) -> Result<
     let mut silent = Vec::new();
     for backend in Backend::ALL {
         let counts = tally.counts.get(&backend).copied().unwrap_or_default();
-        if options.backends.contains(&backend) {
+        if options.backends.contains(&backend) || counts.total() > 0 {
             println!(
                 "  {:<12}{:>6} passed{:>6} failed{:>6} skipped",
                 backend.name(),
@@ -165,11 +165,12 @@ fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
             }
         }
     }
-    // The harness takes several filters as alternatives, so only one of the two can be left to it: without memory the
-    // modules of the servers, else the text.
+    // The harness takes several filters as alternatives. So without memory the filter is either the modules of the
+    // servers or the text without the modules of memory.
     for command in &mut commands {
         match (&options.filter, in_memory) {
-            (Some(filter), _) => command.extend(["--".to_owned(), filter.clone()]),
+            (Some(filter), true) => command.extend(["--".to_owned(), filter.clone()]),
+            (Some(filter), false) => command.extend(["--", filter, "--skip", "memory::"].map(str::to_owned)),
             (None, false) => {
                 command.push("--".to_owned());
                 command.extend(servers.iter().map(|server| format!("{server}::")));

@@ -284,7 +284,8 @@ impl<'a> Encoder<'a> {
                 op([10, self.map(map), kind, ttl])
             }
             Write::Append { stream, event } => {
-                let (first, last) = self.strings(event_fields(event));
+                let fields = event_fields(event).flat_map(|(name, value)| [Bytes::from_static(name.as_bytes()), value]);
+                let (first, last) = self.strings(fields);
                 op([11, self.stream(stream), first, last])
             }
             Write::TrimStream { stream, trim: Trim::MaxLength { length, approximate } } => {

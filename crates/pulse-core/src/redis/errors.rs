@@ -137,6 +137,17 @@ pub(super) fn failure(error: &FredError) -> Failure {
     }
 }
 
+/// Whether the error is an answer of the server, which begins with a word in capitals, and not one that the library
+/// made itself.
+pub(super) fn was_said_by_server(error: &FredError) -> bool {
+    let made_here = matches!(
+        error.kind(),
+        ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure
+    );
+    let word = error.details().split(' ').next().unwrap_or_default();
+    !made_here && word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
 /// Keeps the library's error as a source.
 pub(super) fn source(error: FredError) -> Source {
     Arc::new(error)
@@ -166,6 +177,21 @@ mod tests {
             ("ERR something new", Refusal::Final),
         ] {
             assert_eq!(refusal(message), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn answers_of_the_server_are_told_from_errors_of_the_library() {
+        for details in ["ERR no", "WRONGTYPE Operation against a key", "OOM command not allowed"] {
+            assert!(was_said_by_server(&FredError::new(ErrorKind::Unknown, details)), "{details}");
+        }
+        for (kind, details) in [
+            (ErrorKind::IO, "IO error"),
+            (ErrorKind::Unknown, "Failed to route command."),
+            (ErrorKind::Unknown, "Too many failed write attempts."),
+            (ErrorKind::Canceled, "Canceled."),
+        ] {
+            assert!(!was_said_by_server(&FredError::new(kind, details)), "{details}");
         }
     }
 

@@ -16,15 +16,17 @@ use std::{
 use bytes::Bytes;
 use fred::{
     clients::{Client as Fred, WithOptions},
-    interfaces::ClientLike,
-    types::{ClusterHash, CustomCommand, Resp3Frame, Value, config::Options},
+    error::Error as FredError,
+    interfaces::{ClientLike, StreamsInterface},
+    types::{ClusterHash, CustomCommand, Key, Resp3Frame, Value, config::Options},
     util::redis_keyslot,
 };
+use futures::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    errors::{Ask, Failure, Refusal, ServerSaid, failure, refusal, source},
+    errors::{Ask, Failure, Refusal, ServerSaid, failure, refusal, source, was_said_by_server},
     scripts::Script,
 };
 use crate::{Error, Outcome};
@@ -171,6 +173,48 @@ impl Link {
         route: Route,
         args: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Answer, Error> {
+        let send = |client: WithOptions<Fred>| {
+            let args = args();
+            let hash = if self.clustered { route.hash(&args) } else { ClusterHash::Random };
+            let command = CustomCommand::new_static(command, hash, false);
+            async move { client.custom_raw(command, args).await }.boxed()
+        };
+        self.attempt(ask, repeat, send).await
+    }
+
+    /// Appends one entry to a stream. Not by [`Link::try_call`], because the library flushes the connection after each
+    /// command that it does not know, and so makes a system call of each of many simultaneous appends.
+    pub(super) async fn append(
+        &self,
+        ask: Ask<'_>,
+        key: &Bytes,
+        must_exist: bool,
+        fields: impl Fn() -> Vec<(Key, Value)> + Send + Sync,
+    ) -> Result<Answer, Error> {
+        let send = |client: WithOptions<Fred>| {
+            let (key, fields) = (key.clone(), fields());
+            async move {
+                match client.xadd::<Value, _, _, _, _>(key, must_exist, None::<()>, "*", fields).await {
+                    Ok(Value::Bytes(data)) => Ok(Resp3Frame::BlobString { data, attributes: None }),
+                    Ok(Value::String(id)) => Ok(Resp3Frame::BlobString { data: id.into_inner(), attributes: None }),
+                    Ok(_) => Ok(Resp3Frame::Null),
+                    Err(error) if was_said_by_server(&error) => {
+                        Ok(Resp3Frame::SimpleError { data: error.details().into(), attributes: None })
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            .boxed()
+        };
+        self.attempt(ask, Repeat::Never, send).await
+    }
+
+    async fn attempt(
+        &self,
+        ask: Ask<'_>,
+        repeat: Repeat,
+        send: impl Fn(WithOptions<Fred>) -> BoxFuture<'static, Result<Resp3Frame, FredError>> + Send + Sync,
+    ) -> Result<Answer, Error> {
         let deadline = Instant::now() + self.timeout;
         let mut client = match repeat {
             Repeat::Freely => self.freely.clone(),
@@ -179,10 +223,7 @@ impl Link {
         let mut pauses = Pauses::default();
         loop {
             self.connected(ask, deadline).await?;
-            let args = args();
-            let hash = if self.clustered { route.hash(&args) } else { ClusterHash::Random };
-            let command = CustomCommand::new_static(command, hash, false);
-            let problem = match client.custom_raw(command, args).await {
+            let problem = match send(client).await {
                 Ok(Resp3Frame::SimpleError { data, .. }) => match self.judge(refusal(&data)) {
                     Ok(refusal) => return Ok(Answer::Refused(refusal, data.to_string())),
                     Err(refusal) => self.error(ask, refusal, &data),

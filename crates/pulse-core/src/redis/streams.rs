@@ -21,14 +21,13 @@ use super::{
 };
 use crate::{Entry, Error, Event, EventId, Group, Headers, Malformed, NewEvent, StreamId, StreamInfo};
 
-/// The fields of an event, names and values in turn.
-pub(super) fn event_fields(event: &NewEvent) -> impl Iterator<Item = Bytes> + use<> {
+/// The fields of an event, each a name and a value.
+pub(super) fn event_fields(event: &NewEvent) -> impl Iterator<Item = (&'static str, Bytes)> + use<> {
     let topic = event.topic().map(|topic| Bytes::copy_from_slice(topic.as_bytes()));
     let headers = (!event.headers().is_empty()).then(|| encode_headers(event.headers()));
     let name = Bytes::copy_from_slice(event.name().as_bytes());
     let fields = [("n", Some(name)), ("t", topic), ("h", headers), ("p", Some(event.payload().clone()))];
-    let present = fields.into_iter().filter_map(|(field, value)| Some((field, value?)));
-    present.flat_map(|(field, value)| [Bytes::from_static(field.as_bytes()), value])
+    fields.into_iter().filter_map(|(field, value)| Some((field, value?)))
 }
 
 fn encode_headers(headers: &Headers) -> Bytes {
@@ -128,18 +127,11 @@ impl Redis {
         let ask = Ask::new("append", stream);
         let key = self.keys.stream(stream);
         let attempts = AtomicU32::new(0);
-        let args = || {
+        let fields = || {
             attempts.fetch_add(1, Ordering::Relaxed);
-            let mut args = Vec::with_capacity(11);
-            args.push(Value::Bytes(key.clone()));
-            if must_exist {
-                args.push(Value::from_static_str("NOMKSTREAM"));
-            }
-            args.push(Value::from_static_str("*"));
-            args.extend(event_fields(event).map(Value::Bytes));
-            args
+            event_fields(event).map(|(name, value)| (name.into(), value.into())).collect()
         };
-        let append = self.link.try_call(ask, Repeat::Never, "XADD", Route::Key(0), args);
+        let append = self.link.append(ask, &key, must_exist, fields);
         let answer = self.bells.ring_behind(self.keys.doorbell(stream), &attempts, append).await?;
         match answer {
             Answer::Reply(Resp3Frame::Null) => Ok(None),
