@@ -55,6 +55,9 @@ pub struct ClientBuilder {
     pub(crate) connection_name: Option<String>,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
+    /// A client of the caller's, for the commands.
+    #[cfg(feature = "redis")]
+    pub(crate) fred: Option<fred::clients::Client>,
     #[cfg(feature = "rustls")]
     pub(crate) tls: Option<crate::rustls::ClientConfig>,
 }
@@ -72,6 +75,8 @@ impl ClientBuilder {
             connection_name: None,
             username: None,
             password: None,
+            #[cfg(feature = "redis")]
+            fred: None,
             #[cfg(feature = "rustls")]
             tls: None,
         }
@@ -128,6 +133,32 @@ impl ClientBuilder {
     pub fn tls(mut self, config: crate::rustls::ClientConfig) -> Self {
         self.tls = Some(config);
         self
+    }
+
+    /// Works through a [fred](https://docs.rs/fred) client that you configured and connected, in place of a URL.
+    ///
+    /// All commands go through that client. Its credentials, TLS, reconnection and connection time-outs stay as you set
+    /// them; overridden for each command are the number of attempts (1 for what must not be repeated, 3 for the rest),
+    /// the number of redirections of the rest, and the time-out, which is that of this builder. Feeds get a connection
+    /// of their own, made from the client's configuration. [`Client::close`] closes that one, and leaves yours alone.
+    ///
+    /// In a cluster, set `max_redirections` of your client's `ConnectionConfig` to 0: then Pulse follows redirections
+    /// itself and knows that the command was not carried out before, where the library's way leaves the outcome
+    /// unknown. For the same reason, leave `reconnect_errors` there empty.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pulse_core::{ClientBuilder, fred::{interfaces::ClientLike, types::{Builder, config::Config}}};
+    ///
+    /// let redis = Builder::from_config(Config::from_url("redis://localhost:6379")?).build()?;
+    /// redis.init().await?;
+    /// let client = ClientBuilder::from_fred(redis).key_prefix("shop:").connect().await?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn from_fred(client: fred::clients::Client) -> Self {
+        Self { fred: Some(client), ..Self::new("") }
     }
 
     /// Connects.

@@ -42,7 +42,9 @@ impl Redis {
         let answer = self.link.run(ask, repeat, &scripts::TRANSACTION, encoded.keys, || encoded.args.clone()).await?;
         let reply = match answer {
             Answer::Reply(reply) => reply,
-            Answer::Refused(refusal, message) => return Err(self.commit_error(ask, refusal, &message, &encoded).await),
+            Answer::Refused(refusal, message) => {
+                return Err(self.commit_error(ask, scope, refusal, &message, &encoded).await);
+            }
         };
         let outcome = read_outcome(reply).map_err(|misfit| ask.protocol(misfit))?;
         match outcome {
@@ -63,7 +65,7 @@ impl Redis {
             self.link.run(ask, Repeat::Freely, &scripts::TRANSACTION, encoded.keys, || encoded.args.clone()).await?;
         match answer {
             Answer::Reply(reply) => read_swept(reply).map_err(|misfit| ask.protocol(misfit)),
-            Answer::Refused(refusal, message) => Err(self.commit_error(ask, refusal, &message, &encoded).await),
+            Answer::Refused(refusal, message) => Err(self.commit_error(ask, scope, refusal, &message, &encoded).await),
         }
     }
 
@@ -101,9 +103,10 @@ impl Redis {
 
     async fn put(&self, scope: &Scope, map: &Arc<str>, writes: &[Write]) -> Result<Option<Committed>, Error> {
         let args = || {
-            let mut args = Vec::with_capacity(2 + 2 * writes.len());
+            let mut args = Vec::with_capacity(3 + 2 * writes.len());
             args.push(Value::Bytes(self.keys.key(scope, "m:", map)));
             args.push(Value::Bytes(self.keys.key(scope, "f:", map)));
+            args.push(Value::Bytes(self.keys.key(scope, "b:", map)));
             for write in writes {
                 if let Write::Put { key, value, .. } = write {
                     args.push(Value::Bytes(Bytes::copy_from_slice(key.as_bytes())));
@@ -132,18 +135,24 @@ impl Redis {
     }
 
     /// Finds out which key it is that the server complains of.
-    async fn commit_error(&self, ask: Ask<'_>, refusal: Refusal, message: &str, encoded: &encode::Encoded) -> Error {
+    async fn commit_error(
+        &self,
+        ask: Ask<'_>,
+        scope: &Scope,
+        refusal: Refusal,
+        message: &str,
+        encoded: &encode::Encoded,
+    ) -> Error {
         if refusal != Refusal::WrongType {
             return self.link.error(ask, refusal, message);
         }
-        for (place, key) in encoded.args[..encoded.keys].iter().enumerate() {
-            let expected = if place < encoded.maps.len() { "hash" } else { "stream" };
-            let expected = if encoded.maps.is_empty() && encoded.streams.is_empty() { "zset" } else { expected };
-            let reply = self.link.call(ask, Repeat::Freely, "TYPE", || vec![key.clone()]).await;
+        for (kind, name, expected) in encoded.keys_by_type() {
+            let key = self.keys.key(scope, kind, name);
+            let args = || vec![Value::Bytes(key.clone())];
+            let reply = self.link.call(ask, Repeat::Freely, "TYPE", args).await;
             let found = reply.ok().and_then(|reply| reply::text(reply).ok());
             if found.is_some_and(|found| found != expected && found != "none") {
-                let key = key.as_str().map_or_else(String::new, |key| key.to_string());
-                return Error::WrongType { key };
+                return Error::WrongType { key: String::from_utf8_lossy(&key).into_owned() };
             }
         }
         Error::WrongType { key: format!("one of the keys of {}", ask.subject) }

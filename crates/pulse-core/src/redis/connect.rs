@@ -5,14 +5,18 @@ use std::{fmt, sync::Arc, time::Duration};
 use fred::{
     clients::Client as Fred,
     error::{Error as FredError, ErrorKind},
-    interfaces::ClientLike,
+    interfaces::{ClientLike, EventInterface},
     types::{
-        Builder, ConnectHandle, RespVersion, Value,
+        Builder, ClusterHash, ConnectHandle, CustomCommand, RespVersion, Value,
         config::{
-            Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TcpConfig, UnresponsiveConfig,
+            Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, Server, ServerConfig, TcpConfig,
+            UnresponsiveConfig,
         },
     },
 };
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     errors::{Ask, Refusal, source},
@@ -106,7 +110,6 @@ pub(super) async fn open(
             max_timeout: Some(builder.command_timeout),
             interval: (builder.command_timeout / 4).clamp(Duration::from_millis(50), Duration::from_secs(2)),
         },
-        auto_client_setname: builder.connection_name.is_some(),
         tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
         // A refusal is told to whoever asked, and does not take the other commands of the connection with it.
         reconnect_errors: Vec::new(),
@@ -123,10 +126,6 @@ pub(super) async fn open(
     fred.set_policy(policy(builder.reconnect));
     let failed = |error: FredError| connect_error(shown, &config.server, error);
     let client = fred.build().map_err(failed)?;
-    if let Some(name) = &builder.connection_name {
-        // The server shows the client's id as the name.
-        let _ = name;
-    }
     let limit = attempt * 2 * u32::try_from(config.server.hosts().len().max(1)).unwrap_or(1);
     match tokio::time::timeout(limit, client.init()).await {
         Ok(Ok(driver)) => Ok(Connected { client, driver }),
@@ -160,14 +159,71 @@ pub(super) fn connect_error(shown: &str, server: &ServerConfig, error: FredError
     if error.details().contains("unknown command") || error.details().starts_with("NOPROTO") {
         return Error::UnsupportedServer { target, found: "a server without RESP3".into(), needed: NEEDED };
     }
-    let tried = match server {
+    Error::Connect { target, source: Arc::new(Tried { tried: servers(server), error }) }
+}
+
+fn servers(server: &ServerConfig) -> String {
+    match server {
         ServerConfig::Unix { path } => path.display().to_string(),
         other => {
             let hosts = other.hosts();
             hosts.iter().map(|server| format!("{}:{}", server.host, server.port)).collect::<Vec<_>>().join(", ")
         }
+    }
+}
+
+/// Names a server that no URL was given for.
+pub(super) fn shown(server: &ServerConfig) -> String {
+    let scheme = match server {
+        ServerConfig::Unix { .. } => "redis+unix",
+        ServerConfig::Clustered { .. } => "redis-cluster",
+        ServerConfig::Sentinel { .. } => "redis-sentinel",
+        ServerConfig::Centralized { .. } => "redis",
     };
-    Error::Connect { target, source: Arc::new(Tried { tried, error }) }
+    format!("{scheme}://{}", servers(server).replace(", ", ","))
+}
+
+/// Gives every connection of a client its name, as the server shows it; the library only knows how to show its own id.
+pub(super) struct Namer {
+    client: Fred,
+    name: String,
+    /// Every connection that is made.
+    made: tokio::sync::broadcast::Receiver<Server>,
+    closed: CancellationToken,
+}
+
+impl Namer {
+    pub(super) fn new(client: Fred, name: String, closed: CancellationToken) -> Self {
+        Self { made: client.reconnect_rx(), client, name, closed }
+    }
+
+    pub(super) async fn run(mut self) {
+        for server in self.client.active_connections() {
+            self.set_name(server).await;
+        }
+        loop {
+            let server = tokio::select! {
+                () = self.closed.cancelled() => return,
+                server = self.made.recv() => server,
+            };
+            match server {
+                Ok(server) => self.set_name(server).await,
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    async fn set_name(&self, server: Server) {
+        let cluster_node = self.client.is_clustered().then_some(server);
+        let options = Options { cluster_node, timeout: Some(Duration::from_secs(5)), ..Options::default() };
+        let command = CustomCommand::new_static("CLIENT", ClusterHash::Random, false);
+        let args = vec![Value::from_static_str("SETNAME"), Value::from(self.name.as_str())];
+        // The name is for people who look; nothing depends on it.
+        if let Err(error) = self.client.with_options(&options).custom_raw(command, args).await {
+            tracing::debug!(%error, "a connection could not be named");
+        }
+    }
 }
 
 const NEEDED: &str = "Redis 7.0 or later, or Valkey 7.2 or later";

@@ -10,7 +10,7 @@ use fred::types::Value;
 use rmp::encode::{write_array_len, write_uint};
 
 use super::{keys::Keys, streams::event_fields};
-use crate::{Binding, Deadline, Duplicates, EventId, Expectation, Scope, Transaction, Trim, Version, Write};
+use crate::{Binding, Deadline, Duplicates, EventId, Expectation, LeaseId, Scope, Transaction, Trim, Version, Write};
 
 /// The largest number that the script's doubles hold exactly.
 const LARGEST: u64 = 1 << 53;
@@ -26,6 +26,18 @@ pub(super) struct Encoded {
     pub(super) maps: Vec<(Arc<str>, bool)>,
     /// The streams in order of first mention.
     pub(super) streams: Vec<Arc<str>>,
+    /// The leases that are named.
+    leases: Vec<String>,
+}
+
+impl Encoded {
+    /// The keys that the script may touch, by kind and name, and what type each has to be.
+    pub(super) fn keys_by_type(&self) -> impl Iterator<Item = (&'static str, &str, &'static str)> {
+        let maps = self.maps.iter().flat_map(|(name, _)| [("m:", &**name, "hash"), ("b:", &**name, "hash")]);
+        let streams = self.streams.iter().map(|name| ("s:", &**name, "stream"));
+        let leases = self.leases.iter().map(|id| ("e:", id.as_str(), "set"));
+        maps.chain(streams).chain([("l", "", "zset"), ("d", "", "zset")]).chain(leases)
+    }
 }
 
 /// Encodes a transaction.
@@ -118,6 +130,7 @@ struct Encoder<'a> {
     expectations: Vec<u64>,
     writes: Vec<u64>,
     largest_value: u64,
+    leases: Vec<String>,
 }
 
 /// The place of the first string among the script's arguments, which count from 1.
@@ -134,6 +147,7 @@ impl<'a> Encoder<'a> {
             expectations: Vec::new(),
             writes: Vec::new(),
             largest_value: LARGEST,
+            leases: Vec::new(),
         }
     }
 
@@ -201,6 +215,13 @@ impl<'a> Encoder<'a> {
         (first, FIRST + self.strings.len() as u64 - 1)
     }
 
+    fn lease(&mut self, lease: LeaseId) -> u64 {
+        let id = lease.to_string();
+        let place = self.text(&id);
+        self.leases.push(id);
+        place
+    }
+
     fn ids(&mut self, ids: &[EventId]) -> (u64, u64) {
         self.strings(ids.iter().map(ToString::to_string))
     }
@@ -240,8 +261,8 @@ impl<'a> Encoder<'a> {
             }
             Expectation::Version { map, version } => op([4, self.map(map), self.text(&version_text(*version))]),
             Expectation::FewerThan { map, entries } => op([5, self.map(map), (*entries).min(LARGEST)]),
-            Expectation::LeaseAlive { lease } => op([6, self.text(&lease.to_string())]),
-            Expectation::LeaseExpired { lease } => op([7, self.text(&lease.to_string())]),
+            Expectation::LeaseAlive { lease } => op([6, self.lease(*lease)]),
+            Expectation::LeaseExpired { lease } => op([7, self.lease(*lease)]),
             Expectation::StreamExists { stream } => op([8, self.stream(stream)]),
             Expectation::ShorterThan { stream, length } => op([9, self.stream(stream), (*length).min(LARGEST)]),
         };
@@ -255,7 +276,7 @@ impl<'a> Encoder<'a> {
                 let value = self.string(value.clone());
                 match binding {
                     Binding::Permanent => op([1, map, key, value]),
-                    Binding::Lease(lease) => op([2, map, key, value, self.text(&lease.to_string())]),
+                    Binding::Lease(lease) => op([2, map, key, value, self.lease(*lease)]),
                     Binding::Ttl(ttl) => op([3, map, key, value, millis(*ttl)]),
                 }
             }
@@ -308,9 +329,9 @@ impl<'a> Encoder<'a> {
                 let (kind, ttl) = deadline_parts(*deadline);
                 op([17, self.stream(stream), kind, ttl])
             }
-            Write::GrantLease { lease, ttl } => op([18, self.text(&lease.to_string()), millis(*ttl)]),
-            Write::RenewLease { lease, ttl } => op([19, self.text(&lease.to_string()), millis(*ttl)]),
-            Write::DropLease { lease } => op([20, self.text(&lease.to_string())]),
+            Write::GrantLease { lease, ttl } => op([18, self.lease(*lease), millis(*ttl)]),
+            Write::RenewLease { lease, ttl } => op([19, self.lease(*lease), millis(*ttl)]),
+            Write::DropLease { lease } => op([20, self.lease(*lease)]),
         };
         push(&mut self.writes, operation);
     }
@@ -356,6 +377,7 @@ impl<'a> Encoder<'a> {
             args,
             maps: self.maps.into_iter().map(|map| (map.name, map.written)).collect(),
             streams: self.streams.into_iter().map(|stream| stream.name).collect(),
+            leases: self.leases,
         }
     }
 }

@@ -1,29 +1,22 @@
 //! The messages of change feeds.
 //!
-//! A message is a sequence of MessagePack values: incarnation (16 hexadecimal digits), the revision before and after,
-//! then the changes. A change is a key followed by its value, or by `false` if it is deleted; 1 if the map is cleared; 2
+//! A message is a sequence of MessagePack values: the version that the commit made, written as in the header of the map
+//! (16 hexadecimal digits of incarnation, then the decimal revision), and the changes. A change is a key followed by its value, or by `false` if it is deleted; 1 if the map is cleared; 2
 //! if it is destroyed.
 
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::streams::take_string;
-use crate::{Change, Incarnation, MapCommit, Revision};
+use super::{commit::parse_version, streams::take_string};
+use crate::{Change, MapCommit, Revision};
 
 /// Reads a message; anybody may have sent it.
 pub(super) fn decode(mut message: Bytes) -> Result<MapCommit, String> {
-    let incarnation = take_string(&mut message).ok_or("the incarnation is missing")?;
-    let incarnation = std::str::from_utf8(&incarnation)
-        .ok()
-        .filter(|digits| digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        .ok_or("the incarnation is not 16 hexadecimal digits")?;
-    let before = take_number(&mut message).ok_or("the revision before is missing")?;
-    let after = take_number(&mut message).ok_or("the revision after is missing")?;
-    if before.checked_add(1) != Some(after) {
-        return Err(format!("the revision goes from {before} to {after}"));
-    }
+    let version = take_string(&mut message).ok_or("the version is missing")?;
+    let version = std::str::from_utf8(&version).ok().and_then(parse_version).ok_or("the version is not one")?;
+    let after = version.revision.0;
+    let before = after.checked_sub(1).ok_or("the revision is 0")?;
     let mut changes = Vec::new();
     while let Some(marker) = message.first() {
         changes.push(match marker {
@@ -42,7 +35,7 @@ pub(super) fn decode(mut message: Bytes) -> Result<MapCommit, String> {
     if changes[..last].contains(&Change::Destroyed) {
         return Err("changes follow the end of the map".to_owned());
     }
-    Ok(MapCommit::new(Incarnation(incarnation), Revision(before), Revision(after), changes))
+    Ok(MapCommit::new(version.incarnation, Revision(before), Revision(after), changes))
 }
 
 fn take_entry(message: &mut Bytes) -> Result<Change, String> {
@@ -57,24 +50,18 @@ fn take_entry(message: &mut Bytes) -> Result<Change, String> {
     Ok(Change::Put { key, value: Bytes::copy_from_slice(&value) })
 }
 
-fn take_number(message: &mut Bytes) -> Option<u64> {
-    let mut rest = &message[..];
-    let number: u64 = rmp::decode::read_int(&mut rest).ok()?;
-    message.advance(message.len() - rest.len());
-    Some(number)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Incarnation;
 
     fn message(parts: &[&[u8]]) -> Bytes {
         parts.concat().into()
     }
 
-    const START: &[u8] = b"\xb000000000000000ff\x04\x05";
+    const START: &[u8] = b"\xb100000000000000ff5";
 
     #[test]
     fn a_commit_is_read_with_its_changes_in_order() {
@@ -91,8 +78,10 @@ mod tests {
         for parts in [
             &[&b""[..]][..],
             &[START],
-            &[b"\xb0000000000000zzzz\x04\x05", b"\x01"],
-            &[b"\xb000000000000000ff\x04\x06", b"\x01"],
+            &[b"\xb1000000000000zzzz5", b"\x01"],
+            &[b"\xb100000000000000ff0", b"\x01"],
+            &[b"\xb000000000000000ff", b"\x01"],
+            &[b"\x04\x05", b"\x01"],
             &[START, b"\xa1a"],
             &[START, b"\xa1a\x07"],
             &[START, b"\xa1\xff\xa1x"],

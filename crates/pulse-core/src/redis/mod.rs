@@ -41,7 +41,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::{clients::Client as Fred, interfaces::ClientLike, types::ConnectHandle};
+use fred::{
+    clients::Client as Fred,
+    interfaces::ClientLike,
+    types::{ConnectHandle, RespVersion},
+};
 use tokio::sync::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -62,10 +66,30 @@ use crate::{
 
 /// Connects by URL.
 pub(crate) async fn connect(builder: ClientBuilder) -> Result<Client, Error> {
+    if let Some(client) = builder.fred.clone() {
+        return adopt(&builder, client).await;
+    }
     let (config, address) = connect::configure(&builder)?;
     let commands = connect::open(&builder, &config, &address.shown, Purpose::Commands).await?;
-    let feeds = connect::open(&builder, &config, &address.shown, Purpose::Feeds).await?;
+    let feeds = match connect::open(&builder, &config, &address.shown, Purpose::Feeds).await {
+        Ok(feeds) => feeds,
+        Err(error) => {
+            end(vec![(commands.client, Some(commands.driver))]).await;
+            return Err(error);
+        }
+    };
     let backend = Backend::start(&builder, &address.shown, commands.client, Some(commands.driver), feeds).await?;
+    Ok(Client::from_backend(Arc::new(backend)))
+}
+
+/// Works through a client of the caller's.
+async fn adopt(builder: &ClientBuilder, client: Fred) -> Result<Client, Error> {
+    let mut config = client.client_config();
+    config.version = RespVersion::RESP3;
+    config.fail_fast = true;
+    let shown = connect::shown(&config.server);
+    let feeds = connect::open(builder, &config, &shown, Purpose::Feeds).await?;
+    let backend = Backend::start(builder, &shown, client, None, feeds).await?;
     Ok(Client::from_backend(Arc::new(backend)))
 }
 
@@ -123,6 +147,11 @@ impl Backend {
         let (hub, listener) =
             Hub::new(feeds.client, &commands, builder.reconnect, builder.command_timeout, closed.clone());
         tasks.spawn(listener.run());
+        if let Some(name) = &builder.connection_name {
+            for (client, _) in &connections {
+                tasks.spawn(connect::Namer::new(client.clone(), name.clone(), closed.clone()).run());
+            }
+        }
         let bells = Bells::new(link.clone(), hub.clone(), tasks.clone());
         let redis =
             Redis { target, limits: builder.limits, keys, link, hub, bells, handouts: Handouts::default(), tasks };

@@ -1,31 +1,63 @@
--- The commonest transaction, at the cost of three commands: unbound puts of different keys into one map that exists
--- and has no bindings. Does exactly what the general script would do; replies 0, with nothing changed, where it would
--- have to do more.
+-- The commonest transaction, at the cost of three commands: unbound puts of different keys into one map that exists,
+-- where none of the keys is bound. Does exactly what the general script would do; replies 0, with nothing changed, where
+-- it would have to do more.
 --
 -- KEYS[1]  the hash of the map.
 -- ARGV[1]  the channel of the map's commits.
--- ARGV[2…] keys and values in turn.
+-- ARGV[2]  the hash of the map's bindings.
+-- ARGV[3…] keys and values in turn.
 --
 -- Replies the version, then the previous value of each key.
 
-local keys, count = {}, 0
-for i = 2, #ARGV, 2 do
-  count = count + 1
-  keys[count] = ARGV[i]
+local call, sub = redis.call, string.sub
+local map, count = KEYS[1], #ARGV
+
+-- A single put is done without tables of its own, which cost more here than all else.
+local keys
+if count > 4 then
+  keys = {}
+  for i = 3, count, 2 do
+    keys[#keys + 1] = ARGV[i]
+  end
 end
-local found = redis.call('HMGET', KEYS[1], '', unpack(keys))
+local found = keys and call('HMGET', map, '', unpack(keys)) or call('HMGET', map, '', ARGV[3])
 local header = found[1]
 if not header then
   return 0
 end
-local incarnation = string.sub(header, 1, 16)
-local revision, rest = string.match(header, '^(%d+)(@?%d*)$', 17)
-if not revision or #revision > 15 then
+
+local revision, rest = nil, ''
+if string.find(header, '^%x+$') then
+  revision = tonumber(sub(header, 17))
+elseif string.find(header, '^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%d') then
+  local bound
+  revision, bound, rest = string.match(header, '^(%d+)(b?)(@?%d*)$', 17)
+  revision = tonumber(revision)
+  if not revision then
+    return 0
+  end
+  if bound ~= '' then
+    rest = bound .. rest
+    local bindings = call('HMGET', ARGV[2], unpack(keys or { ARGV[3] }))
+    for i = 1, #bindings do
+      if bindings[i] then
+        return 0
+      end
+    end
+  end
+end
+-- A stranger's header may hold any number; up to here they are whole and exact.
+if not (revision and revision >= 1 and revision < 1e15 and revision % 1 == 0) then
   return 0
 end
-revision = tonumber(revision)
-local version = incarnation .. string.format('%.0f', revision + 1)
-redis.call('HSET', KEYS[1], '', version .. rest, unpack(ARGV, 2))
-redis.call('SPUBLISH', ARGV[1], cmsgpack.pack(incarnation, revision, revision + 1, unpack(ARGV, 2)))
+
+local version = sub(header, 1, 16) .. string.format('%.0f', revision + 1)
+if keys then
+  call('HSET', map, '', version .. rest, unpack(ARGV, 3))
+  call('SPUBLISH', ARGV[1], cmsgpack.pack(version, unpack(ARGV, 3)))
+else
+  call('HSET', map, '', version .. rest, ARGV[3], ARGV[4])
+  call('SPUBLISH', ARGV[1], cmsgpack.pack(version, ARGV[3], ARGV[4]))
+end
 found[1] = version
 return found

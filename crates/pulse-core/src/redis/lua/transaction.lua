@@ -38,7 +38,11 @@ local CHUNK = 1000
 local GRACE = 60000
 local LARGEST = 9007199254740992
 
-local call, byte, sub, match, format = redis.call, string.byte, string.sub, string.match, string.format
+-- What a header begins with.
+local HEADER = '^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%d'
+
+local call, byte, sub, find, match, format =
+  redis.call, string.byte, string.sub, string.find, string.match, string.format
 local pack, unpack_message = cmsgpack.pack, cmsgpack.unpack
 local unpack, tonumber, type, pairs = unpack, tonumber, type, pairs
 
@@ -99,7 +103,7 @@ local function open_map(name, key, first, last)
   end
   if header then
     local revision, bound, deadline = match(header, '^(%d+)(b?)@?(%d*)$', 17)
-    if not revision or #revision > 15 or not match(header, '^%x+', 1) then
+    if not revision or #revision > 15 or not find(header, HEADER) then
       leave(4, key, 'the header of the map is not one')
     end
     map.exists, map.existed = true, true
@@ -563,8 +567,10 @@ local function sound_map(name)
   if fine then
     return found
   end
-  if type(found) ~= 'table' or not (found.leave or match(found.err or '', 'WRONGTYPE')) then
-    error(found)
+  -- An error of a command arrives as a text or as a table, depending on the server.
+  local text = type(found) ~= 'table' and found or found.err
+  if not (text and match(text, 'WRONGTYPE')) and not (type(found) == 'table' and found.leave) then
+    error(found, 0)
   end
 end
 
@@ -1100,7 +1106,7 @@ local function write_streams()
 end
 
 local function publish(message)
-  local parts = { pack(message.incarnation, message.before, message.before + 1) }
+  local parts = { pack(message.incarnation .. format('%.0f', message.before + 1)) }
   for from = 1, message.count, CHUNK do
     parts[#parts + 1] = pack(unpack(message.changes, from, math.min(from + CHUNK - 1, message.count)))
   end

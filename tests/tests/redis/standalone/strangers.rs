@@ -1,0 +1,162 @@
+//! Strangers who write into our keys and channels.
+
+use std::time::Duration;
+
+use pulse_core::{
+    Binding, Client, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, LeaseId, NewEvent, Transaction,
+};
+use tests::Server;
+
+use super::{connect, map, scope, stream, until};
+
+async fn refusal(client: &Client, transaction: Transaction) -> Error {
+    match client.commit(transaction).await {
+        Ok(_) => panic!("this should not have been committed"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_the_wrong_type_is_named() {
+    let server = Server::start();
+    let client = connect(&server).await;
+    let lease = LeaseId(7);
+    let begin = || Transaction::new(&scope());
+    for (kind, transaction) in [
+        ("m:m", begin().put("m", "k", "v")),
+        ("m:m", begin().put("other", "k", "v").delete("m", "k")),
+        ("s:s", begin().append("s", NewEvent::new("e", "p"))),
+        ("s:s", begin().put("m", "k", "v").append("s", NewEvent::new("e", "p"))),
+        ("l", begin().grant_lease(lease, Duration::from_secs(60))),
+        ("d", begin().put_bound("m", "k", "v", Binding::Ttl(Duration::from_secs(60)))),
+        ("b:m", begin().put_bound("m", "k", "v", Binding::Ttl(Duration::from_secs(60)))),
+        (
+            "e:0000000000000007",
+            begin().grant_lease(lease, Duration::from_secs(60)).put_bound("m", "k", "v", Binding::Lease(lease)),
+        ),
+    ] {
+        server.cli(&["FLUSHALL"]);
+        let key = format!("pulse:{{orders}}:{kind}");
+        server.cli(&["SET", &key, "stranger"]);
+        let error = refusal(&client, transaction).await;
+        assert!(matches!(&error, Error::WrongType { key: named } if *named == key), "{key}: {error:?}");
+        assert_eq!(server.cli(&["DBSIZE"]).trim(), "1", "{key}: something was written");
+    }
+    server.cli(&["FLUSHALL"]);
+    server.cli(&["SET", "pulse:{orders}:m:m", "stranger"]);
+    server.cli(&["SET", "pulse:{orders}:s:s", "stranger"]);
+    let backend = client.backend();
+    let group = Group::new("g").unwrap();
+    let errors = [
+        backend.map_version(&map("m")).await.unwrap_err(),
+        backend.map_get(&map("m"), &["k"]).await.unwrap_err(),
+        backend.map_page(&map("m"), None, 9).await.unwrap_err(),
+        backend.stream_read(&stream("s"), EventId::ZERO, 9, Duration::ZERO).await.unwrap_err(),
+        backend.stream_info(&stream("s")).await.unwrap_err(),
+        backend.group_create(&stream("s"), &group, GroupStart::Oldest).await.unwrap_err(),
+        backend.group_info(&stream("s"), &group).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(&error, Error::WrongType { key } if key.starts_with("pulse:{orders}:")), "{error:?}");
+    }
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_hash_that_is_no_map_is_called_corrupt_and_left_alone() {
+    let server = Server::start();
+    let client = connect(&server).await;
+    let key = "pulse:{orders}:m:m";
+    for header in
+        [None, Some(""), Some("short"), Some("zzzzzzzzzzzzzzzz7"), Some("0123456789abcdef"), Some("0123456789abcdef1x")]
+    {
+        server.cli(&["DEL", key]);
+        server.cli(&["HSET", key, "k", "v"]);
+        if let Some(header) = header {
+            server.cli(&["HSET", key, "", header]);
+        }
+        for transaction in [
+            Transaction::new(&scope()).put("m", "k", "w"),
+            Transaction::new(&scope()).expect_present("m", "k").add("m", "n", 1),
+        ] {
+            let error = refusal(&client, transaction).await;
+            assert!(matches!(&error, Error::Corrupt { key: named, .. } if named == key), "{header:?}: {error:?}");
+        }
+        assert_eq!(server.cli(&["HGET", key, "k"]).trim(), "v");
+    }
+    client.close().await;
+}
+
+#[tokio::test]
+async fn garbage_in_one_map_does_not_keep_the_others_from_being_swept() {
+    let server = Server::start();
+    let client = connect(&server).await;
+    let soon = Binding::Ttl(Duration::from_millis(1));
+    client
+        .commit(Transaction::new(&scope()).put_bound("a", "k", "v", soon).put_bound("b", "k", "v", soon))
+        .await
+        .unwrap();
+    server.cli(&["SET", "pulse:{orders}:m:a", "stranger"]);
+    server.cli(&["ZADD", "pulse:{orders}:d", "1", "garbage", "1", "E9:x", "1", "M"]);
+    server.cli(&["ZADD", "pulse:{orders}:l", "1", "garbage"]);
+    server.cli(&["SADD", "pulse:{orders}:e:garbage", "x", "1:a", "99:abc"]);
+    until("the sound map is swept", async || {
+        client.backend().sweep(&scope()).await.unwrap();
+        client.backend().map_get(&map("b"), &["k"]).await.unwrap() == [None]
+    })
+    .await;
+    let swept = client.backend().sweep(&scope()).await.unwrap();
+    assert_eq!(swept.next_deadline, None, "what cannot be swept is forgotten");
+    client.close().await;
+}
+
+#[tokio::test]
+async fn garbage_in_a_channel_is_a_gap_and_the_feed_goes_on() {
+    let server = Server::start();
+    let client = connect(&server).await;
+    let mut feed = client.backend().map_feed(&map("m")).await.unwrap();
+    for garbage in ["", "garbage", "\u{ffff}", "0123456789abcdef1"] {
+        server.cli(&["SPUBLISH", "pulse:{orders}:f:m", garbage]);
+        let item = feed.next().await.unwrap();
+        assert!(matches!(item, FeedItem::Gap(GapCause::Malformed { .. })), "{item:?}");
+    }
+    client.commit(Transaction::new(&scope()).put("m", "k", "v")).await.unwrap();
+    assert!(matches!(feed.next().await, Some(FeedItem::Commit(_))));
+    client.close().await;
+}
+
+#[tokio::test]
+async fn foreign_entries_of_a_stream_are_handed_out_as_what_they_are() {
+    let server = Server::start();
+    let client = connect(&server).await;
+    let key = "pulse:{orders}:s:s";
+    server.cli(&["XADD", key, "*", "foreign", "entry"]);
+    server.cli(&["XADD", key, "*", "n", "name", "p", "payload", "h", "no headers"]);
+    client.commit(Transaction::new(&scope()).append("s", NewEvent::new("ours", "p"))).await.unwrap();
+    let backend = client.backend();
+    let entries = backend.stream_read(&stream("s"), EventId::ZERO, 9, Duration::ZERO).await.unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.event.is_ok()).collect::<Vec<_>>(), [false, false, true]);
+    let (group, consumer) = (Group::new("g").unwrap(), Consumer::new("c").unwrap());
+    backend.group_create(&stream("s"), &group, GroupStart::Oldest).await.unwrap();
+    let read = backend.group_read(&stream("s"), &group, &consumer, 9, Duration::ZERO).await.unwrap();
+    assert_eq!(read.iter().map(|delivery| delivery.entry.event.is_ok()).collect::<Vec<_>>(), [false, false, true]);
+    let claimed = backend.group_claim(&stream("s"), &group, &consumer, Duration::ZERO, 9).await.unwrap();
+    assert_eq!(claimed.deliveries.len(), 3);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn garbage_in_a_doorbell_only_wakes() {
+    let server = Server::start();
+    let client = connect(&server).await;
+    let reader = tokio::spawn({
+        let client = client.clone();
+        async move { client.backend().stream_read(&stream("s"), EventId::ZERO, 9, Duration::from_secs(60)).await }
+    });
+    let hung = async || server.cli(&["PUBSUB", "SHARDCHANNELS"]).contains("w:s");
+    until("the doorbell hangs", hung).await;
+    server.cli(&["SPUBLISH", "pulse:{orders}:w:s", "garbage"]);
+    client.commit(Transaction::new(&scope()).append("s", NewEvent::new("e", "p"))).await.unwrap();
+    assert_eq!(reader.await.unwrap().unwrap().len(), 1);
+    client.close().await;
+}
