@@ -93,28 +93,6 @@ impl Redis {
         }
     }
 
-    pub(super) async fn make_consumer(
-        &self,
-        stream: &StreamId,
-        group: &Group,
-        consumer: &Consumer,
-    ) -> Result<(), Error> {
-        let ask = Ask::new("read", stream);
-        let key = self.keys.stream(stream);
-        let args = || {
-            vec![
-                Value::from_static_str("CREATECONSUMER"),
-                Value::Bytes(key.clone()),
-                Value::from(group.as_str()),
-                Value::from(consumer.as_str()),
-            ]
-        };
-        match self.link.try_call(ask, Repeat::Freely, "XGROUP", Route::Key(1), args).await? {
-            Answer::Reply(_) => Ok(()),
-            Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
-        }
-    }
-
     pub(super) async fn claim(
         &self,
         stream: &StreamId,

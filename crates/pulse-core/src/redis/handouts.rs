@@ -6,10 +6,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     pin::pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -31,8 +28,6 @@ struct Stash {
     state: Mutex<Kept>,
     /// Told whenever an abandoned read has ended.
     settled: Notify,
-    /// Whether the consumer was made. The server makes it with the first event only.
-    made: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -168,19 +163,7 @@ struct HandOut {
 impl HandOut {
     async fn run(self) {
         let (stream, group, consumer) = &self.reader;
-        let mut outcome = self.redis.hand_out(stream, group, consumer, self.limit).await;
-        match &outcome {
-            Ok(deliveries) if deliveries.is_empty() && !self.stash.made.load(Ordering::Relaxed) => {
-                if let Err(error) = self.redis.make_consumer(stream, group, consumer).await {
-                    outcome = Err(error);
-                } else {
-                    self.stash.made.store(true, Ordering::Relaxed);
-                }
-            }
-            Ok(_) => self.stash.made.store(true, Ordering::Relaxed),
-            // A group that is made again has no consumers.
-            Err(_) => self.stash.made.store(false, Ordering::Relaxed),
-        }
+        let outcome = self.redis.hand_out(stream, group, consumer, self.limit).await;
         if let Err(outcome) = self.done.send(outcome) {
             self.stash.settle(outcome);
         }
