@@ -97,7 +97,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// - A transaction that destroys a map and then writes it again makes two commits of it: one that ends the old
     ///   incarnation, and one that begins the new.
     /// - Commits of one map reach every feed in the order of their revisions.
-    /// - Appended events get ids greater than every id the stream ever had.
+    /// - Appended events get ids greater than every id the stream ever had, also before it was destroyed, as far as the
+    ///   append began after the destruction was reported.
     ///
     /// # Errors
     ///

@@ -53,6 +53,28 @@ pub(super) async fn ids_only_grow(subject: Subject) {
     assert_eq!(room.ids("s").await, ids);
 }
 
+pub(super) async fn an_id_is_greater_than_those_of_a_destroyed_stream(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let event = || NewEvent::new("e", "");
+    let mut last = EventId::ZERO;
+    for round in 0..20 {
+        let began = room.append_many("s", 3).await;
+        assert!(began[0] > last, "{} does not follow {last} of the stream before", began[0]);
+        let destroyed = if round % 2 == 0 {
+            let again = room.begin().append("s", event()).destroy_stream("s").append("s", event()).append("s", event());
+            let committed = room.commit(again).await;
+            let ids = [0, 2, 3].map(|index| committed.event_id(index));
+            assert!(ids.is_sorted_by(|a, b| a < b) && ids[0] > Some(began[2]), "{began:?}, then {ids:?}");
+            room.commit(room.begin().destroy_stream("s")).await;
+            ids[2].unwrap_or_default()
+        } else {
+            room.commit(room.begin().destroy_stream("s")).await;
+            began[2]
+        };
+        last = destroyed;
+    }
+}
+
 pub(super) async fn an_id_is_greater_than_those_of_deleted_events(subject: Subject) {
     let room = Room::open(&subject).await;
     let mut last = EventId::ZERO;

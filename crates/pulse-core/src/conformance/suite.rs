@@ -191,6 +191,7 @@ macro_rules! __conformance_cases {
             streams {
                 an_event_comes_back_as_it_was_appended
                 ids_only_grow
+                an_id_is_greater_than_those_of_a_destroyed_stream
                 an_id_is_greater_than_those_of_deleted_events
                 a_read_begins_after_an_id_and_ends_at_its_limit
                 a_stream_that_does_not_exist_is_like_an_empty_one

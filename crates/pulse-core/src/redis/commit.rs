@@ -3,7 +3,7 @@
 //! Most go through `lua/transaction.lua`. Three kinds have a shorter way with the same effect: unbound puts into one map
 //! (`lua/put.lua`), a single append (`XADD`), and a single acknowledgement (`XACK`).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fred::types::{Resp3Frame, Value};
@@ -20,6 +20,10 @@ use crate::{
     Binding, Committed, Error, EventId, Expectation, FailedExpectation, Found, Incarnation, Revision, Scope, Swept,
     Transaction, Version, Write, WriteResult,
 };
+
+/// How long the destruction of a stream is kept to oneself. The server begins the ids of a stream anew with its clock's
+/// milliseconds; what is appended once the destruction is known must not get ids that the old stream had.
+const ID_STEP: Duration = Duration::from_millis(2);
 
 /// The most puts that the short script takes; its values travel through the interpreter's stack.
 const MOST_PUTS: usize = 1000;
@@ -49,6 +53,9 @@ impl Redis {
         let outcome = read_outcome(reply).map_err(|misfit| ask.protocol(misfit))?;
         match outcome {
             Outcome::Committed { versions, results } => {
+                if transaction.writes().iter().any(|write| matches!(write, Write::DestroyStream { .. })) {
+                    tokio::time::sleep(ID_STEP).await;
+                }
                 read_committed(&transaction, &encoded, versions, results).map_err(|misfit| ask.protocol(misfit))
             }
             Outcome::Left(code, details) => Err(self

@@ -809,6 +809,7 @@ local stage = {
   function(index, at)
     if destroyed_streams[writes[at]] then
       refuse_while_migrating()
+      now()
     end
     later(stream_writes, 11, at, index)
     return 3
@@ -1056,14 +1057,37 @@ local function write_leases()
   call_in_chunks('ZREM', PREFIX .. 'd', removed, removed_count)
 end
 
+-- The last id of a stream. Only for streams that exist.
+local function last_id(key)
+  local info = call('XINFO', 'STREAM', key)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      return info[i + 1]
+    end
+  end
+end
+
+-- The id of the first event of a stream that was destroyed a moment ago: greater than all that it had, although the
+-- clock stands still while a script runs.
+local function first_id(before)
+  local millis, sequence = match(before, '^(%d+)-(%d+)$')
+  -- A stranger's sequence number may be too large to be raised here.
+  if tonumber(millis) < now() or #sequence > 15 then
+    return '*'
+  end
+  return millis .. '-' .. format('%.0f', tonumber(sequence) + 1)
+end
+
 local function write_streams()
-  local rung = {}
+  local rung, past = {}, {}
   for i = 1, #stream_writes, 3 do
     local code, at, index = stream_writes[i], stream_writes[i + 1], stream_writes[i + 2]
     local stream = writes[at]
     local key = KEYS[#map_table + stream]
     if code == 11 then
-      results[index] = call('XADD', key, '*', unpack(ARGV, writes[at + 1], writes[at + 2]))
+      local id = past[stream] and first_id(past[stream]) or '*'
+      past[stream] = nil
+      results[index] = call('XADD', key, id, unpack(ARGV, writes[at + 1], writes[at + 2]))
       rung[stream] = true
     elseif code == 12 or code == 13 then
       local how = code == 12 and 'MAXLEN' or 'MINID'
@@ -1082,7 +1106,9 @@ local function write_streams()
       results[index] = count
     else
       results[index] = call('XLEN', key)
-      if call('UNLINK', key) > 0 then
+      if call('EXISTS', key) == 1 then
+        past[stream] = last_id(key)
+        call('UNLINK', key)
         rung[stream] = true
       end
     end
