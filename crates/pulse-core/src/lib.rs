@@ -19,6 +19,7 @@ mod id;
 mod limits;
 pub mod list;
 mod memory;
+mod meter;
 mod name;
 #[cfg(feature = "redis")]
 mod redis;

@@ -13,7 +13,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backend, Binding, Deadline, Error, Scope, Swept, Transaction, Write, client::Background};
+use crate::{Backend, Binding, Deadline, Error, Scope, Swept, Transaction, Write, client::Background, meter};
 
 /// The longest time between two sweeps of a scope.
 const IDLE: Duration = Duration::from_secs(5);
@@ -137,6 +137,7 @@ impl SweepTask {
             match self.backend.sweep(&self.scope).await {
                 Ok(swept) => {
                     if did_something(&swept) {
+                        meter::swept(swept.entries);
                         let (entries, leases) = (swept.entries, swept.leases.len());
                         tracing::debug!(scope = %self.scope, entries, leases, "swept");
                     }

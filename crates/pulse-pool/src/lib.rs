@@ -19,6 +19,7 @@ mod decide;
 mod error;
 mod handler;
 mod id;
+mod meter;
 mod node;
 mod options;
 mod placement;

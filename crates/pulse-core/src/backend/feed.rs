@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::{Incarnation, Revision, Version};
+use crate::{Incarnation, Revision, Version, meter};
 
 /// One change of one commit, as an absolute value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,7 +219,11 @@ impl MapFeed {
                 }
             }
         };
-        Poll::Ready(Some(self.check(item)))
+        let item = self.check(item);
+        if let FeedItem::Gap(cause) = &item {
+            meter::gap(cause);
+        }
+        Poll::Ready(Some(item))
     }
 
     /// Puts a gap before a commit that does not continue the last one.

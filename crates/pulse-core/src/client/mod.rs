@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 pub(crate) use self::background::Background;
 pub use self::builder::{ClientBuilder, Reconnect};
 use crate::{
-    Backend, Committed, Error, Scope, Transaction,
+    Backend, Committed, Error, Scope, Transaction, meter,
     sweeper::{SweepGuard, Sweepers, soonest_deadline},
 };
 
@@ -71,7 +71,9 @@ impl Client {
     /// Those of [`Backend::commit`].
     pub async fn commit(&self, transaction: Transaction) -> Result<Committed, Error> {
         let deadline = soonest_deadline(&transaction).map(|deadline| (transaction.scope().clone(), deadline));
-        let committed = self.inner.backend.commit(transaction).await?;
+        let result = self.inner.backend.commit(transaction).await;
+        meter::committed(&result);
+        let committed = result?;
         if let Some((scope, deadline)) = deadline {
             self.inner.sweepers.learn(&scope, deadline);
         }

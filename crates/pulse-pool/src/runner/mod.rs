@@ -31,6 +31,7 @@ use self::{
 use crate::{
     Epoch, Error, JobHandler, JobKey, WorkerId, WorkerOptions,
     decide::{Members, Step, decide},
+    meter::{Count, count},
     pool::Pool,
     record::{JobRecord, PlacedBy},
 };
@@ -271,8 +272,16 @@ impl Runner {
                 {
                     self.jobs.set(key.clone(), Some(Local::Busy(None)));
                     let (pool, of) = (self.pool.clone(), key.clone());
+                    let counted = match change {
+                        Step::Pull { .. } => Some(Count::TakenOver),
+                        Step::HandOver { .. } => Some(Count::HandedOver),
+                        _ => None,
+                    };
                     self.spawn_step(key, async move {
-                        step::change(&pool, &of, transaction, leaves, &until).await;
+                        let changed = step::change(&pool, &of, transaction, leaves, &until).await;
+                        if let (true, Some(counted)) = (changed, counted) {
+                            count(&pool.name, counted);
+                        }
                         None
                     });
                 }

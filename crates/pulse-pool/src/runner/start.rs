@@ -17,6 +17,7 @@ use super::{
 use crate::{
     Epoch, Job, JobKey,
     handler::contain,
+    meter::{Count, count},
     pool::Pool,
     record::JobRecord,
     write::{BackOff, Written, write},
@@ -124,7 +125,10 @@ impl Start {
             Err(error) => Err(error),
         };
         match written {
-            Ok(Written::Done(_)) => Some(Local::Running(self.activation)),
+            Ok(Written::Done(_)) => {
+                count(&pool.name, Count::Started);
+                Some(Local::Running(self.activation))
+            }
             Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
                 tracing::debug!(pool = %pool.name, key = %self.key, ?refusal, "the job changed while it started");
                 Some(Local::Running(self.activation))
@@ -140,6 +144,7 @@ impl Start {
 
     async fn reject(&self, message: &str) {
         let pool = &self.pool;
+        count(&pool.name, Count::Rejected);
         tracing::debug!(pool = %pool.name, key = %self.key, message, "job refused");
         match pool.encode(&self.record.rejected(message)) {
             Ok(trace) => {

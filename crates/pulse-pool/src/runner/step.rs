@@ -28,30 +28,35 @@ pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) {
 }
 
 /// Commits a change of a record, and returns when the replica shows it, so that the next look does not see the record
-/// that was just replaced.
+/// that was just replaced. Says whether the change was made.
 pub(super) async fn change(
     pool: &Arc<Pool>,
     key: &JobKey,
     change: Transaction,
     leaves: Option<Bytes>,
     until: &CancellationToken,
-) {
+) -> bool {
     tokio::select! {
-        () = until.cancelled() => {}
-        () = change_and_see(pool, key, change, leaves) => {}
+        () = until.cancelled() => false,
+        changed = change_and_see(pool, key, change, leaves) => changed,
     }
 }
 
-async fn change_and_see(pool: &Arc<Pool>, key: &JobKey, change: Transaction, leaves: Option<Bytes>) {
+async fn change_and_see(pool: &Arc<Pool>, key: &JobKey, change: Transaction, leaves: Option<Bytes>) -> bool {
     match write(pool.tables.client(), &change, leaves.as_ref(), None).await {
-        Ok(Written::Done(version)) => caught_up(pool, version).await,
+        Ok(Written::Done(version)) => {
+            caught_up(pool, version).await;
+            true
+        }
         Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
             tracing::debug!(pool = %pool.name, %key, ?refusal, "a step was refused, looking again");
             BackOff::new(AFTER_REFUSAL, AFTER_REFUSAL).pause().await;
+            false
         }
         Err(error) => {
             tracing::error!(pool = %pool.name, %key, %error, "a step for a job failed, trying again later");
             BackOff::new(AFTER_FAILURE, AFTER_FAILURE).pause().await;
+            false
         }
     }
 }
