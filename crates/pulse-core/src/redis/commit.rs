@@ -43,7 +43,10 @@ impl Redis {
         let repeat = if transaction.is_idempotent() { Repeat::Freely } else { Repeat::Never };
         let encoded = encode::transaction(&self.keys, &transaction, self.limits.value_bytes);
         let ask = Ask::new(COMMIT, scope);
-        let answer = self.link.run(ask, repeat, &scripts::TRANSACTION, encoded.keys, || encoded.args.clone()).await?;
+        let answer = self
+            .link
+            .run(ask, repeat, &scripts::TRANSACTION, encoded.keys, |args| args.extend_from_slice(&encoded.args))
+            .await?;
         let reply = match answer {
             Answer::Reply(reply) => reply,
             Answer::Refused(refusal, message) => {
@@ -68,8 +71,10 @@ impl Redis {
         let encoded = encode::sweep(&self.keys, scope, SWEEP_BUDGET);
         let ask = Ask::new("sweep", scope);
         // What a lost first attempt swept is swept, so the second only finds less to do.
-        let answer =
-            self.link.run(ask, Repeat::Freely, &scripts::TRANSACTION, encoded.keys, || encoded.args.clone()).await?;
+        let answer = self
+            .link
+            .run(ask, Repeat::Freely, &scripts::TRANSACTION, encoded.keys, |args| args.extend_from_slice(&encoded.args))
+            .await?;
         match answer {
             Answer::Reply(reply) => read_swept(reply).map_err(|misfit| ask.protocol(misfit)),
             Answer::Refused(refusal, message) => Err(self.commit_error(ask, scope, refusal, &message, &encoded).await),
@@ -109,18 +114,16 @@ impl Redis {
     }
 
     async fn put(&self, scope: &Scope, map: &Arc<str>, writes: &[Write]) -> Result<Option<Committed>, Error> {
-        let args = || {
-            let mut args = Vec::with_capacity(3 + 2 * writes.len());
+        let args = |args: &mut Vec<Value>| {
+            args.reserve_exact(2 + 2 * writes.len());
             args.push(Value::Bytes(self.keys.key(scope, "m:", map)));
             args.push(Value::Bytes(self.keys.key(scope, "f:", map)));
-            args.push(Value::Bytes(self.keys.key(scope, "b:", map)));
             for write in writes {
                 if let Write::Put { key, value, .. } = write {
                     args.push(Value::Bytes(Bytes::copy_from_slice(key.as_bytes())));
                     args.push(Value::Bytes(value.clone()));
                 }
             }
-            args
         };
         let ask = Ask::new(COMMIT, scope);
         let mut items = match self.link.run(ask, Repeat::Never, &scripts::PUT, 1, args).await? {

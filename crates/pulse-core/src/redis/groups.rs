@@ -219,10 +219,9 @@ impl Redis {
         more: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Resp3Frame, Error> {
         let key = self.keys.stream(stream);
-        let args = || {
-            let mut args = vec![Value::Bytes(key.clone()), Value::from(group.as_str())];
+        let args = |args: &mut Vec<Value>| {
+            args.extend([Value::Bytes(key.clone()), Value::from(group.as_str())]);
             args.extend(more());
-            args
         };
         // A claim that is repeated finds what the first one took no longer idle: it comes back later.
         match self.link.run(ask, Repeat::Never, script, 1, args).await? {

@@ -69,6 +69,10 @@ impl Keys {
 
 /// Escapes what would change the hash tag.
 fn push_escaped(text: &mut String, name: &str) {
+    if !name.bytes().any(|byte| matches!(byte, b'{' | b'}' | b'%')) {
+        text.push_str(name);
+        return;
+    }
     for character in name.chars() {
         if matches!(character, '{' | '}' | '%') {
             // Writing to a string cannot fail.

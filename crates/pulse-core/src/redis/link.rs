@@ -83,8 +83,9 @@ pub(super) struct Link {
     freely: WithOptions<Fred>,
     target: Arc<str>,
     timeout: Duration,
-    /// Set while a lost primary is being looked for.
-    searching: Arc<AtomicBool>,
+    /// Whether the client is ours to reconnect, and not the caller's.
+    own: bool,
+    reconnecting: Arc<AtomicBool>,
     tasks: TaskTracker,
     closed: CancellationToken,
 }
@@ -105,13 +106,14 @@ impl Link {
         client: Fred,
         target: Arc<str>,
         timeout: Duration,
+        own: bool,
         tasks: TaskTracker,
         closed: CancellationToken,
     ) -> Self {
         let once = client.with_options(&Options { timeout: Some(timeout), ..ONCE });
         let freely = client.with_options(&Options { timeout: Some(timeout), ..FREELY });
         let clustered = client.is_clustered();
-        Self { client, clustered, once, freely, target, timeout, searching: Arc::default(), tasks, closed }
+        Self { client, clustered, once, freely, target, timeout, own, reconnecting: Arc::default(), tasks, closed }
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -143,14 +145,13 @@ impl Link {
         repeat: Repeat,
         script: &'static Script,
         keys: usize,
-        args: impl Fn() -> Vec<Value> + Send + Sync,
+        args: impl Fn(&mut Vec<Value>) + Send + Sync,
     ) -> Result<Answer, Error> {
         let with = |first: Bytes| {
-            let args = args();
-            let mut all = Vec::with_capacity(args.len() + 2);
+            let mut all = Vec::with_capacity(6);
             all.push(Value::Bytes(first));
             all.push(Value::Integer(keys as i64));
-            all.extend(args);
+            args(&mut all);
             all
         };
         let answer = self.try_call(ask, repeat, "EVALSHA", Route::Key(2), || with(script.sha.clone())).await?;
@@ -242,6 +243,9 @@ impl Link {
                     Failure::Unknown if repeat == Repeat::Freely => ask.unavailable(Outcome::NotApplied, source(error)),
                     Failure::Unknown => return Err(ask.unavailable(Outcome::Unknown, source(error))),
                     Failure::TimedOut => {
+                        if !self.clustered {
+                            self.reconnect();
+                        }
                         let outcome = match repeat {
                             Repeat::Freely => Outcome::NotApplied,
                             Repeat::Never => Outcome::Unknown,
@@ -270,17 +274,23 @@ impl Link {
             Refusal::Passing => Err(refusal),
             // A primary that was demoted: Sentinel knows the new one.
             Refusal::ReadOnly if self.client.uses_sentinels() => {
-                if !self.searching.swap(true, Ordering::AcqRel) {
-                    let (client, searching) = (self.client.clone(), self.searching.clone());
-                    self.tasks.spawn(async move {
-                        // If it fails, the connection is looked at again by the next command that is refused.
-                        let _ = client.force_reconnection().await;
-                        searching.store(false, Ordering::Release);
-                    });
-                }
+                self.reconnect();
                 Err(refusal)
             }
             _ => Ok(refusal),
+        }
+    }
+
+    /// Gives the connection up: it leads to the wrong server, or to one that does not answer.
+    fn reconnect(&self) {
+        if self.own && !self.reconnecting.swap(true, Ordering::AcqRel) {
+            let (client, reconnecting) = (self.client.clone(), self.reconnecting.clone());
+            let limit = self.timeout;
+            self.tasks.spawn(async move {
+                // If it fails, the next command that finds the same says so again.
+                let _ = tokio::time::timeout(limit, client.force_reconnection()).await;
+                reconnecting.store(false, Ordering::Release);
+            });
         }
     }
 

@@ -41,11 +41,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::{
-    clients::Client as Fred,
-    interfaces::ClientLike,
-    types::{ConnectHandle, RespVersion},
-};
+use fred::{clients::Client as Fred, interfaces::ClientLike, types::ConnectHandle};
 use tokio::sync::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -85,7 +81,6 @@ pub(crate) async fn connect(builder: ClientBuilder) -> Result<Client, Error> {
 /// Works through a client of the caller's.
 async fn adopt(builder: &ClientBuilder, client: Fred) -> Result<Client, Error> {
     let mut config = client.client_config();
-    config.version = RespVersion::RESP3;
     config.fail_fast = true;
     let shown = connect::shown(&config.server);
     let feeds = connect::open(builder, &config, &shown, Purpose::Feeds).await?;
@@ -129,7 +124,14 @@ impl Backend {
         let keys = Keys::new(&builder.key_prefix);
         let closed = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let link = Link::new(commands.clone(), target.clone(), builder.command_timeout, tasks.clone(), closed.clone());
+        let link = Link::new(
+            commands.clone(),
+            target.clone(),
+            builder.command_timeout,
+            driver.is_some(),
+            tasks.clone(),
+            closed.clone(),
+        );
         let link = Arc::new(link);
         let mut connections = vec![(feeds.client.clone(), Some(feeds.driver))];
         if driver.is_some() {

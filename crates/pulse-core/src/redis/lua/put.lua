@@ -4,8 +4,7 @@
 --
 -- KEYS[1]  the hash of the map.
 -- ARGV[1]  the channel of the map's commits.
--- ARGV[2]  the hash of the map's bindings.
--- ARGV[3…] keys and values in turn.
+-- ARGV[2…] keys and values in turn.
 --
 -- Replies the version, then the previous value of each key.
 
@@ -14,13 +13,13 @@ local map, count = KEYS[1], #ARGV
 
 -- A single put is done without tables of its own, which cost more here than all else.
 local keys
-if count > 4 then
+if count > 3 then
   keys = {}
-  for i = 3, count, 2 do
+  for i = 2, count, 2 do
     keys[#keys + 1] = ARGV[i]
   end
 end
-local found = keys and call('HMGET', map, '', unpack(keys)) or call('HMGET', map, '', ARGV[3])
+local found = keys and call('HMGET', map, '', unpack(keys)) or call('HMGET', map, '', ARGV[2])
 local header = found[1]
 if not header then
   return 0
@@ -38,7 +37,8 @@ elseif string.find(header, '^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%d') then
   end
   if bound ~= '' then
     rest = bound .. rest
-    local bindings = call('HMGET', ARGV[2], unpack(keys or { ARGV[3] }))
+    -- The scope is the hash tag, and nothing before or in it can hold this pattern.
+    local bindings = call('HMGET', (string.gsub(map, '}:m:', '}:b:', 1)), unpack(keys or { ARGV[2] }))
     for i = 1, #bindings do
       if bindings[i] then
         return 0
@@ -53,11 +53,11 @@ end
 
 local version = sub(header, 1, 16) .. string.format('%.0f', revision + 1)
 if keys then
-  call('HSET', map, '', version .. rest, unpack(ARGV, 3))
-  call('SPUBLISH', ARGV[1], cmsgpack.pack(version, unpack(ARGV, 3)))
+  call('HSET', map, '', version .. rest, unpack(ARGV, 2))
+  call('SPUBLISH', ARGV[1], cmsgpack.pack(version, unpack(ARGV, 2)))
 else
-  call('HSET', map, '', version .. rest, ARGV[3], ARGV[4])
-  call('SPUBLISH', ARGV[1], cmsgpack.pack(version, ARGV[3], ARGV[4]))
+  call('HSET', map, '', version .. rest, ARGV[2], ARGV[3])
+  call('SPUBLISH', ARGV[1], cmsgpack.pack(version, ARGV[2], ARGV[3]))
 end
 found[1] = version
 return found

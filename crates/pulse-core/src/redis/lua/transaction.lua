@@ -69,6 +69,15 @@ local function refuse_while_migrating()
   call('EXISTS', PREFIX .. 'x')
 end
 
+-- Calls a command with any number of arguments after its key, in pieces; returns the last reply.
+local function call_in_chunks(command, key, args, count)
+  local reply
+  for from = 1, count, CHUNK do
+    reply = call(command, key, unpack(args, from, math.min(from + CHUNK - 1, count)))
+  end
+  return reply
+end
+
 -- Maps -----------------------------------------------------------------------------------------------------------
 
 local maps, maps_by_name = {}, {}
@@ -178,125 +187,274 @@ local function count_of(map)
   return count
 end
 
--- Leases and deadlines -------------------------------------------------------------------------------------------
+-- Defining a function costs more here than most calls, because a script defines all of its functions each time it runs.
+-- So what is needed rarely stands in functions that define it when it is.
 
-local leases = {}
-local deadlines, deadlines_read = {}, false
+-- Leases, deadlines and bindings ----------------------------------------------------------------------------------
 
-local function lease_of(id)
-  local lease = leases[id]
-  if not lease then
-    lease = {
-      deadline = tonumber(call('ZSCORE', PREFIX .. 'l', id) or nil),
-      key = PREFIX .. 'e:' .. id, bound = {}, changed = false,
-    }
-    leases[id] = lease
-  end
-  return lease
-end
+local leases -- those that were looked at, by id; nil until one is needed
+local lease_of, is_alive, set_deadline, detach, bind, binding_of, drop, sweep, next_deadline, write_leases
+local put, delete, clear, expire
 
-local function is_alive(lease)
-  return lease.deadline and lease.deadline > now()
-end
-
-local function set_deadline(member, deadline)
-  if not deadlines_read then
-    deadlines_read = true
-    call('ZCARD', PREFIX .. 'd')
-  end
-  deadlines[member] = deadline
-end
-
-local function entry_name(map, key)
-  return #map.name .. ':' .. map.name .. key
-end
-
-local function parse_entry(text)
-  local length, rest = match(text, '^(%d+):(.*)$')
-  length = tonumber(length)
-  if length and length > 0 and length < #rest then
-    return sub(rest, 1, length), sub(rest, length + 1)
-  end
-end
-
--- Bindings -------------------------------------------------------------------------------------------------------
-
-local function binding_of(map, key)
-  local binding = map.staged_bindings[key]
-  if binding ~= nil then
-    return binding
-  end
-  if not map.bound or map.emptied then
-    return false
-  end
-  binding = map.stored_bindings[key]
-  if binding == nil then
-    binding = call('HGET', map.bindings_key, key)
-    map.stored_bindings[key] = binding
-  end
-  return binding
-end
-
-local function detach(map, key, binding)
-  local entry = entry_name(map, key)
-  if sub(binding, 1, 1) == 'L' then
-    local lease = lease_of(sub(binding, 2))
-    call('SCARD', lease.key)
-    lease.bound[entry] = false
-    lease.rebound = true
-  else
-    set_deadline('E' .. entry, false)
-  end
-end
-
-local function bind(map, key, binding)
-  local old = binding_of(map, key)
-  if old == binding then
+local function need_leases()
+  if leases then
     return
   end
-  if not map.rebound then
-    map.rebound = true
-    map.binding_count = call('HLEN', map.bindings_key)
-    if not map.bound and map.binding_count > 0 then
-      -- Left over from a map that the server expired.
-      map.drop_bindings = true
+
+  leases = {}
+  local deadlines, deadlines_read = {}, false
+
+  lease_of = function(id)
+    local lease = leases[id]
+    if not lease then
+      lease = {
+        deadline = tonumber(call('ZSCORE', PREFIX .. 'l', id) or nil),
+        key = PREFIX .. 'e:' .. id, bound = {}, changed = false,
+      }
+      leases[id] = lease
+    end
+    return lease
+  end
+
+  is_alive = function(lease)
+    return lease.deadline ~= nil and lease.deadline > now()
+  end
+
+  set_deadline = function(member, deadline)
+    if not deadlines_read then
+      deadlines_read = true
+      call('ZCARD', PREFIX .. 'd')
+    end
+    deadlines[member] = deadline
+  end
+
+  local function entry_name(map, key)
+    return #map.name .. ':' .. map.name .. key
+  end
+
+  local function parse_entry(text)
+    local length, rest = match(text, '^(%d+):(.*)$')
+    length = tonumber(length)
+    if length and length > 0 and length < #rest then
+      return sub(rest, 1, length), sub(rest, length + 1)
+    end
+  end
+
+  binding_of = function(map, key)
+    local binding = map.staged_bindings[key]
+    if binding ~= nil then
+      return binding
     end
     if not map.bound or map.emptied then
-      map.binding_count = 0
+      return false
     end
+    binding = map.stored_bindings[key]
+    if binding == nil then
+      binding = call('HGET', map.bindings_key, key)
+      map.stored_bindings[key] = binding
+    end
+    return binding
   end
-  if old then
-    detach(map, key, old)
-    map.binding_count = map.binding_count - 1
-  end
-  if binding then
+
+  detach = function(map, key, binding)
     local entry = entry_name(map, key)
     if sub(binding, 1, 1) == 'L' then
       local lease = lease_of(sub(binding, 2))
       call('SCARD', lease.key)
-      lease.bound[entry] = true
+      lease.bound[entry] = false
       lease.rebound = true
     else
-      set_deadline('E' .. entry, tonumber(sub(binding, 2)))
+      set_deadline('E' .. entry, false)
     end
-    map.binding_count = map.binding_count + 1
   end
-  map.staged_bindings[key] = binding
+
+  bind = function(map, key, binding)
+    local old = binding_of(map, key)
+    if old == binding then
+      return
+    end
+    if not map.rebound then
+      map.rebound = true
+      map.binding_count = call('HLEN', map.bindings_key)
+      if not map.bound and map.binding_count > 0 then
+        -- Left over from a map that the server expired.
+        map.drop_bindings = true
+      end
+      if not map.bound or map.emptied then
+        map.binding_count = 0
+      end
+    end
+    if old then
+      detach(map, key, old)
+      map.binding_count = map.binding_count - 1
+    end
+    if binding then
+      local entry = entry_name(map, key)
+      if sub(binding, 1, 1) == 'L' then
+        local lease = lease_of(sub(binding, 2))
+        call('SCARD', lease.key)
+        lease.bound[entry] = true
+        lease.rebound = true
+      else
+        set_deadline('E' .. entry, tonumber(sub(binding, 2)))
+      end
+      map.binding_count = map.binding_count + 1
+    end
+    map.staged_bindings[key] = binding
+  end
+
+  -- The map, or nil if a stranger broke its key: nothing is bound to what is not a map, and one broken map must not keep
+  -- the others from being swept.
+  local function sound_map(name)
+    local fine, found = pcall(map_named, name)
+    if fine then
+      return found
+    end
+    -- An error of a command arrives as a text or as a table, depending on the server.
+    local text = type(found) ~= 'table' and found or found.err
+    if not (text and match(text, 'WRONGTYPE')) and not (type(found) == 'table' and found.leave) then
+      error(found, 0)
+    end
+  end
+
+  local function delete_bound(entries, id)
+    local count = 0
+    for i = 1, #entries do
+      local name, key = parse_entry(entries[i])
+      local map = name and sound_map(name)
+      if map and binding_of(map, key) == 'L' .. id and delete(map, key) then
+        count = count + 1
+      end
+    end
+    return count
+  end
+
+  drop = function(id, lease)
+    local entries = call('SMEMBERS', lease.key)
+    for entry, bound in pairs(lease.bound) do
+      if bound then
+        entries[#entries + 1] = entry
+      end
+    end
+    local count = delete_bound(entries, id)
+    lease.deadline = nil
+    lease.changed = true
+    lease.unbind_all = true
+    return count
+  end
+
+  sweep = function(budget)
+    local ids, count = {}, 0
+    local due = call('ZRANGEBYSCORE', PREFIX .. 'l', '-inf', format('%.0f', now()), 'LIMIT', 0, budget)
+    for i = 1, #due do
+      local lease = lease_of(due[i])
+      local size = call('SCARD', lease.key)
+      if size <= budget then
+        ids[#ids + 1] = due[i]
+        budget = budget - size - 1
+        count = count + drop(due[i], lease)
+      else
+        local entries = call('SRANDMEMBER', lease.key, budget)
+        count = count + delete_bound(entries, due[i])
+        for j = 1, #entries do
+          lease.bound[entries[j]] = false
+        end
+        lease.rebound = true
+        budget = 0
+      end
+      if budget <= 0 then
+        return { ids, count, 0 }
+      end
+    end
+    due = call('ZRANGEBYSCORE', PREFIX .. 'd', '-inf', format('%.0f', now()), 'WITHSCORES', 'LIMIT', 0, budget)
+    for i = 1, #due, 2 do
+      local kind, rest = sub(due[i], 1, 1), sub(due[i], 2)
+      if kind == 'E' then
+        local name, key = parse_entry(rest)
+        local map = name and sound_map(name)
+        if map and binding_of(map, key) == 'T' .. format('%.0f', tonumber(due[i + 1])) and delete(map, key) then
+          count = count + 1
+        end
+      elseif kind == 'M' and rest ~= '' then
+        local map = sound_map(rest)
+        if map and map.exists and map.deadline and map.deadline <= now() then
+          count = count + clear(map)
+          expire(map, nil)
+        end
+      end
+      set_deadline(due[i], false)
+    end
+    return { ids, count, -1 }
+  end
+
+  next_deadline = function()
+    local first
+    for _, name in pairs({ 'l', 'd' }) do
+      local head = call('ZRANGE', PREFIX .. name, 0, 0, 'WITHSCORES')
+      if head[2] and (not first or tonumber(head[2]) < first) then
+        first = tonumber(head[2])
+      end
+    end
+    return first and math.max(first - now(), 0) or -1
+  end
+
+  write_leases = function()
+    for id, lease in pairs(leases) do
+      if lease.changed and lease.deadline then
+        call('ZADD', PREFIX .. 'l', format('%.0f', lease.deadline), id)
+      end
+    end
+    for id, lease in pairs(leases) do
+      if lease.changed and not lease.deadline then
+        call('ZREM', PREFIX .. 'l', id)
+      end
+      if lease.rebound or lease.unbind_all then
+        local added, added_count, removed, removed_count = {}, 0, {}, 0
+        for entry, bound in pairs(lease.bound) do
+          if bound then
+            added_count = added_count + 1
+            added[added_count] = entry
+          else
+            removed_count = removed_count + 1
+            removed[removed_count] = entry
+          end
+        end
+        if lease.unbind_all and added_count == 0 then
+          call('UNLINK', lease.key)
+        else
+          call_in_chunks('SADD', lease.key, added, added_count)
+          call_in_chunks('SREM', lease.key, removed, removed_count)
+        end
+      end
+    end
+    local removed, removed_count = {}, 0
+    for member, deadline in pairs(deadlines) do
+      if deadline then
+        call('ZADD', PREFIX .. 'd', format('%.0f', deadline), member)
+      else
+        removed_count = removed_count + 1
+        removed[removed_count] = member
+      end
+    end
+    call_in_chunks('ZREM', PREFIX .. 'd', removed, removed_count)
+  end
 end
 
-local function put(map, key, value, binding)
+put = function(map, key, value, binding)
   local previous = value_of(map, key)
   if binding or map.bound or map.rebound then
+    need_leases()
     bind(map, key, binding)
   end
   change(map, key, value)
   return previous
 end
 
-local function delete(map, key)
+delete = function(map, key)
   local previous = value_of(map, key)
   if previous then
     if map.bound or map.rebound then
+      need_leases()
       bind(map, key, false)
     end
     change(map, key, false)
@@ -310,6 +468,7 @@ local function empty(map)
   if map.existed and not map.emptied then
     refuse_while_migrating()
     if map.bound then
+      need_leases()
       local bindings = call('HGETALL', map.bindings_key)
       for i = 1, #bindings, 2 do
         if map.staged_bindings[bindings[i]] == nil then
@@ -345,7 +504,7 @@ local function mark(map, what)
   map.changes[map.count] = what
 end
 
-local function clear(map)
+clear = function(map)
   if not map.exists or count_of(map) == 0 then
     return 0
   end
@@ -362,6 +521,7 @@ local function destroy(map)
   mark(map, 2)
   message(map)
   if map.deadline then
+    need_leases()
     map.deadline = nil
     set_deadline('M' .. map.name, false)
   end
@@ -370,7 +530,8 @@ local function destroy(map)
   return count
 end
 
-local function expire(map, deadline)
+expire = function(map, deadline)
+  need_leases()
   map.deadline = deadline
   map.header_changed, map.expiry_changed = true, true
   set_deadline('M' .. map.name, deadline or false)
@@ -379,280 +540,191 @@ end
 
 -- Counters and lists ---------------------------------------------------------------------------------------------
 
--- Splits a decimal 64-bit integer into two parts that doubles hold exactly: high * 10^10 + low.
-local function split(text)
-  local sign, digits = match(text, '^(-?)([1-9]%d*)$')
-  if text == '0' then
-    sign, digits = '', text
-  end
-  if not digits or #digits > 19 then
-    return nil
-  end
-  local factor = sign == '-' and -1 or 1
-  local high = #digits > 10 and tonumber(sub(digits, 1, -11)) or 0
-  return factor * high, factor * tonumber(sub(digits, -10))
-end
+local add, list_append, list_remove
 
--- Adds two of them; nil if the sum does not fit into 64 bits.
-local function join(high, low)
-  local carry = math.floor(low / 10000000000)
-  low = low - carry * 10000000000
-  high = high + carry
-  local sign = ''
-  if high < 0 then
-    sign = '-'
-    if low > 0 then
-      high = high + 1
-      low = low - 10000000000
+local function need_values()
+  if add then
+    return
+  end
+
+  -- Splits a decimal 64-bit integer into two parts that doubles hold exactly: high * 10^10 + low.
+  local function split(text)
+    local sign, digits = match(text, '^(-?)([1-9]%d*)$')
+    if text == '0' then
+      sign, digits = '', text
     end
-    high, low = -high, -low
-  end
-  if high > 922337203 or (high == 922337203 and low > (sign == '-' and 6854775808 or 6854775807)) then
-    return nil
-  end
-  if high > 0 then
-    return sign .. format('%.0f%010.0f', high, low)
-  end
-  return (low == 0 and '' or sign) .. format('%.0f', math.abs(low))
-end
-
-local function add(map, key, delta, write)
-  local high, low = 0, 0
-  local value = value_of(map, key)
-  if value then
-    high, low = split(value)
-    if not high or not join(high, low) then
-      leave(3, write, 'the value is not a decimal 64-bit integer')
+    if not digits or #digits > 19 then
+      return nil
     end
+    local factor = sign == '-' and -1 or 1
+    local high = #digits > 10 and tonumber(sub(digits, 1, -11)) or 0
+    return factor * high, factor * tonumber(sub(digits, -10))
   end
-  local more_high, more_low = split(delta)
-  local sum = join(high + more_high, low + more_low)
-  if not sum then
-    leave(3, write, 'the counter would leave the 64-bit range')
-  end
-  change(map, key, sum)
-  return sum
-end
 
--- Lists are MessagePack arrays of byte strings, each in the shortest form that there is.
-
-local function encode_list(list)
-  local count = #list
-  local head
-  if count <= 15 then
-    head = string.char(0x90 + count)
-  elseif count <= 65535 then
-    head = struct.pack('>BI2', 0xdc, count)
-  else
-    head = struct.pack('>BI4', 0xdd, count)
+  -- Adds two of them; nil if the sum does not fit into 64 bits.
+  local function join(high, low)
+    local carry = math.floor(low / 10000000000)
+    low = low - carry * 10000000000
+    high = high + carry
+    local sign = ''
+    if high < 0 then
+      sign = '-'
+      if low > 0 then
+        high = high + 1
+        low = low - 10000000000
+      end
+      high, low = -high, -low
+    end
+    if high > 922337203 or (high == 922337203 and low > (sign == '-' and 6854775808 or 6854775807)) then
+      return nil
+    end
+    if high > 0 then
+      return sign .. format('%.0f%010.0f', high, low)
+    end
+    return (low == 0 and '' or sign) .. format('%.0f', math.abs(low))
   end
-  local parts = { head }
-  for i = 1, count do
-    local item = list[i]
-    local length = #item
-    if length <= 255 then
-      parts[2 * i] = string.char(0xc4, length)
-    elseif length <= 65535 then
-      parts[2 * i] = struct.pack('>BI2', 0xc5, length)
+
+  add = function(map, key, delta, write)
+    local high, low = 0, 0
+    local value = value_of(map, key)
+    if value then
+      high, low = split(value)
+      if not high or not join(high, low) then
+        leave(3, write, 'the value is not a decimal 64-bit integer')
+      end
+    end
+    local more_high, more_low = split(delta)
+    local sum = join(high + more_high, low + more_low)
+    if not sum then
+      leave(3, write, 'the counter would leave the 64-bit range')
+    end
+    change(map, key, sum)
+    return sum
+  end
+
+  -- Lists are MessagePack arrays of byte strings, each in the shortest form that there is.
+
+  local function encode_list(list)
+    local count = #list
+    local head
+    if count <= 15 then
+      head = string.char(0x90 + count)
+    elseif count <= 65535 then
+      head = struct.pack('>BI2', 0xdc, count)
     else
-      parts[2 * i] = struct.pack('>BI4', 0xc6, length)
+      head = struct.pack('>BI4', 0xdd, count)
     end
-    parts[2 * i + 1] = item
+    local parts = { head }
+    for i = 1, count do
+      local item = list[i]
+      local length = #item
+      if length <= 255 then
+        parts[2 * i] = string.char(0xc4, length)
+      elseif length <= 65535 then
+        parts[2 * i] = struct.pack('>BI2', 0xc5, length)
+      else
+        parts[2 * i] = struct.pack('>BI4', 0xc6, length)
+      end
+      parts[2 * i + 1] = item
+    end
+    return table.concat(parts)
   end
-  return table.concat(parts)
-end
 
-local function decode_list(text)
-  local kind = byte(text, 1) or 0
-  local count, at
-  if kind >= 0x90 and kind <= 0x9f then
-    count, at = kind - 0x90, 2
-  elseif kind == 0xdc and #text >= 3 then
-    count, at = struct.unpack('>I2', text, 2)
-  elseif kind == 0xdd and #text >= 5 then
-    count, at = struct.unpack('>I4', text, 2)
-  else
-    return nil
-  end
-  local list = {}
-  for i = 1, count do
-    kind = byte(text, at)
-    local length
-    if kind == 0xc4 and #text > at then
-      length, at = byte(text, at + 1), at + 2
-    elseif kind == 0xc5 and #text >= at + 2 then
-      length, at = struct.unpack('>I2', text, at + 1)
-    elseif kind == 0xc6 and #text >= at + 4 then
-      length, at = struct.unpack('>I4', text, at + 1)
+  local function decode_list(text)
+    local kind = byte(text, 1) or 0
+    local count, at
+    if kind >= 0x90 and kind <= 0x9f then
+      count, at = kind - 0x90, 2
+    elseif kind == 0xdc and #text >= 3 then
+      count, at = struct.unpack('>I2', text, 2)
+    elseif kind == 0xdd and #text >= 5 then
+      count, at = struct.unpack('>I4', text, 2)
     else
       return nil
     end
-    if #text < at + length - 1 then
-      return nil
-    end
-    list[i] = sub(text, at, at + length - 1)
-    at = at + length
-  end
-  return list
-end
-
-local function list_of(map, key, write)
-  local value = value_of(map, key)
-  if not value then
-    return {}
-  end
-  local list = decode_list(value)
-  -- Encoding it again tells whether all of it was read, and whether each form was the shortest.
-  if not list or encode_list(list) ~= value then
-    leave(3, write, 'the value is not a list')
-  end
-  return list, value
-end
-
-local function list_append(map, key, skip, first, last, write)
-  local list, encoded = list_of(map, key, write)
-  local known, before = {}, #list
-  if skip then
-    for i = 1, before do
-      known[list[i]] = true
-    end
-  end
-  for i = first, last do
-    local item = ARGV[i]
-    if not skip or not known[item] then
-      known[item] = true
-      list[#list + 1] = item
-    end
-  end
-  if #list == before then
-    return { 0, encoded or '' }
-  end
-  encoded = encode_list(list)
-  if #encoded > largest_value then
-    leave(6, write, #encoded)
-  end
-  change(map, key, encoded)
-  return { 1, encoded }
-end
-
-local function list_remove(map, key, first, last, write)
-  local list, encoded = list_of(map, key, write)
-  local gone, left = {}, {}
-  for i = first, last do
-    gone[ARGV[i]] = true
-  end
-  for i = 1, #list do
-    if not gone[list[i]] then
-      left[#left + 1] = list[i]
-    end
-  end
-  if #left == #list then
-    return { 0, encoded or '' }
-  end
-  if #left == 0 then
-    delete(map, key)
-    return { 1, '' }
-  end
-  encoded = encode_list(left)
-  change(map, key, encoded)
-  return { 1, encoded }
-end
-
--- Dropping leases, sweeping --------------------------------------------------------------------------------------
-
--- The map, or nil if a stranger broke its key: nothing is bound to what is not a map, and one broken map must not keep
--- the others from being swept.
-local function sound_map(name)
-  local fine, found = pcall(map_named, name)
-  if fine then
-    return found
-  end
-  -- An error of a command arrives as a text or as a table, depending on the server.
-  local text = type(found) ~= 'table' and found or found.err
-  if not (text and match(text, 'WRONGTYPE')) and not (type(found) == 'table' and found.leave) then
-    error(found, 0)
-  end
-end
-
-local function delete_bound(entries, id)
-  local count = 0
-  for i = 1, #entries do
-    local name, key = parse_entry(entries[i])
-    local map = name and sound_map(name)
-    if map and binding_of(map, key) == 'L' .. id and delete(map, key) then
-      count = count + 1
-    end
-  end
-  return count
-end
-
-local function drop(id, lease)
-  local entries = call('SMEMBERS', lease.key)
-  for entry, bound in pairs(lease.bound) do
-    if bound then
-      entries[#entries + 1] = entry
-    end
-  end
-  local count = delete_bound(entries, id)
-  lease.deadline = nil
-  lease.changed = true
-  lease.unbind_all = true
-  return count
-end
-
-local function sweep(budget)
-  local ids, count = {}, 0
-  local due = call('ZRANGEBYSCORE', PREFIX .. 'l', '-inf', format('%.0f', now()), 'LIMIT', 0, budget)
-  for i = 1, #due do
-    local lease = lease_of(due[i])
-    local size = call('SCARD', lease.key)
-    if size <= budget then
-      ids[#ids + 1] = due[i]
-      budget = budget - size - 1
-      count = count + drop(due[i], lease)
-    else
-      local entries = call('SRANDMEMBER', lease.key, budget)
-      count = count + delete_bound(entries, due[i])
-      for j = 1, #entries do
-        lease.bound[entries[j]] = false
+    local list = {}
+    for i = 1, count do
+      kind = byte(text, at)
+      local length
+      if kind == 0xc4 and #text > at then
+        length, at = byte(text, at + 1), at + 2
+      elseif kind == 0xc5 and #text >= at + 2 then
+        length, at = struct.unpack('>I2', text, at + 1)
+      elseif kind == 0xc6 and #text >= at + 4 then
+        length, at = struct.unpack('>I4', text, at + 1)
+      else
+        return nil
       end
-      lease.rebound = true
-      budget = 0
-    end
-    if budget <= 0 then
-      return { ids, count, 0 }
-    end
-  end
-  due = call('ZRANGEBYSCORE', PREFIX .. 'd', '-inf', format('%.0f', now()), 'WITHSCORES', 'LIMIT', 0, budget)
-  for i = 1, #due, 2 do
-    local kind, rest = sub(due[i], 1, 1), sub(due[i], 2)
-    if kind == 'E' then
-      local name, key = parse_entry(rest)
-      local map = name and sound_map(name)
-      if map and binding_of(map, key) == 'T' .. format('%.0f', tonumber(due[i + 1])) and delete(map, key) then
-        count = count + 1
+      if #text < at + length - 1 then
+        return nil
       end
-    elseif kind == 'M' and rest ~= '' then
-      local map = sound_map(rest)
-      if map and map.exists and map.deadline and map.deadline <= now() then
-        count = count + clear(map)
-        expire(map, nil)
+      list[i] = sub(text, at, at + length - 1)
+      at = at + length
+    end
+    return list
+  end
+
+  local function list_of(map, key, write)
+    local value = value_of(map, key)
+    if not value then
+      return {}
+    end
+    local list = decode_list(value)
+    -- Encoding it again tells whether all of it was read, and whether each form was the shortest.
+    if not list or encode_list(list) ~= value then
+      leave(3, write, 'the value is not a list')
+    end
+    return list, value
+  end
+
+  list_append = function(map, key, skip, first, last, write)
+    local list, encoded = list_of(map, key, write)
+    local known, before = {}, #list
+    if skip then
+      for i = 1, before do
+        known[list[i]] = true
       end
     end
-    set_deadline(due[i], false)
-  end
-  return { ids, count, -1 }
-end
-
-local function next_deadline()
-  local first
-  for _, name in pairs({ 'l', 'd' }) do
-    local head = call('ZRANGE', PREFIX .. name, 0, 0, 'WITHSCORES')
-    if head[2] and (not first or tonumber(head[2]) < first) then
-      first = tonumber(head[2])
+    for i = first, last do
+      local item = ARGV[i]
+      if not skip or not known[item] then
+        known[item] = true
+        list[#list + 1] = item
+      end
     end
+    if #list == before then
+      return { 0, encoded or '' }
+    end
+    encoded = encode_list(list)
+    if #encoded > largest_value then
+      leave(6, write, #encoded)
+    end
+    change(map, key, encoded)
+    return { 1, encoded }
   end
-  return first and math.max(first - now(), 0) or -1
+
+  list_remove = function(map, key, first, last, write)
+    local list, encoded = list_of(map, key, write)
+    local gone, left = {}, {}
+    for i = first, last do
+      gone[ARGV[i]] = true
+    end
+    for i = 1, #list do
+      if not gone[list[i]] then
+        left[#left + 1] = list[i]
+      end
+    end
+    if #left == #list then
+      return { 0, encoded or '' }
+    end
+    if #left == 0 then
+      delete(map, key)
+      return { 1, '' }
+    end
+    encoded = encode_list(left)
+    change(map, key, encoded)
+    return { 1, encoded }
+  end
 end
 
 -- Expectations ---------------------------------------------------------------------------------------------------
@@ -661,77 +733,52 @@ local function version_of(map)
   return map.exists and map.incarnation .. format('%.0f', map.revision) or ''
 end
 
--- Each checks its operands, which begin at the given place, and returns how many it has.
-local check = {
-  -- equals: map, key, value
-  function(index, at)
-    local value = value_of(maps[expectations[at]], ARGV[expectations[at + 1]])
-    if value ~= ARGV[expectations[at + 2]] then
-      leave(1, index, value)
+-- Checks the expectation whose operands begin at the given place, and returns how many it has.
+local function check(code, index, at)
+  local first, second = expectations[at], expectations[at + 1]
+  if code <= 3 then -- equals: map, key, value; absent: map, key; present: map, key
+    local value = value_of(maps[first], ARGV[second])
+    if code == 1 then
+      if value ~= ARGV[expectations[at + 2]] then
+        leave(1, index, value)
+      end
+      return 3
     end
-    return 3
-  end,
-  -- absent: map, key
-  function(index, at)
-    local value = value_of(maps[expectations[at]], ARGV[expectations[at + 1]])
-    if value then
+    if (code == 2) == (value ~= false) then
       leave(1, index, value)
     end
     return 2
-  end,
-  -- present: map, key
-  function(index, at)
-    if not value_of(maps[expectations[at]], ARGV[expectations[at + 1]]) then
-      leave(1, index, false)
-    end
-    return 2
-  end,
-  -- version: map, version as in the header or ""
-  function(index, at)
-    local version = version_of(maps[expectations[at]])
-    if version ~= ARGV[expectations[at + 1]] then
+  elseif code == 4 then -- version: map, version as in the header or ""
+    local version = version_of(maps[first])
+    if version ~= ARGV[second] then
       leave(1, index, version)
     end
     return 2
-  end,
-  -- fewer entries than: map, number
-  function(index, at)
-    local count = count_of(maps[expectations[at]])
-    if count >= expectations[at + 1] then
+  elseif code == 5 then -- fewer entries than: map, number
+    local count = count_of(maps[first])
+    if count >= second then
       leave(1, index, count)
     end
     return 2
-  end,
-  -- lease alive: lease
-  function(index, at)
-    if not is_alive(lease_of(ARGV[expectations[at]])) then
+  elseif code <= 7 then -- lease alive: lease; lease expired: lease
+    need_leases()
+    if is_alive(lease_of(ARGV[first])) ~= (code == 6) then
       leave(1, index)
     end
     return 1
-  end,
-  -- lease expired: lease
-  function(index, at)
-    if is_alive(lease_of(ARGV[expectations[at]])) then
+  elseif code == 8 then -- stream exists: stream
+    if call('EXISTS', KEYS[#map_table + first]) == 0 then
       leave(1, index)
     end
     return 1
-  end,
-  -- stream exists: stream
-  function(index, at)
-    if call('EXISTS', KEYS[#map_table + expectations[at]]) == 0 then
-      leave(1, index)
-    end
-    return 1
-  end,
+  end
   -- stream shorter than: stream, number
-  function(index, at)
-    local length = call('XLEN', KEYS[#map_table + expectations[at]])
-    if length >= expectations[at + 1] then
-      leave(1, index, length)
-    end
-    return 2
-  end,
-}
+  local length = call('XLEN', KEYS[#map_table + first])
+  if length >= second then
+    leave(1, index, length)
+  end
+  return 2
+end
 
 -- Writes ---------------------------------------------------------------------------------------------------------
 
@@ -746,144 +793,88 @@ end
 
 local destroyed_streams = {}
 
--- Each stages its operands, which begin at the given place, sets its result, and returns how many it has.
-local stage = {
-  -- put: map, key, value
-  function(index, at)
-    results[index] = put(maps[writes[at]], ARGV[writes[at + 1]], ARGV[writes[at + 2]], false)
+-- Stages the write whose operands begin at the given place, sets its result, and returns how many it has.
+local function stage(code, index, at)
+  local first, second, third, fourth = writes[at], writes[at + 1], writes[at + 2], writes[at + 3]
+  if code == 1 then -- put: map, key, value
+    results[index] = put(maps[first], ARGV[second], ARGV[third], false)
     return 3
-  end,
-  -- put bound to a lease: map, key, value, lease
-  function(index, at)
-    local id = ARGV[writes[at + 3]]
-    if not is_alive(lease_of(id)) then
-      leave(2, id)
+  elseif code == 2 then -- put bound to a lease: map, key, value, lease
+    need_leases()
+    if not is_alive(lease_of(ARGV[fourth])) then
+      leave(2, ARGV[fourth])
     end
-    results[index] = put(maps[writes[at]], ARGV[writes[at + 1]], ARGV[writes[at + 2]], 'L' .. id)
+    results[index] = put(maps[first], ARGV[second], ARGV[third], 'L' .. ARGV[fourth])
     return 4
-  end,
-  -- put for a time: map, key, value, milliseconds
-  function(index, at)
-    local binding = 'T' .. format('%.0f', now() + writes[at + 3])
-    results[index] = put(maps[writes[at]], ARGV[writes[at + 1]], ARGV[writes[at + 2]], binding)
+  elseif code == 3 then -- put for a time: map, key, value, milliseconds
+    results[index] = put(maps[first], ARGV[second], ARGV[third], 'T' .. format('%.0f', now() + fourth))
     return 4
-  end,
-  -- delete: map, key
-  function(index, at)
-    results[index] = delete(maps[writes[at]], ARGV[writes[at + 1]])
+  elseif code == 4 then -- delete: map, key
+    results[index] = delete(maps[first], ARGV[second])
     return 2
-  end,
-  -- add: map, key, delta
-  function(index, at)
-    results[index] = add(maps[writes[at]], ARGV[writes[at + 1]], ARGV[writes[at + 2]], index)
+  elseif code == 5 then -- add: map, key, delta
+    need_values()
+    results[index] = add(maps[first], ARGV[second], ARGV[third], index)
     return 3
-  end,
-  -- append to a list: map, key, whether to skip duplicates, first, last
-  function(index, at)
-    results[index] = list_append(maps[writes[at]], ARGV[writes[at + 1]], writes[at + 2] == 1, writes[at + 3],
-      writes[at + 4], index)
+  elseif code == 6 then -- append to a list: map, key, whether to skip duplicates, first, last
+    need_values()
+    results[index] = list_append(maps[first], ARGV[second], third == 1, fourth, writes[at + 4], index)
     return 5
-  end,
-  -- remove from a list: map, key, first, last
-  function(index, at)
-    results[index] = list_remove(maps[writes[at]], ARGV[writes[at + 1]], writes[at + 2], writes[at + 3], index)
+  elseif code == 7 then -- remove from a list: map, key, first, last
+    need_values()
+    results[index] = list_remove(maps[first], ARGV[second], third, fourth, index)
     return 4
-  end,
-  -- clear: map
-  function(index, at)
-    results[index] = clear(maps[writes[at]])
+  elseif code == 8 then -- clear: map
+    results[index] = clear(maps[first])
     return 1
-  end,
-  -- destroy: map
-  function(index, at)
-    results[index] = destroy(maps[writes[at]])
+  elseif code == 9 then -- destroy: map
+    results[index] = destroy(maps[first])
     return 1
-  end,
-  -- expire a map: map, 0 if unset or 1 renew or 2 never, milliseconds
-  function(index, at)
+  elseif code == 10 then -- expire a map: map, 0 if unset or 1 renew or 2 never, milliseconds
     results[index] = 0
-    later(expiries, 10, at, index)
+    later(expiries, code, at, index)
     return 3
-  end,
-  -- append an event: stream, first, last
-  function(index, at)
-    if destroyed_streams[writes[at]] then
+  elseif code <= 14 then
+    -- append an event: stream, first, last; trim to a length: stream, whether approximately, length;
+    -- trim what is before an id: stream, whether approximately, id; delete events: stream, first, last
+    if code == 11 and destroyed_streams[first] then
       refuse_while_migrating()
       now()
     end
-    later(stream_writes, 11, at, index)
+    later(stream_writes, code, at, index)
     return 3
-  end,
-  -- trim to a length: stream, whether approximately, length
-  function(index, at)
-    later(stream_writes, 12, at, index)
-    return 3
-  end,
-  -- trim what is before an id: stream, whether approximately, id
-  function(index, at)
-    later(stream_writes, 13, at, index)
-    return 3
-  end,
-  -- delete events: stream, first, last
-  function(index, at)
-    later(stream_writes, 14, at, index)
-    return 3
-  end,
-  -- acknowledge: stream, group, first, last
-  function(index, at)
-    later(stream_writes, 15, at, index)
+  elseif code == 15 then -- acknowledge: stream, group, first, last
+    later(stream_writes, code, at, index)
     return 4
-  end,
-  -- destroy a stream: stream
-  function(index, at)
-    destroyed_streams[writes[at]] = true
-    later(stream_writes, 16, at, index)
+  elseif code == 16 then -- destroy a stream: stream
+    destroyed_streams[first] = true
+    later(stream_writes, code, at, index)
     return 1
-  end,
-  -- expire a stream: stream, 0 if unset or 1 renew or 2 never, milliseconds
-  function(index, at)
+  elseif code == 17 then -- expire a stream: stream, 0 if unset or 1 renew or 2 never, milliseconds
     results[index] = 0
     now()
-    later(expiries, 17, at, index)
+    later(expiries, code, at, index)
     return 3
-  end,
-  -- grant a lease: lease, milliseconds
-  function(index, at)
-    local id = ARGV[writes[at]]
-    local lease = lease_of(id)
-    if lease.deadline and not is_alive(lease) then
-      leave(2, id)
+  end
+  need_leases()
+  if code <= 19 then -- grant a lease: lease, milliseconds; renew a lease: lease, milliseconds
+    local lease = lease_of(ARGV[first])
+    if not is_alive(lease) and (code == 19 or lease.deadline) then
+      leave(2, ARGV[first])
     end
-    lease.deadline = now() + writes[at + 1]
+    lease.deadline = now() + second
     lease.changed = true
     results[index] = 0
     return 2
-  end,
-  -- renew a lease: lease, milliseconds
-  function(index, at)
-    local id = ARGV[writes[at]]
-    local lease = lease_of(id)
-    if not is_alive(lease) then
-      leave(2, id)
-    end
-    lease.deadline = now() + writes[at + 1]
-    lease.changed = true
-    results[index] = 0
-    return 2
-  end,
-  -- drop a lease: lease
-  function(index, at)
-    local id = ARGV[writes[at]]
-    local lease = lease_of(id)
-    results[index] = lease.deadline and drop(id, lease) or 0
+  elseif code == 20 then -- drop a lease: lease
+    local lease = lease_of(ARGV[first])
+    results[index] = lease.deadline and drop(ARGV[first], lease) or 0
     return 1
-  end,
+  end
   -- sweep: how many entries at most
-  function(index, at)
-    results[index] = sweep(writes[at])
-    return 1
-  end,
-}
+  results[index] = sweep(first)
+  return 1
+end
 
 -- The first half: reads and decides ------------------------------------------------------------------------------
 
@@ -907,13 +898,13 @@ local function decide()
 
   local at, index = 1, 0
   while expectations[at] do
-    at = at + 1 + check[expectations[at]](index, at + 1)
+    at = at + 1 + check(expectations[at], index, at + 1)
     index = index + 1
   end
 
   at, index = 1, 1
   while writes[at] do
-    at = at + 1 + stage[writes[at]](index, at + 1)
+    at = at + 1 + stage(writes[at], index, at + 1)
     index = index + 1
   end
 
@@ -940,15 +931,6 @@ local function decide()
 end
 
 -- The second half: writes, and cannot fail -----------------------------------------------------------------------
-
--- Calls a command with any number of arguments after its key, in pieces; returns the last reply.
-local function call_in_chunks(command, key, args, count)
-  local reply
-  for from = 1, count, CHUNK do
-    reply = call(command, key, unpack(args, from, math.min(from + CHUNK - 1, count)))
-  end
-  return reply
-end
 
 local function write_map(map)
   if not map.exists then
@@ -1014,47 +996,6 @@ local function write_map(map)
       call('PERSIST', map.bindings_key)
     end
   end
-end
-
-local function write_leases()
-  for id, lease in pairs(leases) do
-    if lease.changed and lease.deadline then
-      call('ZADD', PREFIX .. 'l', format('%.0f', lease.deadline), id)
-    end
-  end
-  for id, lease in pairs(leases) do
-    if lease.changed and not lease.deadline then
-      call('ZREM', PREFIX .. 'l', id)
-    end
-    if lease.rebound or lease.unbind_all then
-      local added, added_count, removed, removed_count = {}, 0, {}, 0
-      for entry, bound in pairs(lease.bound) do
-        if bound then
-          added_count = added_count + 1
-          added[added_count] = entry
-        else
-          removed_count = removed_count + 1
-          removed[removed_count] = entry
-        end
-      end
-      if lease.unbind_all and added_count == 0 then
-        call('UNLINK', lease.key)
-      else
-        call_in_chunks('SADD', lease.key, added, added_count)
-        call_in_chunks('SREM', lease.key, removed, removed_count)
-      end
-    end
-  end
-  local removed, removed_count = {}, 0
-  for member, deadline in pairs(deadlines) do
-    if deadline then
-      call('ZADD', PREFIX .. 'd', format('%.0f', deadline), member)
-    else
-      removed_count = removed_count + 1
-      removed[removed_count] = member
-    end
-  end
-  call_in_chunks('ZREM', PREFIX .. 'd', removed, removed_count)
 end
 
 -- The last id of a stream. Only for streams that exist.
@@ -1145,8 +1086,12 @@ local function apply()
       write_map(maps[i])
     end
   end
-  write_leases()
-  write_streams()
+  if leases then
+    write_leases()
+  end
+  if #stream_table > 0 then
+    write_streams()
+  end
   for i = 1, #messages do
     publish(messages[i])
   end
