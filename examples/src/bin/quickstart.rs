@@ -59,7 +59,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result {
-    let url = std::env::var("PULSE_URL").unwrap_or_else(|_| "memory:quickstart".into());
+    // By name: a plain `memory:` would give each of the three a store of its own.
+    let url = std::env::var("PULSE_URL").ok().filter(|url| url != "memory:");
+    let url = url.unwrap_or_else(|| "memory:quickstart".into());
     // A name that no other run uses: several may share a server.
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
     let scope = Scope::new(format!("quickstart-{}-{now:x}", std::process::id()))?;
