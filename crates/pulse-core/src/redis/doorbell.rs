@@ -18,15 +18,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use fred::types::Value;
 use tokio::sync::{Notify, futures::Notified, watch};
 use tokio_util::task::TaskTracker;
 
-use super::{
-    errors::Ask,
-    feeds::Hub,
-    link::{Link, Repeat, Route},
-};
+use super::{errors::Ask, feeds::Hub, link::Link};
 
 /// The doorbell of one stream, as its listeners hold it.
 #[derive(Debug)]
@@ -144,9 +139,8 @@ impl Ringer {
     async fn run(self) {
         loop {
             let ask = Ask::new("ring", &"a doorbell");
-            let args = || vec![Value::Bytes(self.channel.clone()), Value::from_static_str("")];
             // A lost ring costs readers time, not events.
-            if let Err(error) = self.link.try_call(ask, Repeat::Freely, "SPUBLISH", Route::Key(0), args).await {
+            if let Err(error) = self.link.publish(ask, &self.channel).await {
                 tracing::debug!(%error, "ringing a doorbell failed");
             }
             let mut ringing = lock(&self.ringing);

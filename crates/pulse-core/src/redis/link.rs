@@ -17,7 +17,7 @@ use bytes::Bytes;
 use fred::{
     clients::{Client as Fred, WithOptions},
     error::Error as FredError,
-    interfaces::{ClientLike, StreamsInterface},
+    interfaces::{ClientLike, PubsubInterface, StreamsInterface},
     types::{ClusterHash, CustomCommand, Key, Resp3Frame, Value, config::Options},
     util::redis_keyslot,
 };
@@ -208,6 +208,24 @@ impl Link {
             .boxed()
         };
         self.attempt(ask, Repeat::Never, send).await
+    }
+
+    /// Sends a message to a channel. As [`Link::append`], and for the same reason.
+    pub(super) async fn publish(&self, ask: Ask<'_>, channel: &Bytes) -> Result<Answer, Error> {
+        let send = |client: WithOptions<Fred>| {
+            let channel = String::from_utf8_lossy(channel).into_owned();
+            async move {
+                match client.spublish::<i64, _, _>(channel, "").await {
+                    Ok(data) => Ok(Resp3Frame::Number { data, attributes: None }),
+                    Err(error) if was_said_by_server(&error) => {
+                        Ok(Resp3Frame::SimpleError { data: error.details().into(), attributes: None })
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            .boxed()
+        };
+        self.attempt(ask, Repeat::Freely, send).await
     }
 
     async fn attempt(
