@@ -110,6 +110,16 @@ pub(super) async fn setting_the_idle_time_touches_only_ones_own(subject: Subject
     assert_eq!(claimed.deliveries[0].deliveries, 2, "and is no delivery by itself");
 }
 
+pub(super) async fn no_idle_time_is_too_long(subject: Subject) {
+    let (room, group, ids) = pending(&subject, 2).await;
+    // Longer than any clock has run, and the longest that can be said.
+    for (id, idle) in [(ids[0], Duration::from_secs(100 * 366 * 86_400)), (ids[1], Duration::MAX)] {
+        assert_eq!(set_idle(&room, &group, "a", &[id], idle).await, [id]);
+        assert_eq!(ids_of(&claim(&room, &group, "b", LONG, 10).await.deliveries), [id], "idle for {idle:?}");
+    }
+    assert_eq!(claim(&room, &group, "b", Duration::MAX, 10).await, Claimed::default());
+}
+
 pub(super) async fn an_idle_time_of_zero_keeps_an_event(subject: Subject) {
     let (room, group, ids) = pending(&subject, 3).await;
     set_idle(&room, &group, "a", &ids, LONG * 2).await;

@@ -241,6 +241,7 @@ macro_rules! __conformance_cases {
                 of_racing_claims_one_gets_each_event
                 deleted_events_leave_the_pending_list_by_a_claim
                 setting_the_idle_time_touches_only_ones_own
+                no_idle_time_is_too_long
                 an_idle_time_of_zero_keeps_an_event
                 an_acknowledgement_counts_whoever_holds_the_event
                 a_claim_makes_its_consumer_exist

@@ -120,7 +120,7 @@ impl Redis {
             return Ok(Vec::new());
         }
         let ask = Ask::new("set idle times", stream);
-        let idle = millis(idle);
+        let idle = millis(idle.min(LONGEST_PAST));
         let more = || {
             let mut args = vec![Value::from(consumer.as_str()), Value::from(idle.as_str())];
             args.extend(ids(events));
@@ -243,6 +243,10 @@ const LIMIT: usize = 100_000;
 
 /// The longest idle time that the server takes.
 const LONGEST: u64 = i64::MAX as u64 / 4;
+
+/// The longest that an event is made to have been idle: ten years. The server counts back from its clock, and where that
+/// leads to before 1970, takes the event for one that was handed out just now.
+const LONGEST_PAST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 fn millis(duration: Duration) -> String {
     u64::try_from(duration.as_millis()).unwrap_or(LONGEST).min(LONGEST).to_string()
