@@ -358,7 +358,8 @@ fn read_swept(reply: Resp3Frame) -> Result<Swept, Misfit> {
     let mut swept = Swept::default();
     for lease in reply::list(leases)? {
         // An id that is none was written by a stranger, and is gone now.
-        if let Ok(id) = u64::from_str_radix(&reply::text(lease)?, 16) {
+        let id = reply::bytes(lease)?;
+        if let Some(id) = std::str::from_utf8(&id).ok().and_then(|id| u64::from_str_radix(id, 16).ok()) {
             swept.leases.push(crate::LeaseId(id));
         }
     }

@@ -99,6 +99,7 @@ async fn garbage_in_one_map_does_not_keep_the_others_from_being_swept() {
     server.cli(&["SET", "pulse:{orders}:m:a", "stranger"]);
     server.cli(&["ZADD", "pulse:{orders}:d", "1", "garbage", "1", "E9:x", "1", "M"]);
     server.cli(&["ZADD", "pulse:{orders}:l", "1", "garbage"]);
+    server.cli(&["EVAL", r"redis.call('ZADD', KEYS[1], 1, '\255')", "1", "pulse:{orders}:l"]);
     server.cli(&["SADD", "pulse:{orders}:e:garbage", "x", "1:a", "99:abc"]);
     until("the sound map is swept", async || {
         client.backend().sweep(&scope()).await.unwrap();
