@@ -1,6 +1,6 @@
 //! Connecting: from options to two connections that are known to lead to a server that Pulse can work with.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use fred::{
     clients::Client as Fred,
@@ -14,7 +14,7 @@ use fred::{
         },
     },
 };
-
+use futures::FutureExt;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,24 @@ const MESSAGES: usize = 4096;
 /// A connected client and the task that drives it.
 pub(super) struct Connected {
     pub(super) client: Fred,
-    pub(super) driver: ConnectHandle,
+    pub(super) driver: Driver,
+}
+
+/// The task that drives a client. It ends with its owner, because on its own it would reconnect for ever.
+pub(super) struct Driver(ConnectHandle);
+
+impl Driver {
+    /// Waits for the task to end by itself.
+    pub(super) async fn ended(&mut self) {
+        // How it ended makes no difference any more.
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Reads the URL of a builder and its options into the client library's terms.
@@ -127,7 +144,15 @@ pub(super) async fn open(
     let failed = |error: FredError| connect_error(shown, &config.server, error);
     let client = fred.build().map_err(failed)?;
     let limit = attempt * 2 * u32::try_from(config.server.hosts().len().max(1)).unwrap_or(1);
-    match tokio::time::timeout(limit, client.init()).await {
+    let connected = {
+        let mut connected = pin!(client.wait_for_connect());
+        // Listens before the task begins, so that its result cannot be missed.
+        let _ = (&mut connected).now_or_never();
+        // Not the library's `init`, whose task would outlive this future.
+        let driver = Driver(client.connect());
+        tokio::time::timeout(limit, connected).await.map(|result| result.map(|()| driver))
+    };
+    match connected {
         Ok(Ok(driver)) => Ok(Connected { client, driver }),
         Ok(Err(error)) => Err(failed(error)),
         Err(_) => Err(failed(FredError::new(ErrorKind::Timeout, format!("no connection within {limit:?}")))),

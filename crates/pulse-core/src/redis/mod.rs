@@ -41,12 +41,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::{clients::Client as Fred, interfaces::ClientLike, types::ConnectHandle};
+use fred::{clients::Client as Fred, interfaces::ClientLike};
 use tokio::sync::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    connect::{Connected, Purpose},
+    connect::{Connected, Driver, Purpose},
     doorbell::Bells,
     errors::{Ask, ServerSaid},
     feeds::Hub,
@@ -108,7 +108,7 @@ struct Backend {
     /// Cancelled by `close` and by dropping the backend.
     closed: CancellationToken,
     /// What `close` has to end, until it has.
-    connections: Mutex<Vec<(Fred, Option<ConnectHandle>)>>,
+    connections: Mutex<Vec<(Fred, Option<Driver>)>>,
 }
 
 impl Backend {
@@ -117,7 +117,7 @@ impl Backend {
         builder: &ClientBuilder,
         shown: &str,
         commands: Fred,
-        driver: Option<ConnectHandle>,
+        driver: Option<Driver>,
         feeds: Connected,
     ) -> Result<Self, Error> {
         let target: Arc<str> = shown.into();
@@ -164,26 +164,20 @@ impl Backend {
 /// How long a connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-async fn end(connections: Vec<(Fred, Option<ConnectHandle>)>) {
+async fn end(connections: Vec<(Fred, Option<Driver>)>) {
     for (client, driver) in connections {
         // A connection that cannot say goodbye is cut.
         let _ = tokio::time::timeout(GOODBYE, client.quit()).await;
-        if let Some(mut driver) = driver
-            && tokio::time::timeout(GOODBYE, &mut driver).await.is_err()
-        {
-            driver.abort();
+        if let Some(mut driver) = driver {
+            let _ = tokio::time::timeout(GOODBYE, driver.ended()).await;
         }
     }
 }
 
+// The connections end with their drivers.
 impl Drop for Backend {
     fn drop(&mut self) {
         self.closed.cancel();
-        for (_, driver) in self.connections.get_mut().drain(..) {
-            if let Some(driver) = driver {
-                driver.abort();
-            }
-        }
     }
 }
 

@@ -36,6 +36,23 @@ async fn nobody_at_the_address_is_said_at_once() {
 }
 
 #[tokio::test]
+async fn a_connect_that_is_given_up_leaves_no_connection_behind() {
+    // It takes connections and never says a word.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let minute = Duration::from_secs(60);
+    let connect = ClientBuilder::new(url).connect_timeout(minute).command_timeout(minute).connect();
+    let mut connection = tokio::select! {
+        connected = connect => panic!("it cannot connect: {connected:?}"),
+        accepted = listener.accept() => accepted.unwrap().0,
+    };
+    let mut nothing = tokio::io::sink();
+    let until_its_end = tokio::io::copy(&mut connection, &mut nothing);
+    let ended = tokio::time::timeout(Duration::from_secs(5), until_its_end).await;
+    assert!(ended.is_ok(), "the connection goes on although nobody waits for it");
+}
+
+#[tokio::test]
 async fn a_wrong_or_missing_password_is_an_error_of_its_own() {
     let server = Server::start_with(&["--requirepass", "right"]);
     for builder in [
