@@ -77,9 +77,13 @@ impl MapCommit {
             Change::Deleted { key } => key.len(),
             Change::Cleared | Change::Destroyed => 0,
         };
-        self.changes.iter().map(change).sum()
+        self.changes.iter().map(|one| CHANGE_BYTES + change(one)).sum()
     }
 }
+
+/// What a change takes besides its key and value: its own place, and what the allocations of the two keep beside them.
+/// Without it, a flood of tiny changes, which anybody can send, would count for nothing.
+const CHANGE_BYTES: usize = size_of::<Change>() + 32;
 
 /// Why commits may be missing from a feed at this point.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,7 +179,7 @@ fn weight(item: &FeedItem) -> usize {
 }
 
 impl MapFeed {
-    /// Makes a feed that buffers at most that many items and that many bytes of keys and values.
+    /// Makes a feed that buffers at most that many items and that many bytes of changes.
     #[must_use]
     pub fn channel(max_items: usize, max_bytes: usize) -> (FeedSender, Self) {
         let shared = Arc::new(Shared { max_items: max_items.max(1), max_bytes, state: Mutex::default() });
@@ -359,6 +363,16 @@ mod tests {
         sender.push(commit(1, 1, put("a")));
         sender.push(commit(1, 2, put("b")));
         assert_eq!(feed.try_next(), Some(FeedItem::Gap(GapCause::Lagged)));
+    }
+
+    #[test]
+    fn tiny_changes_fill_the_buffer_too() {
+        let (sender, mut feed) = MapFeed::channel(100, 10_000);
+        for before in 0..2 {
+            sender.push(commit(1, before, vec![Change::Cleared; 100]));
+        }
+        assert_eq!(feed.try_next(), Some(FeedItem::Gap(GapCause::Lagged)));
+        assert_eq!(feed.try_next(), Some(commit(1, 1, vec![Change::Cleared; 100])));
     }
 
     #[test]
