@@ -101,7 +101,7 @@ impl PendingQuery {
 pub struct PendingEvent {
     /// The event.
     pub id: EventId,
-    /// Who it was handed to last.
+    /// Who it was handed to last; something like it, where a stranger's name for it is no [`Consumer`].
     pub consumer: Consumer,
     /// How long ago, or what [`group_set_idle`](super::Backend::group_set_idle) made of it.
     pub idle: Duration,
@@ -148,7 +148,7 @@ pub struct GroupInfo {
     /// How many events of the stream were not handed out yet; `None` if the backend cannot tell, as after deletions
     /// from the middle of the stream.
     pub lag: Option<u64>,
-    /// Its consumers, by name.
+    /// Its consumers, by name, without those of strangers whose names are no [`Consumer`].
     pub consumers: Vec<ConsumerInfo>,
 }
 

@@ -280,12 +280,21 @@ fn read_claimed(reply: Resp3Frame) -> Result<Claimed, Misfit> {
 fn read_pending(reply: Resp3Frame) -> Result<Vec<PendingEvent>, Misfit> {
     let event = |item| {
         let [id, consumer, idle, deliveries] = reply::exactly(item)?;
-        let consumer = Consumer::new(reply::text(consumer)?).map_err(|error| error.to_string())?;
+        let consumer = likeness(&reply::bytes(consumer)?).map_err(|error| error.to_string())?;
         // Negative for a moment where clocks were set back.
         let idle = Duration::from_millis(u64::try_from(reply::number(idle)?).unwrap_or(0));
         Ok(PendingEvent::new(reply::event_id(id)?, consumer, idle, reply::count(deliveries)?))
     };
     reply::list(reply)?.into_iter().map(event).collect()
+}
+
+/// The name of a consumer, or, where a stranger gave it one that Pulse cannot give, one that comes close.
+fn likeness(name: &[u8]) -> Result<Consumer, Error> {
+    let text = String::from_utf8_lossy(name);
+    Consumer::new(&text).or_else(|_| {
+        let start: String = text.chars().take(64).collect();
+        Consumer::new(if start.is_empty() { "\u{fffd}" } else { &start })
+    })
 }
 
 fn find_group(groups: Resp3Frame, group: &Group) -> Result<Option<Fields>, Misfit> {
@@ -319,11 +328,16 @@ fn read_group(mut group: Fields, consumers: Resp3Frame) -> Result<GroupInfo, Mis
     };
     let consumer = |found| {
         let mut fields = Fields::of(found)?;
-        let name = Consumer::new(reply::text(fields.take("name"))?).map_err(|error| error.to_string())?;
+        let name = reply::bytes(fields.take("name"))?;
+        let Some(name) = std::str::from_utf8(&name).ok().and_then(|name| Consumer::new(name).ok()) else {
+            tracing::debug!(?name, "a consumer of a stranger is left out: Pulse gives no such names");
+            return Ok(None);
+        };
         let idle = Duration::from_millis(u64::try_from(reply::number(fields.take("idle"))?).unwrap_or(0));
-        Ok(ConsumerInfo::new(name, fields.count("pending")?, idle))
+        Ok(Some(ConsumerInfo::new(name, fields.count("pending")?, idle)))
     };
-    let mut consumers: Vec<_> = reply::list(consumers)?.into_iter().map(consumer).collect::<Result<_, Misfit>>()?;
+    let consumers = reply::list(consumers)?.into_iter().filter_map(|found| consumer(found).transpose());
+    let mut consumers: Vec<_> = consumers.collect::<Result<_, Misfit>>()?;
     consumers.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(GroupInfo::new(group.event_id("last-delivered-id")?, group.count("pending")?, lag, consumers))
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use pulse_core::{
-    Binding, Client, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, LeaseId, NewEvent, Transaction,
+    Binding, Client, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, LeaseId, NewEvent, PendingQuery,
+    Transaction,
 };
 use tests::Server;
 
@@ -159,5 +160,31 @@ async fn garbage_in_a_doorbell_only_wakes() {
     server.cli(&["SPUBLISH", "pulse:{orders}:w:s", "garbage"]);
     client.commit(Transaction::new(&scope()).append("s", NewEvent::new("e", "p"))).await.unwrap();
     assert_eq!(reader.await.unwrap().unwrap().len(), 1);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn consumers_whose_names_are_no_text_hide_nobody_else() {
+    let server = Server::start();
+    let client = connect(&server).await;
+    let group = Group::new("g").unwrap();
+    let backend = client.backend();
+    backend.group_create(&stream("s"), &group, GroupStart::Oldest).await.unwrap();
+    let consumer = Consumer::new("c").unwrap();
+    let append = Transaction::new(&scope()).append("s", NewEvent::new("n", "p"));
+    let mut held = Vec::from_iter(client.commit(append.clone()).await.unwrap().event_id(0));
+    backend.group_read(&stream("s"), &group, &consumer, 1, Duration::ZERO).await.unwrap();
+    for name in [r"'\255'", "''", "string.rep('x', 5000)"] {
+        held.extend(client.commit(append.clone()).await.unwrap().event_id(0));
+        let read = format!("redis.call('XREADGROUP', 'GROUP', 'g', {name}, 'STREAMS', KEYS[1], '>')");
+        server.cli(&["EVAL", &read, "1", "pulse:{orders}:s:s"]);
+    }
+    let info = backend.group_info(&stream("s"), &group).await.unwrap().unwrap();
+    assert_eq!(info.pending, 4);
+    assert_eq!(info.consumers.iter().map(|consumer| consumer.name.as_str()).collect::<Vec<_>>(), ["c"]);
+    let pending = backend.group_pending(&stream("s"), &group, PendingQuery::new(9)).await.unwrap();
+    assert_eq!(pending.iter().map(|pending| pending.id).collect::<Vec<_>>(), held);
+    let claimed = backend.group_claim(&stream("s"), &group, &consumer, Duration::ZERO, 9).await.unwrap();
+    assert_eq!(claimed.deliveries.len(), 4);
     client.close().await;
 }
