@@ -192,7 +192,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// If the future is dropped after the backend had handed events out for it, the next call for the same consumer
-    /// through the same backend returns them first. Waiting itself has no effect and ends promptly.
+    /// through the same backend returns those first that are still pending for it. Waiting itself has no effect and ends
+    /// promptly.
     ///
     /// # Errors
     ///

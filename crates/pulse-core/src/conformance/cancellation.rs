@@ -92,6 +92,27 @@ pub(super) async fn no_event_is_lost_by_a_dropped_read_of_a_group(subject: Subje
     assert_eq!(pending.into_iter().map(|pending| pending.id).collect::<Vec<_>>(), ids);
 }
 
+pub(super) async fn what_a_dropped_read_left_is_not_returned_once_another_took_it(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let (stream, group, name) = (room.stream("s"), room.group("s", "g").await, consumer("c"));
+    let ids = room.append_many("s", 3).await;
+    let mut patience = Duration::ZERO;
+    eventually("the events were handed out", async || {
+        let read = room.backend.group_read(&stream, &group, &name, 10, Duration::ZERO);
+        let _ = tokio::time::timeout(patience, read).await;
+        patience += Duration::from_millis(1);
+        let pending = done(room.backend.group_pending(&stream, &group, PendingQuery::new(10)).await);
+        if pending.len() == ids.len() { Ok(()) } else { Err(pending) }
+    })
+    .await;
+    let claimed = done(room.backend.group_claim(&stream, &group, &consumer("other"), Duration::ZERO, 2).await);
+    assert_eq!(ids_of(&claimed.deliveries), ids[..2]);
+    room.commit(room.begin().ack("s", &group, vec![ids[0]])).await;
+    let read = ids_of(&room.take("s", &group, "c", 10).await);
+    assert!(!read.contains(&ids[0]), "it was acknowledged");
+    assert!(!read.contains(&ids[1]), "it is with another consumer");
+}
+
 pub(super) async fn a_dropped_wait_of_one_consumer_takes_nothing_from_another(subject: Subject) {
     let room = Room::open(&subject).await;
     let (stream, group) = (room.stream("s"), room.group("s", "g").await);

@@ -287,6 +287,7 @@ macro_rules! __conformance_cases {
             cancellation {
                 a_dropped_commit_is_carried_out_whole_or_not_at_all
                 no_event_is_lost_by_a_dropped_read_of_a_group
+                what_a_dropped_read_left_is_not_returned_once_another_took_it
                 a_dropped_wait_of_one_consumer_takes_nothing_from_another
                 hundreds_of_dropped_waits_leave_nothing_behind
                 a_dropped_read_of_a_stream_loses_nothing

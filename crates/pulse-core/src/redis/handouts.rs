@@ -1,7 +1,8 @@
 //! Hands out events to consumers so that nothing is lost when the reader goes away in the middle.
 //!
 //! Once the server has handed out events, they are pending and will not be handed out again for a while. So the command
-//! runs in a task of its own; what comes back to nobody is kept, and the next read of that consumer gets it first.
+//! runs in a task of its own; what comes back to nobody is kept, and the next read of that consumer gets it first, unless
+//! somebody else took it over meanwhile.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,7 +14,7 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 use super::{Backend, Redis};
-use crate::{Consumer, Delivery, Error, Group, StreamId};
+use crate::{Consumer, Delivery, Error, EventId, Group, StreamId};
 
 type Reader = (StreamId, Group, Consumer);
 
@@ -116,6 +117,21 @@ impl Drop for Awaited {
     }
 }
 
+/// Deliveries taken from what is kept, which go back there unless they are taken out.
+struct PutBack<'a> {
+    stash: &'a Stash,
+    deliveries: Vec<Delivery>,
+}
+
+impl Drop for PutBack<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.stash.lock();
+        for delivery in self.deliveries.drain(..).rev() {
+            kept.deliveries.push_front(delivery);
+        }
+    }
+}
+
 impl Backend {
     pub(super) async fn read_group(
         &self,
@@ -131,11 +147,39 @@ impl Backend {
         let read = || async move {
             let kept = stash.take(limit).await;
             if !kept.is_empty() {
-                return Ok(kept);
+                let held = self.still_held(reader, stash, kept).await?;
+                if !held.is_empty() {
+                    return Ok(held);
+                }
             }
             self.read_in_task(reader, stash, limit).await
         };
         self.redis.wait_for(stream, wait, read).await
+    }
+
+    /// Of what was kept, that which is still the reader's: meanwhile others may have taken it over, and acknowledged it.
+    /// Its idle time begins now, as it would if it had been handed out now.
+    async fn still_held(
+        &self,
+        (stream, group, consumer): &Reader,
+        stash: &Arc<Stash>,
+        kept: Vec<Delivery>,
+    ) -> Result<Vec<Delivery>, Error> {
+        let ids: Vec<EventId> = kept.iter().map(|delivery| delivery.entry.id).collect();
+        let mut kept = PutBack { stash, deliveries: kept };
+        match self.redis.set_idle(stream, group, consumer, &ids, Duration::ZERO).await {
+            Ok(held) => {
+                let mut deliveries = std::mem::take(&mut kept.deliveries);
+                deliveries.retain(|delivery| held.contains(&delivery.entry.id));
+                Ok(deliveries)
+            }
+            Err(error) => {
+                if matches!(error, Error::NoGroup { .. }) {
+                    kept.deliveries.clear();
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn read_in_task(&self, reader: &Reader, stash: &Arc<Stash>, limit: usize) -> Result<Vec<Delivery>, Error> {

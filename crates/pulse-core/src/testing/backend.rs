@@ -86,6 +86,14 @@ impl Backend for Faulty {
         let reader = (stream.clone(), group.clone(), consumer.clone());
         let trip = self.inner.depart(Operation::GroupRead, stream.to_string()).await?;
         let mut deliveries = self.inner.undelivered.take(&reader, limit);
+        if !deliveries.is_empty() {
+            // Others may have taken them over meanwhile.
+            let ids: Vec<EventId> = deliveries.iter().map(|delivery| delivery.entry.id).collect();
+            let held = self.inner.undelivered.hold(reader.clone(), deliveries);
+            let still = self.inner.backend.group_set_idle(stream, group, consumer, &ids, Duration::ZERO).await?;
+            deliveries = held.release();
+            deliveries.retain(|delivery| still.contains(&delivery.entry.id));
+        }
         if deliveries.is_empty() {
             deliveries = trip.pass(self.inner.backend.group_read(stream, group, consumer, limit, wait)).await?;
         }
