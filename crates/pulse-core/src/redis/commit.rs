@@ -1,6 +1,6 @@
 //! Commits: which way a transaction takes, and what its answer means.
 //!
-//! Most go through `lua/transaction.lua`. Three kinds have a shorter way with the same effect: unbound puts into one map
+//! Most go through `lua/transaction/`. Three kinds have a shorter way with the same effect: unbound puts into one map
 //! (`lua/put.lua`), a single append (`XADD`), and a single acknowledgement (`XACK`).
 
 use std::{sync::Arc, time::Duration};
@@ -159,9 +159,9 @@ impl Redis {
         for (kind, name, expected) in encoded.keys_by_type() {
             let key = self.keys.key(scope, kind, name);
             let args = || vec![Value::Bytes(key.clone())];
-            let reply = self.link.call(ask, Repeat::Freely, "TYPE", args).await;
-            let found = reply.ok().and_then(|reply| reply::text(reply).ok());
-            if found.is_some_and(|found| found != expected && found != "none") {
+            // The commit has had its time; the search ends with the first question that gets no answer.
+            let Ok(reply) = self.link.call(ask, Repeat::Freely, "TYPE", args).await else { break };
+            if reply::text(reply).is_ok_and(|found| found != expected && found != "none") {
                 return Error::WrongType { key: String::from_utf8_lossy(&key).into_owned() };
             }
         }

@@ -1,4 +1,4 @@
-//! Transactions as the script of `lua/transaction.lua` takes them.
+//! Transactions as the script of `lua/transaction/` takes them.
 //!
 //! The structure travels as numbers in one MessagePack argument; keys, values and events are arguments of their own, so
 //! that large ones are never copied into an encoding, and one command of the script can take many of them at once.

@@ -50,7 +50,7 @@ impl<'a> Ask<'a> {
 #[error("{0}")]
 pub(super) struct ServerSaid(pub(super) String);
 
-/// What a refusal of the server means. In every case the command was not carried out.
+/// What a refusal of the server means. In every case but [`Refusal::Halfway`] the command was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Passes by itself, soon.
@@ -71,6 +71,8 @@ pub(super) enum Refusal {
     Exhausted,
     /// User, password or permission.
     Auth,
+    /// A script failed after it had begun to write.
+    Halfway,
     /// Something else, which may pass when somebody acts.
     Lasting,
     /// Something else, which will not pass.
@@ -90,13 +92,14 @@ pub(super) fn refusal(message: &str) -> Refusal {
         "NOGROUP" => Refusal::NoGroup,
         "BUSYGROUP" => Refusal::BusyGroup,
         "NOAUTH" | "WRONGPASS" | "NOPERM" => Refusal::Auth,
+        "HALFWAY" => Refusal::Halfway,
         "OOM" | "MISCONF" | "NOREPLICAS" => Refusal::Lasting,
         // What a script says when the slot is leaving the node and a key of it has left already.
         _ if message.contains("attempted to access a non local key") => Refusal::Passing,
         _ if message.contains("-READONLY") || message.contains("read only replica") => Refusal::ReadOnly,
         _ if message.contains("requires the key to exist") || message.contains("no such key") => Refusal::NoKey,
         _ if message.contains("exhausted the last possible ID") => Refusal::Exhausted,
-        _ if message.contains("invalid username-password pair") || message.contains("acl") => Refusal::Auth,
+        _ if message.contains("invalid username-password pair") || message.contains("ACL failure") => Refusal::Auth,
         _ => Refusal::Final,
     }
 }
@@ -174,6 +177,8 @@ mod tests {
             ("MISCONF Redis is configured to save RDB snapshots", Refusal::Lasting),
             ("NOREPLICAS Not enough good replicas to write.", Refusal::Lasting),
             ("ERR no such key", Refusal::NoKey),
+            ("HALFWAY attempted to access a non local key", Refusal::Halfway),
+            ("ERR oracles are not asked", Refusal::Final),
             ("ERR something new", Refusal::Final),
         ] {
             assert_eq!(refusal(message), expected, "{message}");

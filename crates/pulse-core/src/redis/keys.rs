@@ -2,7 +2,7 @@
 //!
 //! `PREFIX{SCOPE}:KIND:NAME`, where the scope is a hash tag, so that everything of one scope is in one slot. The scope is
 //! escaped so that no name can end the tag early; names need no escaping because they stand last. What each kind is for
-//! stands at the head of `lua/transaction.lua`.
+//! stands in `lua/transaction/head.lua`.
 
 use std::fmt::Write;
 

@@ -341,6 +341,7 @@ impl Link {
             Refusal::Auth => {
                 Error::Auth { target: self.target.to_string(), source: Arc::new(ServerSaid(message.to_owned())) }
             }
+            Refusal::Halfway => ask.unavailable(Outcome::Unknown, Arc::new(ServerSaid(message.to_owned()))),
             Refusal::Passing | Refusal::Lasting => ask.refused(message, true),
             _ => ask.refused(message, false),
         }

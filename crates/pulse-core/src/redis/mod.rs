@@ -7,7 +7,7 @@
 //! - `feeds` owns the subscriptions of change feeds and doorbells. Blocking reads block no connection: a reader listens
 //!   to the doorbell of its stream (`doorbell`) and reads when it rings.
 //!
-//! Everything of a scope lives under one hash tag (`keys`), so one script (`lua/transaction.lua`, fed by `encode`, read
+//! Everything of a scope lives under one hash tag (`keys`), so one script (`lua/transaction/`, fed by `encode`, read
 //! back by `commit`) carries out any transaction, on a single server as in a cluster. `streams`, `groups`, `handouts` and
 //! `maps` hold the rest of the contract, `url` and `connect` the way in, `errors` what answers and failures mean.
 //!

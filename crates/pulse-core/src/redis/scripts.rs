@@ -18,7 +18,21 @@ impl Script {
 }
 
 /// Any transaction, and the sweep.
-pub(super) static TRANSACTION: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/transaction.lua")));
+pub(super) static TRANSACTION: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(
+        include_str!("lua/transaction/head.lua"),
+        include_str!("lua/transaction/maps.lua"),
+        include_str!("lua/transaction/leases.lua"),
+        include_str!("lua/transaction/sweep.lua"),
+        include_str!("lua/transaction/changes.lua"),
+        include_str!("lua/transaction/values.lua"),
+        include_str!("lua/transaction/expectations.lua"),
+        include_str!("lua/transaction/writes.lua"),
+        include_str!("lua/transaction/decide.lua"),
+        include_str!("lua/transaction/streams.lua"),
+        include_str!("lua/transaction/apply.lua"),
+    ))
+});
 /// Unbound puts into one map.
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/put.lua")));
 /// Takes over idle pending events.

@@ -2,6 +2,7 @@
 
 mod connecting;
 mod faults;
+mod halfway;
 mod strangers;
 
 use std::time::Duration;

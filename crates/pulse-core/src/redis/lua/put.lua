@@ -52,12 +52,10 @@ if not (revision and revision >= 1 and revision < 1e15 and revision % 1 == 0) th
 end
 
 local version = sub(header, 1, 16) .. string.format('%.0f', revision + 1)
-if keys then
-  call('HSET', map, '', version .. rest, unpack(ARGV, 2))
-  call('SPUBLISH', ARGV[1], cmsgpack.pack(version, unpack(ARGV, 2)))
-else
-  call('HSET', map, '', version .. rest, ARGV[2], ARGV[3])
-  call('SPUBLISH', ARGV[1], cmsgpack.pack(version, ARGV[2], ARGV[3]))
+call('HSET', map, '', version .. rest, unpack(ARGV, 2))
+local told = redis.pcall('SPUBLISH', ARGV[1], cmsgpack.pack(version, unpack(ARGV, 2)))
+if type(told) == 'table' then
+  return redis.error_reply('HALFWAY ' .. told.err)
 end
 found[1] = version
 return found
