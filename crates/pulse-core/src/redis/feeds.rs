@@ -79,6 +79,7 @@ impl Hub {
             bells: bells.clone(),
             channels: HashMap::new(),
             attempts: FuturesUnordered::new(),
+            attempted: 0,
             checks: FuturesUnordered::new(),
             reconnect,
             timeout,
@@ -124,8 +125,10 @@ struct Channel {
     state: State,
     /// Who owned the slot when it was subscribed.
     owner: Option<Server>,
-    /// How many losses it has had; an attempt that began before the last one does not count.
-    losses: u64,
+    /// Whether it was ever lost.
+    lost: bool,
+    /// The attempt that counts, by its number; those before it began before a loss.
+    attempt: u64,
     /// Since when the doorbell has no listeners.
     unused_since: Option<Instant>,
 }
@@ -141,7 +144,7 @@ enum State {
 /// How an attempt to subscribe ended.
 struct Attempt {
     channel: Bytes,
-    losses: u64,
+    number: u64,
     tries: u32,
     owner: Option<Server>,
     result: Result<(), fred::error::Error>,
@@ -160,6 +163,8 @@ pub(super) struct Listener {
     bells: Arc<Mutex<HashMap<Bytes, Arc<Bell>>>>,
     channels: HashMap<Bytes, Channel>,
     attempts: FuturesUnordered<BoxFuture<'static, Attempt>>,
+    /// How many attempts there were, over all channels: a channel may go and come back while one is under way.
+    attempted: u64,
     /// Looks at the connection and at the owners of the slots.
     checks: FuturesUnordered<BoxFuture<'static, ()>>,
     reconnect: Reconnect,
@@ -233,7 +238,9 @@ impl Listener {
     fn attempt(&mut self, name: Bytes, tries: u32) {
         let Some(channel) = self.channels.get_mut(&name) else { return };
         channel.state = State::Subscribing;
-        let (subscriber, losses, timeout) = (self.subscriber.clone(), channel.losses, self.timeout);
+        self.attempted += 1;
+        channel.attempt = self.attempted;
+        let (subscriber, number, timeout) = (self.subscriber.clone(), self.attempted, self.timeout);
         let longest = self.reconnect.min.saturating_mul(1 << tries.min(16)).min(self.reconnect.max);
         self.attempts.push(
             async move {
@@ -246,7 +253,7 @@ impl Listener {
                 let result = subscribed.unwrap_or_else(|_| {
                     Err(fred::error::Error::new(fred::error::ErrorKind::Timeout, "no answer to a subscription"))
                 });
-                Attempt { channel: name, losses, tries, owner, result }
+                Attempt { channel: name, number, tries, owner, result }
             }
             .boxed(),
         );
@@ -255,8 +262,8 @@ impl Listener {
     fn finish(&mut self, attempt: Attempt) {
         let owner_now = owner_of(&self.subscriber, &attempt.channel);
         let Some(channel) = self.channels.get_mut(&attempt.channel) else { return };
-        if attempt.losses != channel.losses {
-            // Another attempt began after the loss.
+        if attempt.number != channel.attempt {
+            // Another attempt began after it.
             return;
         }
         if let Err(error) = attempt.result {
@@ -269,7 +276,7 @@ impl Listener {
         }
         channel.state = State::Standing;
         channel.owner = attempt.owner;
-        if channel.losses > 0 {
+        if channel.lost {
             channel.feeds.iter().for_each(|feed| feed.push(FeedItem::Gap(GapCause::Resubscribed)));
         }
         for stands in channel.waiting.drain(..) {
@@ -291,7 +298,7 @@ impl Listener {
     /// Says that the subscription is gone, and begins to subscribe again.
     fn lose(&mut self, name: Bytes) {
         let Some(channel) = self.channels.get_mut(&name) else { return };
-        channel.losses += 1;
+        channel.lost = true;
         if channel.state == State::Standing {
             channel.feeds.iter().for_each(|feed| feed.push(FeedItem::Gap(GapCause::Disconnected)));
             if let Some(bell) = &channel.bell {
