@@ -169,6 +169,18 @@ impl Shared {
         // Nothing panics while holding the lock, and the buffer is consistent after every statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn add(&self, buffer: &mut Buffer, item: FeedItem) {
+        let weight = weight(&item);
+        let full = buffer.items.len() >= self.max_items || buffer.bytes + weight > self.max_bytes;
+        if full && !buffer.items.is_empty() {
+            buffer.items.clear();
+            buffer.bytes = 0;
+            buffer.items.push_back(FeedItem::Gap(GapCause::Lagged));
+        }
+        buffer.items.push_back(item);
+        buffer.bytes += weight;
+    }
 }
 
 fn weight(item: &FeedItem) -> usize {
@@ -267,16 +279,15 @@ impl FeedSender {
 
     /// Adds an item, or, where the buffer is full, puts [`GapCause::Lagged`] in place of the whole backlog.
     pub fn push(&self, item: FeedItem) {
+        self.with_buffer(|shared, buffer| shared.add(buffer, item));
+    }
+
+    /// Adds commits that arrived together, as [`FeedSender::push`] would one by one.
+    pub fn push_commits(&self, commits: &[MapCommit]) {
         self.with_buffer(|shared, buffer| {
-            let weight = weight(&item);
-            let full = buffer.items.len() >= shared.max_items || buffer.bytes + weight > shared.max_bytes;
-            if full && !buffer.items.is_empty() {
-                buffer.items.clear();
-                buffer.bytes = 0;
-                buffer.items.push_back(FeedItem::Gap(GapCause::Lagged));
+            for commit in commits {
+                shared.add(buffer, FeedItem::Commit(commit.clone()));
             }
-            buffer.items.push_back(item);
-            buffer.bytes += weight;
         });
     }
 

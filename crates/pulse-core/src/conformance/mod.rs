@@ -61,6 +61,7 @@ mod claims;
 mod closing;
 mod commits;
 mod counters;
+mod crowds;
 mod expectations;
 mod feeds;
 mod groups;

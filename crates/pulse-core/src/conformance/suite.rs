@@ -119,6 +119,12 @@ macro_rules! __conformance_cases {
                 a_transaction_holds_thousands_of_writes
                 a_transaction_holds_a_megabyte
             }
+            crowds {
+                simultaneous_puts_are_transactions_of_their_own
+                simultaneous_puts_of_bound_and_unbound_keys_keep_their_bindings
+                simultaneous_appends_are_each_there_once_and_in_order
+                a_caller_that_gives_up_takes_nobody_along
+            }
             expectations {
                 every_kind_that_holds_lets_the_transaction_through
                 every_kind_that_fails_says_what_was_found_and_changes_nothing

@@ -1,7 +1,7 @@
 //! Commits: which way a transaction takes, and what its answer means.
 //!
 //! Most go through `lua/transaction/`. Three kinds have a shorter way with the same effect: unbound puts into one map
-//! (`lua/put.lua`), a single append (`XADD`), and a single acknowledgement (`XACK`).
+//! (`puts`), a single append (`appends`), and a single acknowledgement (`XACK`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,21 +17,18 @@ use super::{
     streams::take_string,
 };
 use crate::{
-    Binding, Committed, Error, EventId, Expectation, FailedExpectation, Found, Incarnation, Revision, Scope, Swept,
-    Transaction, Version, Write, WriteResult,
+    Committed, Error, EventId, Expectation, FailedExpectation, Found, Incarnation, Revision, Scope, Swept, Transaction,
+    Version, Write, WriteResult,
 };
 
 /// How long the destruction of a stream is kept to oneself. The server begins the ids of a stream anew with its clock's
 /// milliseconds; what is appended once the destruction is known must not get ids that the old stream had.
 const ID_STEP: Duration = Duration::from_millis(2);
 
-/// The most puts that the short script takes; its values travel through the interpreter's stack.
-const MOST_PUTS: usize = 1000;
-
 /// How many entries one sweep removes at most.
 const SWEEP_BUDGET: u32 = 512;
 
-const COMMIT: &str = "commit";
+pub(super) const COMMIT: &str = "commit";
 
 impl Redis {
     pub(super) async fn commit_transaction(&self, transaction: Transaction) -> Result<Committed, Error> {
@@ -39,9 +36,14 @@ impl Redis {
         if let Some(committed) = self.commit_shortly(&transaction).await? {
             return Ok(committed);
         }
+        // In a box, so that the short ways do not carry its state around.
+        Box::pin(self.commit_generally(&transaction)).await
+    }
+
+    async fn commit_generally(&self, transaction: &Transaction) -> Result<Committed, Error> {
         let scope = transaction.scope();
         let repeat = if transaction.is_idempotent() { Repeat::Freely } else { Repeat::Never };
-        let encoded = encode::transaction(&self.keys, &transaction, self.limits.value_bytes);
+        let encoded = encode::transaction(&self.keys, transaction, self.limits.value_bytes);
         let ask = Ask::new(COMMIT, scope);
         let answer = self
             .link
@@ -59,10 +61,10 @@ impl Redis {
                 if transaction.writes().iter().any(|write| matches!(write, Write::DestroyStream { .. })) {
                     tokio::time::sleep(ID_STEP).await;
                 }
-                read_committed(&transaction, &encoded, versions, results).map_err(|misfit| ask.protocol(misfit))
+                read_committed(transaction, &encoded, versions, results).map_err(|misfit| ask.protocol(misfit))
             }
             Outcome::Left(code, details) => Err(self
-                .read_failure(&transaction, &encoded, code, details)
+                .read_failure(transaction, &encoded, code, details)
                 .unwrap_or_else(|misfit| ask.protocol(misfit))),
         }
     }
@@ -100,48 +102,11 @@ impl Redis {
             }
             [Write::Ack { stream, group, ids }] if transaction.expectations().is_empty() => {
                 let stream = transaction.scope().stream(stream)?;
-                let count = self.acknowledge(&stream, group, ids).await?;
+                let count = Box::pin(self.acknowledge(&stream, group, ids)).await?;
                 Ok(Some(Committed::new(vec![WriteResult::Count(count)], Vec::new())))
             }
-            writes if transaction.expectations().is_empty() && writes.len() <= MOST_PUTS => {
-                match puts_into_one_map(writes) {
-                    Some(map) => self.put(transaction.scope(), map, writes).await,
-                    None => Ok(None),
-                }
-            }
-            _ => Ok(None),
+            _ => self.commit_puts(transaction).await,
         }
-    }
-
-    async fn put(&self, scope: &Scope, map: &Arc<str>, writes: &[Write]) -> Result<Option<Committed>, Error> {
-        let args = |args: &mut Vec<Value>| {
-            args.reserve_exact(2 + 2 * writes.len());
-            args.push(Value::Bytes(self.keys.key(scope, "m:", map)));
-            args.push(Value::Bytes(self.keys.key(scope, "f:", map)));
-            for write in writes {
-                if let Write::Put { key, value, .. } = write {
-                    args.push(Value::Bytes(Bytes::copy_from_slice(key.as_bytes())));
-                    args.push(Value::Bytes(value.clone()));
-                }
-            }
-        };
-        let ask = Ask::new(COMMIT, scope);
-        let mut items = match self.link.run(ask, Repeat::Never, &scripts::PUT, 1, args).await? {
-            Answer::Reply(Resp3Frame::Array { data, .. }) => data.into_iter(),
-            // The general script does it, or says what is wrong.
-            Answer::Reply(_) | Answer::Refused(Refusal::WrongType, _) => return Ok(None),
-            Answer::Refused(refusal, message) => return Err(self.link.error(ask, refusal, &message)),
-        };
-        let read = || {
-            let version = read_version(items.next().ok_or("the version is missing")?)?;
-            let results = items.map(|item| reply::optional_bytes(item).map(WriteResult::Previous));
-            let results: Vec<_> = results.collect::<Result<_, Misfit>>()?;
-            if results.len() != writes.len() {
-                return Err("another number of results than of writes".to_owned());
-            }
-            Ok(Committed::new(results, vec![(map.clone(), version)]))
-        };
-        read().map(Some).map_err(|misfit| ask.protocol(misfit))
     }
 
     /// Finds out which key it is that the server complains of.
@@ -224,18 +189,6 @@ fn listed(transaction: &Transaction, place: Resp3Frame) -> Result<(&Arc<str>, &A
         }
         _ => Err("a complaint about a write that reads no value".to_owned()),
     }
-}
-
-/// The map, if the writes are nothing but unbound puts of different keys into it.
-fn puts_into_one_map(writes: &[Write]) -> Option<&Arc<str>> {
-    let Some(Write::Put { map: first, .. }) = writes.first() else { return None };
-    let mut keys = std::collections::HashSet::new();
-    let single = writes.len() == 1;
-    let fits = writes.iter().all(|write| match write {
-        Write::Put { map, key, binding: Binding::Permanent, .. } => map == first && (single || keys.insert(key)),
-        _ => false,
-    });
-    fits.then_some(first)
 }
 
 fn expectation_failed(scope: &Scope, failed: FailedExpectation) -> Error {

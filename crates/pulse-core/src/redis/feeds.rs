@@ -319,14 +319,14 @@ impl Listener {
         if channel.feeds.is_empty() {
             return;
         }
-        let item = match read_payload(message.value).and_then(message::decode) {
-            Ok(commit) => FeedItem::Commit(commit),
+        match read_payload(message.value).and_then(message::decode) {
+            Ok(commits) => channel.feeds.iter().for_each(|feed| feed.push_commits(&commits)),
             Err(reason) => {
                 tracing::warn!(channel = %message.channel, reason, "a message of a change feed is malformed");
-                FeedItem::Gap(GapCause::Malformed { reason })
+                let gap = FeedItem::Gap(GapCause::Malformed { reason });
+                channel.feeds.iter().for_each(|feed| feed.push(gap.clone()));
             }
-        };
-        channel.feeds.iter().for_each(|feed| feed.push(item.clone()));
+        }
     }
 
     /// The process was too slow for the connection, and nobody knows whose messages are missing.

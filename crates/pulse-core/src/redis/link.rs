@@ -21,7 +21,6 @@ use fred::{
     types::{ClusterHash, CustomCommand, Key, Resp3Frame, Value, config::Options},
     util::redis_keyslot,
 };
-use futures::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -147,6 +146,19 @@ impl Link {
         keys: usize,
         args: impl Fn(&mut Vec<Value>) + Send + Sync,
     ) -> Result<Answer, Error> {
+        self.run_since(Instant::now(), ask, repeat, script, keys, args).await
+    }
+
+    /// As [`Link::run`], for what was asked at that moment: the command time-out counts from there.
+    pub(super) async fn run_since(
+        &self,
+        since: Instant,
+        ask: Ask<'_>,
+        repeat: Repeat,
+        script: &'static Script,
+        keys: usize,
+        args: impl Fn(&mut Vec<Value>) + Send + Sync,
+    ) -> Result<Answer, Error> {
         let with = |first: Bytes| {
             let mut all = Vec::with_capacity(6);
             all.push(Value::Bytes(first));
@@ -154,12 +166,14 @@ impl Link {
             args(&mut all);
             all
         };
-        let answer = self.try_call(ask, repeat, "EVALSHA", Route::Key(2), || with(script.sha.clone())).await?;
+        let answer = self.call_since(since, ask, repeat, "EVALSHA", Route::Key(2), || with(script.sha.clone())).await?;
         match answer {
             // The script was certainly not run.
             Answer::Refused(Refusal::NoScript, _) => {
                 let source = Bytes::from_static(script.source.as_bytes());
-                self.try_call(ask, repeat, "EVAL", Route::Key(2), || with(source.clone())).await
+                let load = self.call_since(since, ask, repeat, "EVAL", Route::Key(2), || with(source.clone()));
+                // In a box, because it is rare: else every command would carry its state around.
+                Box::pin(load).await
             }
             answer => Ok(answer),
         }
@@ -174,13 +188,25 @@ impl Link {
         route: Route,
         args: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Answer, Error> {
+        self.call_since(Instant::now(), ask, repeat, command, route, args).await
+    }
+
+    async fn call_since(
+        &self,
+        since: Instant,
+        ask: Ask<'_>,
+        repeat: Repeat,
+        command: &'static str,
+        route: Route,
+        args: impl Fn() -> Vec<Value> + Send + Sync,
+    ) -> Result<Answer, Error> {
         let send = |client: WithOptions<Fred>| {
             let args = args();
             let hash = if self.clustered { route.hash(&args) } else { ClusterHash::Random };
             let command = CustomCommand::new_static(command, hash, false);
-            async move { client.custom_raw(command, args).await }.boxed()
+            async move { client.custom_raw(command, args).await }
         };
-        self.attempt(ask, repeat, send).await
+        self.attempt(since, ask, repeat, send).await
     }
 
     /// Appends one entry to a stream. Not by [`Link::try_call`], because the library flushes the connection after each
@@ -205,9 +231,8 @@ impl Link {
                     Err(error) => Err(error),
                 }
             }
-            .boxed()
         };
-        self.attempt(ask, Repeat::Never, send).await
+        self.attempt(Instant::now(), ask, Repeat::Never, send).await
     }
 
     /// Sends a message to a channel. As [`Link::append`], and for the same reason.
@@ -223,26 +248,25 @@ impl Link {
                     Err(error) => Err(error),
                 }
             }
-            .boxed()
         };
-        self.attempt(ask, Repeat::Freely, send).await
+        self.attempt(Instant::now(), ask, Repeat::Freely, send).await
     }
 
-    async fn attempt(
+    async fn attempt<F>(
         &self,
+        since: Instant,
         ask: Ask<'_>,
         repeat: Repeat,
-        send: impl Fn(WithOptions<Fred>) -> BoxFuture<'static, Result<Resp3Frame, FredError>> + Send + Sync,
-    ) -> Result<Answer, Error> {
-        let deadline = Instant::now() + self.timeout;
-        let mut client = match repeat {
-            Repeat::Freely => self.freely.clone(),
-            Repeat::Never => self.once.clone(),
-        };
+        send: impl Fn(WithOptions<Fred>) -> F + Send + Sync,
+    ) -> Result<Answer, Error>
+    where
+        F: Future<Output = Result<Resp3Frame, FredError>> + Send,
+    {
+        let deadline = since + self.timeout;
         let mut pauses = Pauses::default();
         loop {
             self.connected(ask, deadline).await?;
-            let problem = match send(client).await {
+            let problem = match send(self.until(deadline, repeat)).await {
                 Ok(Resp3Frame::SimpleError { data, .. }) => match self.judge(refusal(&data)) {
                     Ok(refusal) => return Ok(Answer::Refused(refusal, data.to_string())),
                     Err(refusal) => self.error(ask, refusal, &data),
@@ -278,12 +302,23 @@ impl Link {
             if !pauses.wait(deadline, &self.closed).await {
                 return Err(if self.closed.is_cancelled() { Error::Closed } else { problem });
             }
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            client = self.client.with_options(&match repeat {
-                Repeat::Freely => Options { timeout: Some(left), ..FREELY },
-                Repeat::Never => Options { timeout: Some(left), ..ONCE },
-            });
         }
+    }
+
+    /// The client for an attempt that has to end by then.
+    fn until(&self, deadline: Instant, repeat: Repeat) -> WithOptions<Fred> {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        // Almost always the whole time is left, and the client for that is at hand.
+        if left > self.timeout - self.timeout / 16 {
+            return match repeat {
+                Repeat::Freely => self.freely.clone(),
+                Repeat::Never => self.once.clone(),
+            };
+        }
+        self.client.with_options(&match repeat {
+            Repeat::Freely => Options { timeout: Some(left), ..FREELY },
+            Repeat::Never => Options { timeout: Some(left), ..ONCE },
+        })
     }
 
     /// Which refusals to try again (`Err`), and which to report (`Ok`).

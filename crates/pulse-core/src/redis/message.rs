@@ -1,8 +1,9 @@
 //! The messages of change feeds.
 //!
 //! A message is a sequence of MessagePack values: the version that the commit made, written as in the header of the map
-//! (16 hexadecimal digits of incarnation, then the decimal revision), and the changes. A change is a key followed by its value, or by `false` if it is deleted; 1 if the map is cleared; 2
-//! if it is destroyed.
+//! (16 hexadecimal digits of incarnation, then the decimal revision), and the changes. A change is a key followed by its
+//! value, or by `false` if it is deleted; 1 if the map is cleared; 2 if it is destroyed. If the message begins with 3,
+//! each of its changes is a commit of its own, and the version is that of the first.
 
 use std::sync::Arc;
 
@@ -11,12 +12,28 @@ use bytes::{Buf, Bytes};
 use super::{commit::parse_version, streams::take_string};
 use crate::{Change, MapCommit, Revision};
 
-/// Reads a message; anybody may have sent it.
-pub(super) fn decode(mut message: Bytes) -> Result<MapCommit, String> {
+/// Reads the commits of a message, of which there is at least one; anybody may have sent it.
+pub(super) fn decode(mut message: Bytes) -> Result<Vec<MapCommit>, String> {
+    let several = message.first() == Some(&3);
+    if several {
+        message.advance(1);
+    }
     let version = take_string(&mut message).ok_or("the version is missing")?;
     let version = std::str::from_utf8(&version).ok().and_then(parse_version).ok_or("the version is not one")?;
-    let after = version.revision.0;
-    let before = after.checked_sub(1).ok_or("the revision is 0")?;
+    let before = version.revision.0.checked_sub(1).ok_or("the revision is 0")?;
+    let changes = take_changes(&mut message)?;
+    if !several {
+        return Ok(vec![MapCommit::new(version.incarnation, Revision(before), version.revision, changes)]);
+    }
+    let last = before.checked_add(changes.len() as u64).ok_or("the revision is too large")?;
+    let revisions = (before..last).zip(changes);
+    let commits = revisions.map(|(before, change)| {
+        MapCommit::new(version.incarnation, Revision(before), Revision(before + 1), vec![change])
+    });
+    Ok(commits.collect())
+}
+
+fn take_changes(message: &mut Bytes) -> Result<Vec<Change>, String> {
     let mut changes = Vec::new();
     while let Some(marker) = message.first() {
         changes.push(match marker {
@@ -28,14 +45,14 @@ pub(super) fn decode(mut message: Bytes) -> Result<MapCommit, String> {
                 message.advance(1);
                 Change::Destroyed
             }
-            _ => take_entry(&mut message)?,
+            _ => take_entry(message)?,
         });
     }
     let last = changes.len().checked_sub(1).ok_or("it holds no change")?;
     if changes[..last].contains(&Change::Destroyed) {
         return Err("changes follow the end of the map".to_owned());
     }
-    Ok(MapCommit::new(version.incarnation, Revision(before), Revision(after), changes))
+    Ok(changes)
 }
 
 fn take_entry(message: &mut Bytes) -> Result<Change, String> {
@@ -65,12 +82,26 @@ mod tests {
 
     #[test]
     fn a_commit_is_read_with_its_changes_in_order() {
-        let commit = decode(message(&[START, b"\xa1a\xa1x", b"\xa1b\xc2", b"\x01", b"\xa1c\xa0"])).unwrap();
+        let message_of_one = message(&[START, b"\xa1a\xa1x", b"\xa1b\xc2", b"\x01", b"\xa1c\xa0"]);
+        let commits = decode(message_of_one).unwrap();
         let put = |key: &str, value: &'static [u8]| Change::Put { key: key.into(), value: value.into() };
         let changes = vec![put("a", b"x"), Change::Deleted { key: "b".into() }, Change::Cleared, put("c", b"")];
-        assert_eq!(commit, MapCommit::new(Incarnation(255), Revision(4), Revision(5), changes));
-        let commit = decode(message(&[START, b"\x02"])).unwrap();
-        assert_eq!(commit.version(), None);
+        assert_eq!(commits, [MapCommit::new(Incarnation(255), Revision(4), Revision(5), changes)]);
+        let commits = decode(message(&[START, b"\x02"])).unwrap();
+        assert_eq!(commits[0].version(), None);
+    }
+
+    #[test]
+    fn gathered_commits_are_read_one_by_one() {
+        let commits = decode(message(&[b"\x03", START, b"\xa1a\xa1x", b"\xa1a\xa1y"])).unwrap();
+        let put = |value: &'static [u8]| vec![Change::Put { key: "a".into(), value: value.into() }];
+        assert_eq!(
+            commits,
+            [
+                MapCommit::new(Incarnation(255), Revision(4), Revision(5), put(b"x")),
+                MapCommit::new(Incarnation(255), Revision(5), Revision(6), put(b"y")),
+            ]
+        );
     }
 
     #[test]
@@ -87,6 +118,9 @@ mod tests {
             &[START, b"\xa1\xff\xa1x"],
             &[START, b"\x02", b"\xa1a\xa1x"],
             &[START, b"\xc6\xff\xff\xff\xff"],
+            &[b"\x03"],
+            &[b"\x03", START],
+            &[b"\x03\xd9\x2400000000000000ff18446744073709551615", b"\x01\x01"],
         ] {
             assert!(decode(message(parts)).is_err(), "{parts:?}");
         }
@@ -94,9 +128,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_never_panics(garbage in proptest::collection::vec(any::<u8>(), 0..200), valid in any::<bool>()) {
-            let start: &[u8] = if valid { START } else { b"" };
-            let _ = decode(message(&[start, &garbage]));
+        fn garbage_never_panics(garbage in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..3) {
+            let start: &[&[u8]] = match kind {
+                0 => &[],
+                1 => &[START],
+                _ => &[b"\x03", START],
+            };
+            let _ = decode(message(&[&start.concat(), &garbage]));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Two logical connections serve a process, however many maps, feeds, readers and groups it has:
 //!
-//! - `link` carries every command. Nothing that must not be repeated is ever sent twice; what certainly was not carried
+//! - `link` carries every command, and `gather` puts the small writes of many callers into one. Nothing that must not be repeated is ever sent twice; what certainly was not carried
 //!   out is sent again within the command time-out.
 //! - `feeds` owns the subscriptions of change feeds and doorbells. Blocking reads block no connection: a reader listens
 //!   to the doorbell of its stream (`doorbell`) and reads when it rings.
@@ -17,21 +17,26 @@
 //!   they are tried again until the command time-out, and then fail with a known outcome.
 //! - While a primary of a cluster is down and not replaced yet, the client library serves no slot of that cluster;
 //!   commands wait for the failover, and fail with a known outcome if it takes longer than the command time-out.
+//! - A server cuts the connection of a subscriber whose backlog exceeds `client-output-buffer-limit pubsub` (32 MiB
+//!   unless configured otherwise). A single commit to a map larger than that costs every replica a full read of its maps.
 //! - After a failover, writes that the old primary had acknowledged but not replicated are gone, as always with these
 //!   servers. The revisions and incarnations make that visible to replicas.
 
+mod appends;
 mod commit;
 mod connect;
 mod doorbell;
 mod encode;
 mod errors;
 mod feeds;
+mod gather;
 mod groups;
 mod handouts;
 mod keys;
 mod link;
 mod maps;
 mod message;
+mod puts;
 mod reply;
 mod scripts;
 mod streams;
@@ -46,13 +51,16 @@ use tokio::sync::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    appends::Appends,
     connect::{Connected, Driver, Purpose},
     doorbell::Bells,
     errors::{Ask, ServerSaid},
     feeds::Hub,
+    gather::Gatherer,
     handouts::Handouts,
     keys::Keys,
     link::{Link, Repeat},
+    puts::Puts,
 };
 use crate::{
     Claimed, Client, ClientBuilder, Committed, Consumer, Cursor, Delivery, Entry, Error, EventId, Group, GroupInfo,
@@ -97,6 +105,8 @@ struct Redis {
     link: Arc<Link>,
     hub: Hub,
     bells: Bells,
+    puts: Gatherer<Puts>,
+    appends: Gatherer<Appends>,
     handouts: Handouts,
     /// Everything that runs in the background.
     tasks: TaskTracker,
@@ -155,8 +165,18 @@ impl Backend {
             }
         }
         let bells = Bells::new(link.clone(), hub.clone(), tasks.clone());
-        let redis =
-            Redis { target, limits: builder.limits, keys, link, hub, bells, handouts: Handouts::default(), tasks };
+        let redis = Redis {
+            target,
+            limits: builder.limits,
+            keys,
+            hub,
+            bells,
+            puts: Gatherer::new(link.clone(), tasks.clone()),
+            appends: Gatherer::new(link.clone(), tasks.clone()),
+            handouts: Handouts::default(),
+            link,
+            tasks,
+        };
         Ok(Self { redis: Arc::new(redis), closed, connections: Mutex::new(connections) })
     }
 }

@@ -33,8 +33,12 @@ pub(super) static TRANSACTION: LazyLock<Script> = LazyLock::new(|| {
         include_str!("lua/transaction/apply.lua"),
     ))
 });
-/// Unbound puts into one map.
+/// One unbound put.
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/put.lua")));
+/// Unbound puts into one map.
+pub(super) static PUTS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/puts.lua")));
+/// Events of different callers for one stream.
+pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/append.lua")));
 /// Takes over idle pending events.
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/claim.lua")));
 /// Sets idle times.

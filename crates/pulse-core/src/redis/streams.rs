@@ -1,12 +1,9 @@
-//! Streams: what an event looks like in the server, the plain append, and reading.
+//! Streams: what an event looks like in the server, and reading.
 //!
 //! An event is an entry with the fields `n` (name), `t` (topic, if any), `h` (headers, if any: a MessagePack array of
 //! names and values in turn) and `p` (payload). Whatever else stands in a stream is handed out as malformed.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use fred::types::{Resp3Frame, Value};
@@ -117,33 +114,6 @@ pub(super) fn read_entries(frame: Resp3Frame) -> Result<Vec<Entry>, Misfit> {
 }
 
 impl Redis {
-    /// Appends one event; `None` if the stream had to exist and does not.
-    pub(super) async fn append(
-        &self,
-        stream: &StreamId,
-        event: &NewEvent,
-        must_exist: bool,
-    ) -> Result<Option<EventId>, Error> {
-        let ask = Ask::new("append", stream);
-        let key = self.keys.stream(stream);
-        let attempts = AtomicU32::new(0);
-        let fields = || {
-            attempts.fetch_add(1, Ordering::Relaxed);
-            event_fields(event).map(|(name, value)| (name.into(), value.into())).collect()
-        };
-        let append = self.link.append(ask, &key, must_exist, fields);
-        let answer = self.bells.ring_behind(self.keys.doorbell(stream), &attempts, append).await?;
-        match answer {
-            Answer::Reply(Resp3Frame::Null) => Ok(None),
-            Answer::Reply(reply) => reply::event_id(reply).map(Some).map_err(|misfit| ask.protocol(misfit)),
-            Answer::Refused(Refusal::Exhausted, _) => {
-                let last = self.read_stream_info(stream).await?.map_or(EventId::MAX, |info| info.last);
-                Err(Error::StreamExhausted { stream: stream.clone(), last })
-            }
-            Answer::Refused(refusal, message) => Err(self.stream_error(ask, stream, refusal, &message)),
-        }
-    }
-
     pub(super) async fn acknowledge(&self, stream: &StreamId, group: &Group, events: &[EventId]) -> Result<u64, Error> {
         if events.is_empty() {
             return Ok(0);

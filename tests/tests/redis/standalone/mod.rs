@@ -1,6 +1,7 @@
 //! Each test has a server of its own, and does harm to it.
 
 mod connecting;
+mod crowds;
 mod faults;
 mod halfway;
 mod strangers;
