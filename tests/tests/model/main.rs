@@ -7,8 +7,11 @@
 //! Deadlines pass only on memory, where time is paused and the model knows it exactly; on servers, whatever expires does
 //! so after the test.
 
+mod compare;
 mod drive;
+mod groups;
 mod steps;
+mod translate;
 mod world;
 
 use proptest::test_runner::{Config, TestRunner};
