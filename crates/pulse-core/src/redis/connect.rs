@@ -311,14 +311,18 @@ fn check_version(shown: &str, info: &str) -> Result<(), Error> {
 }
 
 fn warn_of_eviction(shown: &str, info: &str) {
-    let limited = field(info, "maxmemory").is_some_and(|limit| limit != "0");
-    if let Some(policy) = field(info, "maxmemory_policy").filter(|policy| limited && *policy != "noeviction") {
+    if let Some(policy) = evicting_policy(info) {
         tracing::warn!(
             target = shown,
             policy,
             "the server evicts keys when its memory is full, and with them maps and streams: set maxmemory-policy to noeviction"
         );
     }
+}
+
+/// The policy by which the server throws keys away, whether or not its memory has a limit yet: that can be set later.
+fn evicting_policy(info: &str) -> Option<&str> {
+    field(info, "maxmemory_policy").filter(|policy| *policy != "noeviction")
 }
 
 impl fmt::Debug for Connected {
@@ -343,6 +347,19 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(check_version("redis://h", info).is_ok(), fine, "{info:?}");
+        }
+    }
+
+    #[test]
+    fn every_policy_that_evicts_is_warned_of() {
+        for (info, policy) in [
+            ("maxmemory:0\r\nmaxmemory_policy:noeviction\r\n", None),
+            ("maxmemory:1000\r\nmaxmemory_policy:allkeys-lru\r\n", Some("allkeys-lru")),
+            // The limit can be set later.
+            ("maxmemory:0\r\nmaxmemory_policy:volatile-ttl\r\n", Some("volatile-ttl")),
+            ("", None),
+        ] {
+            assert_eq!(evicting_policy(info), policy, "{info:?}");
         }
     }
 }
