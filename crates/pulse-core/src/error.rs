@@ -33,7 +33,9 @@ pub enum Error {
         reason: String,
     },
     /// No connection could be made when connecting for the first time.
-    #[error("cannot connect to {target}: check that the server runs there and accepts connections")]
+    #[error(
+        "cannot connect to {target}: check that the server runs there, accepts connections, and speaks TLS if the URL says so"
+    )]
     Connect {
         /// The server, without its password.
         target: String,

@@ -138,13 +138,14 @@ impl ClientBuilder {
     /// Works through a [fred](https://docs.rs/fred) client that you configured and connected, in place of a URL.
     ///
     /// All commands go through that client. Its credentials, TLS, reconnection and connection time-outs stay as you set
-    /// them; overridden for each command are the number of attempts (1 for what must not be repeated, 3 for the rest),
-    /// the number of redirections of the rest, and the time-out, which is that of this builder. Feeds get a connection
+    /// them; overridden for each command are the number of attempts (1 for what must not be repeated, 3 for the rest)
+    /// and the time-out, which is that of this builder. Feeds get a connection
     /// of their own, made from the client's configuration. [`Client::close`] closes that one, and leaves yours alone.
     ///
-    /// In a cluster, set `max_redirections` of your client's `ConnectionConfig` to 0: then Pulse follows redirections
-    /// itself and knows that the command was not carried out before, where the library's way leaves the outcome
-    /// unknown. For the same reason, leave `reconnect_errors` there empty.
+    /// In a cluster, `max_redirections` of your client's `ConnectionConfig` must be 0, or connecting fails: where fred
+    /// (10.1) follows an `ASK` by itself, it takes the next answer on that connection for its own, whomever it belongs
+    /// to. Pulse follows redirections itself, and knows that the command was not carried out before. Leave
+    /// `reconnect_errors` there empty, so that a refusal does not end the connection under other commands.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {

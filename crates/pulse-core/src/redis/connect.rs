@@ -124,7 +124,8 @@ pub(super) async fn open(
     let connection = ConnectionConfig {
         connection_timeout: attempt,
         internal_command_timeout: attempt,
-        // Nothing is sent again, and no redirection followed, unless a command says otherwise; see `link`.
+        // No command is sent again unless it says so, and no redirection followed; see `link`. A subscription may be
+        // led on: servers answer it with MOVED, never with ASK.
         max_command_attempts: if purpose == Purpose::Commands { 1 } else { 3 },
         max_redirections: if purpose == Purpose::Commands { 0 } else { 5 },
         unresponsive: unresponsive(builder, &config, purpose),

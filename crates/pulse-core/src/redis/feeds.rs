@@ -316,7 +316,9 @@ impl Listener {
         if let Some(bell) = &channel.bell {
             bell.hear();
         }
-        if channel.feeds.is_empty() {
+        // What comes before the subscription is known to stand is before the gap that says so, and in what is read
+        // after it; passing it on would put a commit between the two gaps of a loss.
+        if channel.feeds.is_empty() || channel.state != State::Standing {
             return;
         }
         match read_payload(message.value).and_then(message::decode) {

@@ -1,9 +1,10 @@
 //! The connection for commands: sends one command, and sends it again where that cannot do harm.
 //!
-//! The client library re-sends nothing that [`Repeat::Never`] forbids: such commands get one attempt and no
-//! redirection. What it then reports as certainly not carried out is sent again here, until the command time-out: while
-//! the connection is being made again, while slots move, while a server loads its data. So resharding, failover and
-//! restarts show as latency, and as errors only where the outcome is truly unknown.
+//! The client library re-sends nothing that [`Repeat::Never`] forbids, and follows no redirection: when it (fred 10.1)
+//! follows an `ASK`, it reads one answer off that connection for its own `ASKING`, even if other commands wait for theirs
+//! there, and then somebody gets the wrong one. What it reports as certainly not carried out is sent again here, until the
+//! command time-out: while the connection is being made again, while slots move, while a server loads its data. So
+//! resharding, failover and restarts show as latency, and as errors only where the outcome is truly unknown.
 
 use std::{
     sync::{
@@ -98,7 +99,7 @@ const ONCE: Options = Options {
     fail_fast: false,
 };
 
-const FREELY: Options = Options { max_attempts: Some(3), max_redirections: Some(5), ..ONCE };
+const FREELY: Options = Options { max_attempts: Some(3), ..ONCE };
 
 impl Link {
     pub(super) fn new(

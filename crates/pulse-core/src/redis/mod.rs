@@ -91,6 +91,14 @@ async fn adopt(builder: &ClientBuilder, client: Fred) -> Result<Client, Error> {
     let mut config = client.client_config();
     config.fail_fast = true;
     let shown = connect::shown(&config.server);
+    if client.is_clustered() && client.connection_config().max_redirections != 0 {
+        return Err(Error::InvalidRequest {
+            subject: shown,
+            reason: "the client follows redirections by itself, and may then mix up answers while a slot moves: set \
+                     max_redirections of its ConnectionConfig to 0, and Pulse follows them"
+                .into(),
+        });
+    }
     let feeds = connect::open(builder, &config, &shown, Purpose::Feeds).await?;
     let backend = Backend::start(builder, &shown, client, None, feeds).await?;
     Ok(Client::from_backend(Arc::new(backend)))

@@ -153,6 +153,15 @@ async fn a_client_that_the_caller_configured_is_used_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_client_for_a_cluster_that_follows_redirections_is_refused() {
+    use fred::types::{Builder, config::Config};
+    let theirs = Builder::from_config(Config::from_url("redis-cluster://127.0.0.1:1").unwrap()).build().unwrap();
+    let error = refusal(ClientBuilder::from_fred(theirs)).await;
+    assert!(matches!(error, Error::InvalidRequest { .. }), "{error:?}");
+    assert!(error.to_string().contains("max_redirections"), "{error}");
+}
+
+#[tokio::test]
 async fn the_connections_bear_the_name_that_was_given_also_after_a_reconnection() {
     let server = Server::start();
     let client = ClientBuilder::new(server.url()).connection_name("till-7").connect().await.unwrap();
