@@ -9,15 +9,17 @@
 //! A test that does harm to a server (stops, kills, flushes or reconfigures it) starts one of its own, `Server`, and
 //! stands in a `mod standalone` with `#[cfg(feature = "standalone")]`, so that its name tells what it ran on.
 
-#[cfg(feature = "standalone")]
+#[cfg(any(feature = "standalone", feature = "cluster"))]
+mod cluster;
+#[cfg(any(feature = "standalone", feature = "cluster"))]
 mod server;
 mod subject;
 
 pub use pulse_core::conformance::{PATIENCE, eventually, soon};
 
-#[cfg(feature = "standalone")]
-pub use self::server::Server;
 pub use self::subject::{BackendKind, Subject};
+#[cfg(any(feature = "standalone", feature = "cluster"))]
+pub use self::{cluster::Cluster, server::Server};
 
 /// Makes one test per enabled backend of each function `async fn(Subject)`, in the modules `memory`, `standalone` and
 /// `cluster` beside it.

@@ -1,8 +1,10 @@
 //! A server of one test's own, to be stopped, killed, restarted, flushed or reconfigured at will.
 
 use std::{
+    fs::File,
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -12,6 +14,12 @@ use tempfile::TempDir;
 
 /// How long a server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a configuration is called in the server's folder.
+const CONFIG: &str = "server.conf";
+
+/// Where the server says why it does not even begin.
+const COMPLAINTS: &str = "complaints.log";
 
 /// A `redis-server` (or `valkey-server`) on a free port of the loopback interface, with its files in a temporary folder.
 ///
@@ -30,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Server {
     port: u16,
+    /// Whether its folder holds a configuration to begin with.
+    configured: bool,
     arguments: Vec<String>,
     folder: TempDir,
     running: Option<Running>,
@@ -63,18 +73,42 @@ impl Server {
     /// If none can be started.
     #[must_use]
     pub fn start_with(arguments: &[&str]) -> Self {
+        Self::start_from(None, arguments)
+    }
+
+    fn start_from(config: Option<&str>, arguments: &[&str]) -> Self {
         let mut log = String::new();
         // Another process may take the port between the look for a free one and the start.
         for _ in 0..5 {
             let folder = tempfile::tempdir().expect("no temporary folder can be made");
             let arguments = arguments.iter().map(ToString::to_string).collect();
-            let mut server = Self { port: free_port(), arguments, folder, running: None };
+            if let Some(config) = config {
+                std::fs::write(folder.path().join(CONFIG), config).expect("no file can be written");
+            }
+            let mut server = Self { port: free_port(), configured: config.is_some(), arguments, folder, running: None };
             if server.launch() {
                 return server;
             }
             log = server.log();
         }
         panic!("no server could be started; the last one's log:\n{log}");
+    }
+
+    /// Starts a sentinel that watches this primary by the name of `main`, and decides alone: the primary is dead after
+    /// half a second.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_sentinel(primary: &Self) -> Self {
+        let config = format!(
+            "sentinel monitor main 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds main 500\n\
+             sentinel failover-timeout main 2000\n",
+            primary.port
+        );
+        Self::start_from(Some(&config), &["--sentinel"])
     }
 
     /// The port.
@@ -89,10 +123,11 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// What the server logged since its first start.
+    /// What the server logged since its first start, and what it complained about before it had a log.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
+        let read = |file| std::fs::read_to_string(self.folder.path().join(file)).unwrap_or_default();
+        read(COMPLAINTS) + &read("server.log")
     }
 
     /// Kills the server without a chance to say goodbye, and waits for its end.
@@ -136,7 +171,7 @@ impl Server {
     /// If it cannot be run, or the server answers with an error.
     pub fn cli(&self, command: &[&str]) -> String {
         let port = self.port.to_string();
-        let output = either_of(["redis-cli", "valkey-cli"], |program| {
+        let output = either_of(&clients(), |program| {
             Command::new(program).args(["-e", "-h", "127.0.0.1", "-p", &port]).args(command).output()
         });
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
@@ -154,15 +189,17 @@ impl Server {
     /// Starts the process; returns whether it answers.
     fn launch(&mut self) -> bool {
         let port = self.port.to_string();
-        let mut server = either_of(["redis-server", "valkey-server"], |program| {
+        let complaints = File::create(self.folder.path().join(COMPLAINTS)).expect("no file can be written");
+        let mut server = either_of(&servers(), |program| {
             Command::new(program)
+                .args(self.configured.then_some(CONFIG))
                 .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--logfile", "server.log"])
                 .args(["--enable-debug-command", "yes"])
                 .args(&self.arguments)
                 .current_dir(self.folder.path())
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
-                .stderr(Stdio::null())
+                .stderr(complaints.try_clone()?)
                 .spawn()
         });
         let deadline = Instant::now() + PATIENCE;
@@ -224,19 +261,47 @@ fn guard_of(server: &Child) -> Child {
         .expect("no shell can be started")
 }
 
-/// Runs the first of the programs that is installed.
-fn either_of<T>(programs: [&str; 2], mut run: impl FnMut(&str) -> std::io::Result<T>) -> T {
+/// The server programs that will do: the one that the environment names, or those in the PATH.
+fn servers() -> Vec<PathBuf> {
+    match named() {
+        Some(server) => vec![server],
+        None => ["redis-server", "valkey-server"].map(PathBuf::from).to_vec(),
+    }
+}
+
+/// The command-line clients that will do: one that stands beside the server, or those in the PATH.
+fn clients() -> Vec<PathBuf> {
+    let names = ["redis-cli", "valkey-cli"].map(PathBuf::from);
+    let beside = named().and_then(|server| Some(server.parent()?.to_owned()));
+    let beside = beside.into_iter().flat_map(|folder| names.clone().map(|name| folder.join(name)));
+    beside.chain(names.clone()).collect()
+}
+
+fn named() -> Option<PathBuf> {
+    std::env::var_os("PULSE_REDIS_SERVER").map(PathBuf::from)
+}
+
+/// Runs the first of the programs that is there.
+fn either_of<T>(programs: &[PathBuf], mut run: impl FnMut(&Path) -> std::io::Result<T>) -> T {
     for program in programs {
         match run(program) {
             Ok(done) => return done,
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => panic!("cannot run {program}: {error}"),
+            Err(error) => panic!("cannot run {}: {error}", program.display()),
         }
     }
-    panic!("neither {} nor {} is installed: `cargo xtask test` says how to get them", programs[0], programs[1]);
+    panic!("none of {programs:?} is installed: `cargo xtask test` says how to get them");
 }
 
+/// A port that is free, and whose neighbour for the bus of a cluster is free too.
 fn free_port() -> u16 {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("no port is free");
-    probe.local_addr().expect("a bound socket has an address").port()
+    let ports = std::iter::repeat_with(|| {
+        let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("no port is free");
+        probe.local_addr().expect("a bound socket has an address").port()
+    });
+    let has_bus = |port: &u16| {
+        let bus = port.checked_add(10_000);
+        bus.is_some_and(|bus| TcpListener::bind((Ipv4Addr::LOCALHOST, bus)).is_ok())
+    };
+    ports.take(1000).find(has_bus).expect("no port with a neighbour is free")
 }

@@ -17,6 +17,14 @@ struct Manager {
     needs_root: bool,
 }
 
+impl Manager {
+    /// Its commands as a person types them.
+    fn by_hand(&self, between: &str) -> String {
+        let commands: Vec<String> = self.commands.iter().map(|command| command.join(" ")).collect();
+        commands.join(between)
+    }
+}
+
 const MANAGERS: [Manager; 6] = [
     Manager {
         program: "apt-get",
@@ -40,33 +48,37 @@ pub(crate) fn server_program() -> Result<PathBuf, Failure> {
         return check_version(found);
     }
     let manager = MANAGERS.iter().find(|manager| find(manager.program).is_some());
-    let Some(manager) = manager else {
-        return Err(
-            "there is neither redis-server nor valkey-server in the PATH, and no package manager that I know: \
-                    install Redis 7.0+ or Valkey 7.2+, or set PULSE_REDIS_SERVER to the path of its server program"
-                .into(),
-        );
-    };
-    let by_hand: Vec<String> = manager.commands.iter().map(|command| command.join(" ")).collect();
-    let Some(prefix) = privileges(manager) else {
-        return Err(format!(
-            "there is neither redis-server nor valkey-server in the PATH, and installing one needs a password. Run\n\n    \
-             sudo {}\n\nand try again, or set PULSE_REDIS_SERVER to the path of a server program",
-            by_hand.join("\n    sudo ")
-        )
-        .into());
-    };
-    println!("xtask: no server found, installing one: {}", by_hand.join(" && "));
+    let (manager, prefix) = may_install(manager, privileges)?;
+    println!("xtask: no server found, installing one: {}", manager.by_hand(" && "));
     for command in manager.commands {
         let words: Vec<&str> = prefix.iter().chain(command.iter()).copied().collect();
         let mut install = Command::new(words[0]);
         // Packages may start a system service that nobody asked for; where they can be told not to, they are.
         install.args(&words[1..]).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
         run::succeed(&mut install)
-            .map_err(|error| format!("{error}\nInstall a server by hand: {}", by_hand.join(" && ")))?;
+            .map_err(|error| format!("{error}\nInstall a server by hand: {}", manager.by_hand(" && ")))?;
     }
     let found = find_server().ok_or("the package was installed, but there is still no server program in the PATH")?;
     check_version(found)
+}
+
+/// Says what to install a server with, and what to put before its commands; or what to do by hand.
+fn may_install(
+    manager: Option<&'static Manager>,
+    privileges: impl Fn(&Manager) -> Option<&'static [&'static str]>,
+) -> Result<(&'static Manager, &'static [&'static str]), String> {
+    let manager = manager.ok_or(
+        "there is neither redis-server nor valkey-server in the PATH, and no package manager that I know: install \
+         Redis 7.0+ or Valkey 7.2+, or set PULSE_REDIS_SERVER to the path of its server program",
+    )?;
+    let prefix = privileges(manager).ok_or_else(|| {
+        format!(
+            "there is neither redis-server nor valkey-server in the PATH, and installing one needs a password. Run\n\n    \
+             sudo {}\n\nand try again, or set PULSE_REDIS_SERVER to the path of a server program",
+            manager.by_hand("\n    sudo ")
+        )
+    })?;
+    Ok((manager, prefix))
 }
 
 /// What to put before a command so that it may install packages; `None` if that takes a password.
@@ -123,5 +135,16 @@ mod tests {
         assert_eq!(is_recent_enough("Valkey server v=8.0.1 sha=00000000:0"), Some(true));
         assert_eq!(is_recent_enough("Valkey server v=7.0.0 sha=00000000:0"), Some(false));
         assert_eq!(is_recent_enough("something else"), None);
+    }
+
+    #[test]
+    fn without_a_server_it_is_installed_or_said_how() {
+        let apt = &MANAGERS[0];
+        let (manager, prefix) = may_install(Some(apt), |_| Some(&["sudo", "-n"])).unwrap();
+        assert_eq!((manager.program, prefix), ("apt-get", ["sudo", "-n"].as_slice()));
+        let told = may_install(Some(apt), |_| None).err().unwrap();
+        assert!(told.contains("sudo apt-get update -q\n    sudo apt-get install -q -y redis-server\n"), "{told}");
+        let told = may_install(None, |_| None).err().unwrap();
+        assert!(told.contains("Redis 7.0+") && told.contains("PULSE_REDIS_SERVER"), "{told}");
     }
 }

@@ -137,6 +137,9 @@ fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
         options.backends.iter().filter(|backend| **backend != Backend::Memory).map(|backend| backend.name()).collect();
     let in_memory = options.backends.contains(&Backend::Memory);
     let mut features: Vec<String> = servers.iter().map(|server| format!("tests/{server}")).collect();
+    if options.backends.contains(&Backend::Standalone) {
+        features.push("xtask/standalone".to_owned());
+    }
     features.extend(["pulse-core/conformance", "pulse-core/testing", "pulse-core/metrics"].map(str::to_owned));
     let features = format!("--features={}", features.join(","));
     let base = |scope: &[&str]| {
