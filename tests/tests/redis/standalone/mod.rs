@@ -5,6 +5,7 @@ mod crowds;
 mod faults;
 mod halfway;
 mod strangers;
+mod transports;
 
 use std::time::Duration;
 
