@@ -7,7 +7,7 @@
 //! Rings of one stream are gathered: while one is on its way, the next ones become one that follows it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     future::Future,
     pin::pin,
     sync::{
@@ -113,11 +113,13 @@ impl Bells {
 
     /// Rings, behind every command that was sent before.
     pub(super) fn ring(&self, channel: Bytes) {
-        if let Some(again) = lock(&self.ringing).get_mut(&channel) {
-            *again = true;
-            return;
-        }
-        lock(&self.ringing).insert(channel.clone(), false);
+        match lock(&self.ringing).entry(channel.clone()) {
+            Entry::Occupied(mut again) => {
+                again.insert(true);
+                return;
+            }
+            Entry::Vacant(none) => none.insert(false),
+        };
         let ringer = Ringer { link: self.link.clone(), ringing: self.ringing.clone(), channel };
         self.tasks.spawn(ringer.run());
     }
