@@ -89,18 +89,26 @@ fn the_types_of_the_core_are_send_and_sync_and_debug() {
 fn the_types_of_the_maps_are_send_and_sync_and_debug() {
     use pulse_rmap::*;
     all_good![
+        Batch<'static, String>,
         Change<String>,
         ChangeKind,
         Changed,
         Changes<String>,
+        Cleared,
+        Counted,
+        Counter,
         Deleted<String>,
         Error,
+        KeyFilter,
+        List,
+        Listed,
         Map<String>,
         MapBuilder<String>,
         Previous<String>,
         Set<String>,
         Snapshot<String>,
         Update<String>,
+        Updated<String>,
     ];
 }
 

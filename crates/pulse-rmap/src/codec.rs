@@ -10,13 +10,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use pulse_core::Source;
+use pulse_core::{
+    Source,
+    list::{decode_list, encode_list},
+};
 use serde::{Serialize, de::DeserializeOwned};
+
+use crate::kind::{Counter, List};
 
 /// Both directions for one type.
 pub(crate) struct Codec<V> {
-    encode: fn(&V) -> Result<Vec<u8>, Source>,
-    decode: fn(&[u8]) -> Result<V, Source>,
+    encode: fn(&V) -> Result<Bytes, Source>,
+    decode: fn(&Bytes) -> Result<V, Source>,
 }
 
 impl<V> Clone for Codec<V> {
@@ -40,24 +45,65 @@ impl<V: Serialize + DeserializeOwned> Codec<V> {
     }
 }
 
+impl Codec<Bytes> {
+    /// The bytes themselves.
+    pub(crate) fn raw() -> Self {
+        Self { encode: |value| Ok(value.clone()), decode: |raw| Ok(raw.clone()) }
+    }
+}
+
+impl Codec<String> {
+    /// UTF-8 without anything around it.
+    pub(crate) fn text() -> Self {
+        Self {
+            encode: |value| Ok(Bytes::copy_from_slice(value.as_bytes())),
+            decode: |raw| Ok(std::str::from_utf8(raw).map_err(|error| Arc::new(error) as Source)?.to_owned()),
+        }
+    }
+}
+
+impl Codec<Counter> {
+    /// Decimal digits, as the backend counts.
+    pub(crate) fn counter() -> Self {
+        Self {
+            encode: |value| Ok(value.0.to_string().into()),
+            decode: |raw| {
+                let text = std::str::from_utf8(raw).map_err(|error| Arc::new(error) as Source)?;
+                text.parse().map(Counter).map_err(|error: std::num::ParseIntError| Arc::new(error) as Source)
+            },
+        }
+    }
+}
+
+impl Codec<List> {
+    /// A MessagePack array of byte strings, as the backend keeps lists.
+    pub(crate) fn list() -> Self {
+        Self {
+            encode: |value| Ok(encode_list(value)),
+            decode: |raw| decode_list(raw).map(List::from).map_err(|error| Arc::new(error) as Source),
+        }
+    }
+}
+
 impl<V> Codec<V> {
     pub(crate) fn encode(&self, value: &V) -> Result<Bytes, Source> {
-        (self.encode)(value).map(Bytes::from)
+        (self.encode)(value)
     }
 
-    pub(crate) fn decode(&self, raw: &[u8]) -> Result<V, Source> {
+    /// What is decoded may share the memory of the bytes.
+    pub(crate) fn decode(&self, raw: &Bytes) -> Result<V, Source> {
         // The type's own code runs here on bytes that a stranger may have chosen. Its panic must cost the replica this
         // value and nothing else; the value under construction is dropped by the unwinding, so nothing broken is seen.
         catch_unwind(AssertUnwindSafe(|| (self.decode)(raw))).unwrap_or_else(|_| Err(source("decoding panicked")))
     }
 }
 
-fn encode_message_pack<V: Serialize>(value: &V) -> Result<Vec<u8>, Source> {
-    rmp_serde::to_vec_named(value).map_err(|error| Arc::new(error) as Source)
+fn encode_message_pack<V: Serialize>(value: &V) -> Result<Bytes, Source> {
+    rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|error| Arc::new(error) as Source)
 }
 
-fn decode_message_pack<V: DeserializeOwned>(raw: &[u8]) -> Result<V, Source> {
-    let mut rest = raw;
+fn decode_message_pack<V: DeserializeOwned>(raw: &Bytes) -> Result<V, Source> {
+    let mut rest = &raw[..];
     let value = rmp_serde::from_read(&mut rest).map_err(|error| Arc::new(error) as Source)?;
     // Plain text often begins with a byte that is a whole MessagePack integer; only the rest of it gives it away.
     if !rest.is_empty() {
@@ -99,13 +145,30 @@ mod tests {
 
     #[test]
     fn text_is_not_taken_for_the_integer_that_its_first_byte_is() {
-        assert!(Codec::<i64>::message_pack().decode(b"abc").is_err());
-        assert_eq!(Codec::<i64>::message_pack().decode(b"a").unwrap(), 97);
+        assert!(Codec::<i64>::message_pack().decode(&Bytes::from_static(b"abc")).is_err());
+        assert_eq!(Codec::<i64>::message_pack().decode(&Bytes::from_static(b"a")).unwrap(), 97);
     }
 
     #[test]
     fn no_bytes_at_all_are_an_error_not_a_value() {
-        assert!(Codec::<String>::message_pack().decode(b"").is_err());
+        assert!(Codec::<String>::message_pack().decode(&Bytes::new()).is_err());
+    }
+
+    #[test]
+    fn counters_and_lists_read_what_the_backend_writes_and_nothing_else() {
+        let counter = Codec::counter();
+        for value in [0, -1, i64::MAX, i64::MIN] {
+            let encoded = counter.encode(&Counter(value)).unwrap();
+            assert_eq!(encoded, value.to_string().as_bytes());
+            assert_eq!(counter.decode(&encoded).unwrap(), Counter(value));
+        }
+        for garbage in ["", "1.5", "9223372036854775808", "\u{661}"] {
+            assert!(counter.decode(&Bytes::from(garbage)).is_err(), "{garbage:?}");
+        }
+        let list = List::from_iter(["a", "b"]);
+        let encoded = Codec::list().encode(&list).unwrap();
+        assert_eq!(Codec::list().decode(&encoded).unwrap(), list);
+        assert!(Codec::list().decode(&Bytes::from_static(b"a,b")).is_err());
     }
 
     #[test]
@@ -122,6 +185,6 @@ mod tests {
                 serializer.serialize_unit()
             }
         }
-        assert!(Codec::<Panics>::message_pack().decode(b"\xc0").is_err());
+        assert!(Codec::<Panics>::message_pack().decode(&Bytes::from_static(b"\xc0")).is_err());
     }
 }

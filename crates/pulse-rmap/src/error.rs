@@ -1,6 +1,7 @@
 //! What can go wrong with a map, cut by what the caller can do about it.
 
-use pulse_core::{MapId, Source, Version};
+use bytes::Bytes;
+use pulse_core::{FailedExpectation, Found, MapId, Source, Version};
 
 /// Why an operation on a map failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -25,6 +26,14 @@ pub enum Error {
         /// The backend's error.
         #[source]
         source: Box<pulse_core::Error>,
+    },
+    /// A conditional write found something else than it expects; nothing was changed.
+    #[error("map {map} is not as expected, nothing was changed: {failed}")]
+    Conflict {
+        /// The map.
+        map: MapId,
+        /// What was expected, and what was found instead.
+        failed: Box<FailedExpectation>,
     },
     /// The value cannot be encoded; nothing was sent.
     #[error("cannot encode a value for map {map}: {source}")]
@@ -85,6 +94,25 @@ impl Error {
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         self.backend_error().is_some_and(pulse_core::Error::is_outcome_unknown)
+    }
+
+    /// Whether a condition of the write did not hold. Look at what is there now, and decide anew.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict { .. })
+    }
+
+    /// The encoded value that a conditional write found in place of what it expects;
+    /// [`Map::decode`](crate::Map::decode) reads it. `None` if the key is absent, or the error is another one.
+    #[must_use]
+    pub fn found(&self) -> Option<&Bytes> {
+        match self {
+            Self::Conflict { failed, .. } => match &failed.found {
+                Found::Value(value) => value.as_ref(),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Whether the map, or its client, was closed.

@@ -5,7 +5,9 @@ mod change;
 mod codec;
 mod content;
 mod error;
+mod filter;
 mod hasher;
+mod kind;
 mod map;
 mod meter;
 mod replica;
@@ -16,14 +18,16 @@ mod subscribers;
 mod value;
 
 pub use pulse_core::{
-    self, Binding, Client, ClientBuilder, Committed, Incarnation, Limits, MapId, Reconnect, Revision, Scope, Session,
-    Transaction, Version, connect,
+    self, Binding, Client, ClientBuilder, Committed, Incarnation, Limits, MapId, NewEvent, Reconnect, Revision, Scope,
+    Session, Transaction, Version, connect,
 };
 
 pub use self::{
     change::{Change, ChangeKind, Update},
     error::Error,
-    map::{Changed, Deleted, Map, MapBuilder, Previous, Set},
+    filter::KeyFilter,
+    kind::{Counter, List},
+    map::{Batch, Changed, Cleared, Counted, Deleted, Listed, Map, MapBuilder, Previous, Set, Updated},
     snapshot::Snapshot,
     subscribers::Changes,
     value::Value,

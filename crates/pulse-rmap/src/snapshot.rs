@@ -87,6 +87,11 @@ impl<V> Snapshot<V> {
         self.values().map(|(key, value)| (key, &**value))
     }
 
+    /// The keys that begin with a prefix, and their values, in no particular order. Looks at every key of the map.
+    pub fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = (&Arc<str>, &V)> {
+        self.iter().filter(move |(key, _)| key.starts_with(prefix))
+    }
+
     /// Like [`Snapshot::iter`], with handles that can be kept beyond the snapshot.
     pub fn values(&self) -> impl Iterator<Item = (&Arc<str>, &Value<V>)> {
         self.content().iter()

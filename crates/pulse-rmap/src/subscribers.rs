@@ -14,7 +14,7 @@ use std::{
 use futures::Stream;
 
 use crate::{
-    Snapshot,
+    KeyFilter, Snapshot,
     change::{Change, Update, difference},
 };
 
@@ -30,6 +30,8 @@ pub struct Changes<V> {
     buffer: Arc<Buffer<V>>,
     /// The batch that is being handed out, and how much of it was.
     current: Option<(Arc<Batch<V>>, usize)>,
+    /// What to hand out; everything if there is none.
+    filter: Option<KeyFilter>,
 }
 
 /// Changes that were published together.
@@ -47,8 +49,10 @@ pub(crate) struct Buffer<V> {
 }
 
 struct State<V> {
+    /// What the subscriber wants to hear of; everything if there is none.
+    filter: Option<KeyFilter>,
     batches: VecDeque<Arc<Batch<V>>>,
-    /// How many changes the batches hold.
+    /// How many changes for the subscriber the batches hold.
     waiting: usize,
     /// Set when the backlog was dropped: what the subscriber last saw, and what is there now.
     lost: Option<(Snapshot<V>, Snapshot<V>)>,
@@ -65,9 +69,20 @@ pub(crate) enum Pushed {
     BacklogDropped,
 }
 
+impl<V> Batch<V> {
+    /// How many of the changes a subscriber with this filter gets.
+    fn count(&self, filter: Option<&KeyFilter>) -> usize {
+        match filter {
+            None => self.changes.len(),
+            Some(filter) => self.changes.iter().filter(|change| filter.accepts(&change.key)).count(),
+        }
+    }
+}
+
 impl<V> Buffer<V> {
     pub(crate) fn new(capacity: usize) -> Arc<Self> {
-        let state = State { batches: VecDeque::new(), waiting: 0, lost: None, ended: false, waker: None };
+        let batches = VecDeque::new();
+        let state = State { filter: None, batches, waiting: 0, lost: None, ended: false, waker: None };
         Arc::new(Self { capacity, state: Mutex::new(state) })
     }
 
@@ -80,7 +95,11 @@ impl<V> Buffer<V> {
     pub(crate) fn push(&self, batch: &Arc<Batch<V>>) -> Pushed {
         let mut pushed = Pushed::Kept;
         let mut state = self.lock();
-        let full = state.waiting + batch.changes.len() > self.capacity;
+        let count = batch.count(state.filter.as_ref());
+        if count == 0 && state.lost.is_none() {
+            return pushed;
+        }
+        let full = state.waiting + count > self.capacity;
         if let Some((_, now)) = &mut state.lost {
             *now = batch.after.clone();
         } else if let Some(oldest) = state.batches.front().filter(|_| full) {
@@ -89,7 +108,7 @@ impl<V> Buffer<V> {
             state.waiting = 0;
             pushed = Pushed::BacklogDropped;
         } else {
-            state.waiting += batch.changes.len();
+            state.waiting += count;
             state.batches.push_back(Arc::clone(batch));
         }
         wake(state);
@@ -114,7 +133,19 @@ fn wake<V>(mut state: MutexGuard<'_, State<V>>) {
 
 impl<V> Changes<V> {
     pub(crate) fn new(buffer: Arc<Buffer<V>>) -> Self {
-        Self { buffer, current: None }
+        Self { buffer, current: None, filter: None }
+    }
+
+    /// Keeps only the changes of these keys from here on. The others take no room in the buffer.
+    #[must_use = "the subscription ends when it is dropped"]
+    pub fn only(mut self, filter: KeyFilter) -> Self {
+        let mut state = self.buffer.lock();
+        state.filter = Some(filter.clone());
+        state.batches.retain(|batch| batch.count(Some(&filter)) > 0);
+        state.waiting = state.batches.iter().map(|batch| batch.count(Some(&filter))).sum();
+        drop(state);
+        self.filter = Some(filter);
+        self
     }
 
     /// Waits for the next update, `None` once the map is closed or dropped and the buffer is empty.
@@ -137,8 +168,11 @@ impl<V> Changes<V> {
     fn poll_update(&mut self, cx: &mut Context<'_>) -> Poll<Option<Update<V>>> {
         loop {
             if let Some((batch, taken)) = &mut self.current {
-                if let Some(change) = batch.changes.get(*taken) {
+                while let Some(change) = batch.changes.get(*taken) {
                     *taken += 1;
+                    if self.filter.as_ref().is_some_and(|filter| !filter.accepts(&change.key)) {
+                        continue;
+                    }
                     return Poll::Ready(Some(Update::Change(change.clone())));
                 }
                 self.current = None;
@@ -157,7 +191,7 @@ impl<V> Changes<V> {
                 state.waker = Some(cx.waker().clone());
                 return Poll::Pending;
             };
-            state.waiting -= batch.changes.len();
+            state.waiting -= batch.count(self.filter.as_ref());
             self.current = Some((batch, 0));
         }
     }

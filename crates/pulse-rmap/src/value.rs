@@ -85,7 +85,7 @@ impl<V> Slot<V> {
     /// Decodes. The bytes are copied: those of the network are often a slice of a buffer that they would keep alive.
     pub(crate) fn new(codec: &Codec<V>, map: &dyn fmt::Display, key: &str, raw: &[u8]) -> Self {
         let copy = Bytes::copy_from_slice(raw);
-        match codec.decode(raw) {
+        match codec.decode(&copy) {
             Ok(value) => Self::Readable(Value(Arc::new(Decoded { value, raw: copy }))),
             Err(error) => {
                 tracing::warn!(%map, key = excerpt(key), %error, "skipped a value that does not decode");

@@ -2,7 +2,10 @@
 
 #[cfg(feature = "standalone")]
 mod faults;
+mod following;
+mod kinds;
 mod promises;
+mod writing;
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{EventId, Group, LeaseId, NewEvent};
+use crate::{EventId, Group, LeaseId, NewEvent, Session};
 
 /// How long a map entry lives.
 ///
@@ -21,6 +21,24 @@ pub enum Binding {
     Lease(LeaseId),
     /// For this long from the commit, by the server's clock, at a resolution of one millisecond.
     Ttl(Duration),
+}
+
+impl From<Duration> for Binding {
+    fn from(ttl: Duration) -> Self {
+        Self::Ttl(ttl)
+    }
+}
+
+impl From<LeaseId> for Binding {
+    fn from(lease: LeaseId) -> Self {
+        Self::Lease(lease)
+    }
+}
+
+impl From<&Session> for Binding {
+    fn from(session: &Session) -> Self {
+        Self::Lease(session.lease())
+    }
 }
 
 /// How the lifetime of a whole map or stream is set.

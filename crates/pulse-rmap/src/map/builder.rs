@@ -1,9 +1,8 @@
 //! Joining a map.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
-use pulse_core::{Client, Scope};
-use serde::{Serialize, de::DeserializeOwned};
+use pulse_core::{Client, Deadline, Scope};
 use tokio_util::task::TaskTracker;
 
 use super::{Inner, Map};
@@ -17,13 +16,14 @@ const CHANGE_BUFFER: usize = 4096;
 pub struct MapBuilder<V> {
     name: String,
     scope: Option<Scope>,
+    codec: Codec<V>,
     change_buffer: usize,
-    values: PhantomData<fn() -> V>,
+    lifetime: Option<Deadline>,
 }
 
 impl<V: Send + Sync + 'static> MapBuilder<V> {
-    pub(super) fn new(name: String) -> Self {
-        Self { name, scope: None, change_buffer: CHANGE_BUFFER, values: PhantomData }
+    pub(super) fn new(name: String, codec: Codec<V>) -> Self {
+        Self { name, scope: None, codec, change_buffer: CHANGE_BUFFER, lifetime: None }
     }
 
     /// Sets the scope that the map belongs to. Maps and streams of one scope can be changed in one transaction. Default:
@@ -39,10 +39,22 @@ impl<V: Send + Sync + 'static> MapBuilder<V> {
         self
     }
 
+    /// Lets the map expire that long after it was first written to through a handle that says so; later writes do not
+    /// put it off. All its keys are then deleted, everywhere, and the next such write sets a new time. At a resolution
+    /// of one millisecond, by the server's clock.
+    pub fn expires_after(mut self, ttl: Duration) -> Self {
+        self.lifetime = Some(Deadline::IfUnset(ttl));
+        self
+    }
+
+    /// Lets the map expire that long after it was last written to through a handle that says so. All its keys are then
+    /// deleted, everywhere. At a resolution of one millisecond, by the server's clock.
+    pub fn expires_unless_written_for(mut self, ttl: Duration) -> Self {
+        self.lifetime = Some(Deadline::Renew(ttl));
+        self
+    }
+
     /// Joins the map: returns once the replica has its whole content. A map that does not exist yet is an empty one.
-    ///
-    /// Values are encoded as MessagePack; structs as maps from field names to values, so that a field that has a default
-    /// can be added while programs that do not know it still run.
     ///
     /// # Errors
     ///
@@ -52,20 +64,17 @@ impl<V: Send + Sync + 'static> MapBuilder<V> {
     /// # Cancel safety
     ///
     /// Dropping the future leaves nothing behind.
-    pub async fn join(self, client: &Client) -> Result<Map<V>, Error>
-    where
-        V: Serialize + DeserializeOwned,
-    {
+    pub async fn join(self, client: &Client) -> Result<Map<V>, Error> {
         let named = |source| Error::Map { map: self.name.clone(), source: Box::new(source) };
-        let scope = self.scope.map_or_else(|| Scope::new(&self.name), Ok).map_err(named)?;
+        let scope = self.scope.clone().map_or_else(|| Scope::new(&self.name), Ok).map_err(named)?;
         let id = scope.map(&self.name).map_err(named)?;
-        let codec = Codec::message_pack();
+        let Self { codec, change_buffer, lifetime, .. } = self;
         let replicator = Replicator::start(client, id.clone(), codec).await?;
         let (shared, cancel, tasks) = (replicator.shared(), replicator.cancel(), TaskTracker::new());
         tasks.spawn(replicator.run());
         tasks.close();
-        let (client, change_buffer) = (client.clone(), self.change_buffer);
-        Ok(Map { inner: Arc::new(Inner { id, client, codec, change_buffer, shared, cancel, tasks }) })
+        let client = client.clone();
+        Ok(Map { inner: Arc::new(Inner { id, client, codec, change_buffer, lifetime, shared, cancel, tasks }) })
     }
 }
 
@@ -75,6 +84,7 @@ impl<V> fmt::Debug for MapBuilder<V> {
             .field("name", &self.name)
             .field("scope", &self.scope)
             .field("change_buffer", &self.change_buffer)
-            .finish()
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
     }
 }

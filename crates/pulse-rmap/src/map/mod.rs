@@ -1,22 +1,30 @@
 //! The handle that users hold.
 
+mod batch;
 mod builder;
+mod collection;
+mod commit;
+mod conditional;
+mod outcome;
 mod wait;
+mod whole;
 mod write;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Client, MapId, Version};
+use pulse_core::{Client, Deadline, MapId, Version};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    batch::Batch,
     builder::MapBuilder,
+    outcome::{Cleared, Counted, Deleted, Listed, Previous, Set, Updated},
     wait::Changed,
-    write::{Deleted, Previous, Set},
 };
 use crate::{
-    Changes, Error, Snapshot, Value,
+    Changes, Counter, Error, List, Snapshot, Value,
     codec::Codec,
     shared::{Link, Shared},
 };
@@ -49,6 +57,8 @@ struct Inner<V> {
     codec: Codec<V>,
     /// How many changes may wait for a subscriber.
     change_buffer: usize,
+    /// What every write does to the time at which the map expires.
+    lifetime: Option<Deadline>,
     /// Filled by the task.
     shared: Arc<Shared<V>>,
     /// Ends the task.
@@ -63,12 +73,57 @@ impl<V> Drop for Inner<V> {
     }
 }
 
-impl<V: Send + Sync + 'static> Map<V> {
+impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
     /// Begins to join a map. Its name is an arbitrary non-empty string of at most 1,024 bytes.
+    ///
+    /// Values are encoded as MessagePack; structs as maps from field names to values, so that a field that has a default
+    /// can be added while programs that do not know it still run.
     pub fn builder(name: impl Into<String>) -> MapBuilder<V> {
-        MapBuilder::new(name.into())
+        MapBuilder::new(name.into(), Codec::message_pack())
     }
+}
 
+impl Map<Bytes> {
+    /// Begins to join a map whose values are byte strings, stored as they are. It reads the values of any map.
+    ///
+    /// ```
+    /// # use pulse_rmap::Map;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_rmap::connect("memory:").await?;
+    /// let blobs = Map::raw("blobs").join(&client).await?;
+    /// blobs.set_and_wait("logo", &b"\x89PNG"[..].into()).await?;
+    /// assert_eq!(blobs.get("logo").unwrap().len(), 4);
+    /// # blobs.close().await; client.close().await;
+    /// # Ok(()) }
+    /// ```
+    pub fn raw(name: impl Into<String>) -> MapBuilder<Bytes> {
+        MapBuilder::new(name.into(), Codec::raw())
+    }
+}
+
+impl Map<String> {
+    /// Begins to join a map whose values are strings, stored as they are, so that people and other programs can read
+    /// them in the server. [`Map::builder`] would store them as MessagePack.
+    pub fn text(name: impl Into<String>) -> MapBuilder<String> {
+        MapBuilder::new(name.into(), Codec::text())
+    }
+}
+
+impl Map<Counter> {
+    /// Begins to join a map of counters; see [`Map::increment`].
+    pub fn counters(name: impl Into<String>) -> MapBuilder<Counter> {
+        MapBuilder::new(name.into(), Codec::counter())
+    }
+}
+
+impl Map<List> {
+    /// Begins to join a map of lists; see [`Map::append`].
+    pub fn lists(name: impl Into<String>) -> MapBuilder<List> {
+        MapBuilder::new(name.into(), Codec::list())
+    }
+}
+
+impl<V: Send + Sync + 'static> Map<V> {
     /// The map's scope and name, for transactions of one's own.
     #[must_use]
     pub fn id(&self) -> &MapId {
@@ -129,7 +184,7 @@ impl<V: Send + Sync + 'static> Map<V> {
         self.inner.shared.snapshot()
     }
 
-    /// Subscribes to every change from now on.
+    /// Subscribes to every change from now on; [`Changes::only`] leaves out those of other keys.
     pub fn subscribe(&self) -> Changes<V> {
         self.snapshot_and_subscribe().1
     }

@@ -1,82 +1,19 @@
-//! Writing to a map.
+//! Writing single keys.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use pulse_core::{Committed, MapId, Transaction, Version};
+use pulse_core::{Binding, Transaction};
 
-use super::Map;
-use crate::{Error, codec::Codec, value::excerpt};
-
-/// What [`Map::set`] did.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Set<V> {
-    /// The version of the map that has the new value; see [`Map::wait_for`].
-    pub version: Version,
-    /// What the key had before.
-    pub previous: Previous<V>,
-}
-
-/// What [`Map::delete`] did.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Deleted<V> {
-    /// The version of the map that lacks the key; see [`Map::wait_for`]. `None`: the map does not exist.
-    pub version: Option<Version>,
-    /// What the key had before.
-    pub previous: Previous<V>,
-}
-
-/// What a key had before it was written, decoded only when asked for.
-pub struct Previous<V> {
-    map: MapId,
-    key: Arc<str>,
-    raw: Option<Bytes>,
-    codec: Codec<V>,
-}
-
-impl<V> Previous<V> {
-    /// Whether the key was there.
-    #[must_use]
-    pub fn existed(&self) -> bool {
-        self.raw.is_some()
-    }
-
-    /// The encoded value, `None` if the key was absent.
-    #[must_use]
-    pub fn raw(&self) -> Option<&Bytes> {
-        self.raw.as_ref()
-    }
-
-    /// The value, `None` if the key was absent.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Decode`] if it was no `V`.
-    pub fn value(&self) -> Result<Option<V>, Error> {
-        let decode = |raw: &Bytes| self.codec.decode(raw);
-        self.raw.as_ref().map(decode).transpose().map_err(|source| Error::Decode {
-            map: self.map.clone(),
-            key: excerpt(&self.key).to_owned(),
-            source,
-        })
-    }
-}
-
-impl<V> fmt::Debug for Previous<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.raw.as_ref().map(Bytes::len);
-        f.debug_struct("Previous").field("key", &self.key).field("bytes", &bytes).finish_non_exhaustive()
-    }
-}
+use super::{Deleted, Map, Set};
+use crate::{Error, value::excerpt};
 
 impl<V: Send + Sync + 'static> Map<V> {
     /// Sets a key. Keys are arbitrary non-empty strings; the sizes that are accepted are those of the client's
     /// [`Limits`](crate::Limits).
     ///
     /// Returns once the backend has committed it. The local replica may show it a moment later: wait for the returned
-    /// version with [`Map::wait_for`] to read what was written.
+    /// version with [`Map::wait_for`] to read what was written, or use [`Map::set_and_wait`].
     ///
     /// # Errors
     ///
@@ -88,13 +25,59 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// If the future is dropped, the key is either set or not.
     pub async fn set(&self, key: impl Into<Arc<str>>, value: &V) -> Result<Set<V>, Error> {
         let key = key.into();
-        let value = self.encode(value)?;
-        let name = Arc::clone(self.id().name());
-        let put = self.transaction().put(Arc::clone(&name), Arc::clone(&key), value);
-        let committed = self.commit(&key, put).await?;
-        let previous = self.previous(&key, &committed);
-        let version = committed.version(&name).ok_or_else(|| self.senseless(&key, "a set without a version"))?;
-        Ok(Set { version, previous })
+        let put = self.transaction().put(self.name(), Arc::clone(&key), self.encode(value)?);
+        self.commit_set(key, put).await
+    }
+
+    /// Sets a key and waits until the local replica shows it, or what was written later.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Map::set`] and [`Map::wait_for`]; after one of the latter, the key was set.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`Map::set`].
+    pub async fn set_and_wait(&self, key: impl Into<Arc<str>>, value: &V) -> Result<Set<V>, Error> {
+        let set = self.set(key, value).await?;
+        self.wait_for(set.version).await?;
+        Ok(set)
+    }
+
+    /// Sets a key that lives no longer than its binding: a [`Duration`](std::time::Duration) from now, by the server's
+    /// clock, or the life of a [`Session`](crate::Session) and so of this process. Its end reaches every replica as a
+    /// deletion. Setting the key again replaces the binding.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use pulse_rmap::{Map, Session};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_rmap::connect("memory:").await?;
+    /// let services: Map<String> = Map::builder("services").join(&client).await?;
+    /// let session = Session::open(&client, services.id().scope(), Duration::from_secs(10)).await?;
+    /// services.set_bound("api-1", &"10.0.0.7:80".to_owned(), &session).await?; // until the process dies
+    /// services.set_bound("hint", &"warm".to_owned(), Duration::from_secs(60)).await?; // for a minute
+    /// # session.close().await?; services.close().await; client.close().await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Map::set`], and [`Error::Key`] with [`LeaseLost`](pulse_core::Error::LeaseLost) if the session is
+    /// over; nothing was set then.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`Map::set`].
+    pub async fn set_bound(
+        &self,
+        key: impl Into<Arc<str>>,
+        value: &V,
+        binding: impl Into<Binding>,
+    ) -> Result<Set<V>, Error> {
+        let key = key.into();
+        let put = self.transaction().put_bound(self.name(), Arc::clone(&key), self.encode(value)?, binding.into());
+        self.commit_set(key, put).await
     }
 
     /// Deletes a key. It is no error, and no change, if the key is absent.
@@ -109,10 +92,8 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// If the future is dropped, the key is either deleted or not.
     pub async fn delete(&self, key: impl Into<Arc<str>>) -> Result<Deleted<V>, Error> {
         let key = key.into();
-        let name = Arc::clone(self.id().name());
-        let delete = self.transaction().delete(Arc::clone(&name), Arc::clone(&key));
-        let committed = self.commit(&key, delete).await?;
-        Ok(Deleted { version: committed.version(&name), previous: self.previous(&key, &committed) })
+        let delete = self.transaction().delete(self.name(), Arc::clone(&key));
+        self.commit_deletion(key, delete).await
     }
 
     /// Encodes a value as the map does, for [`Transaction`]s of one's own.
@@ -141,35 +122,27 @@ impl<V: Send + Sync + 'static> Map<V> {
         self.inner.codec.encode(value).map_err(|source| Error::Encode { map: self.id().clone(), source })
     }
 
-    fn transaction(&self) -> Transaction {
-        Transaction::new(self.id().scope())
+    /// Decodes a value as the map does: one that [`Error::found`] or [`Map::get_raw`] has, for example.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decode`].
+    pub fn decode(&self, key: &str, raw: &Bytes) -> Result<V, Error> {
+        let (map, key) = (self.id(), excerpt(key));
+        let decoded = self.inner.codec.decode(raw);
+        decoded.map_err(|source| Error::Decode { map: map.clone(), key: key.to_owned(), source })
     }
 
-    async fn commit(&self, key: &str, transaction: Transaction) -> Result<Committed, Error> {
-        if self.is_closed() {
-            return Err(self.closed());
-        }
-        self.inner.client.commit(transaction).await.map_err(|source| match source {
-            pulse_core::Error::Closed => self.closed(),
-            source => self.key_error(key, source),
-        })
+    /// Commits a transaction whose first write puts the key.
+    pub(super) async fn commit_set(&self, key: Arc<str>, put: Transaction) -> Result<Set<V>, Error> {
+        let committed = self.commit(Some(&key), put).await?;
+        let version = self.certain_version(&key, &committed)?;
+        Ok(Set { version, previous: self.previous(&key, &committed) })
     }
 
-    fn previous(&self, key: &Arc<str>, committed: &Committed) -> Previous<V> {
-        let (map, key, raw) = (self.id().clone(), Arc::clone(key), committed.previous(0).cloned());
-        Previous { map, key, raw, codec: self.inner.codec }
-    }
-
-    fn senseless(&self, key: &str, reason: &str) -> Error {
-        let source = pulse_core::Error::Protocol {
-            operation: "commit",
-            subject: self.id().to_string(),
-            reason: reason.to_owned(),
-        };
-        self.key_error(key, source)
-    }
-
-    fn key_error(&self, key: &str, source: pulse_core::Error) -> Error {
-        Error::Key { map: self.id().clone(), key: excerpt(key).to_owned(), source: Box::new(source) }
+    /// Commits a transaction whose first write deletes the key.
+    pub(super) async fn commit_deletion(&self, key: Arc<str>, delete: Transaction) -> Result<Deleted<V>, Error> {
+        let committed = self.commit(Some(&key), delete).await?;
+        Ok(Deleted { version: self.version_of(&committed), previous: self.previous(&key, &committed) })
     }
 }

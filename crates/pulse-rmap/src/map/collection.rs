@@ -1,0 +1,129 @@
+//! Counters and lists: values that the backend changes in place, so that no change is lost and none waits for another.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pulse_core::{Duplicates, Transaction, Write, WriteResult};
+
+use super::{Counted, Listed, Map};
+use crate::{Counter, Error, List};
+
+impl Map<Counter> {
+    /// Adds to a counter, exactly, over the whole range of an `i64`; an absent key counts as 0. `by` may be negative.
+    ///
+    /// ```
+    /// # use pulse_rmap::Map;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_rmap::connect("memory:").await?;
+    /// let visits = Map::counters("visits").join(&client).await?;
+    /// visits.increment("/", 2).await?;
+    /// assert_eq!(visits.increment("/", -1).await?.value, 1);
+    /// # visits.close().await; client.close().await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Key`] with [`WrongValue`](pulse_core::Error::WrongValue) if the sum leaves the range or the key has
+    /// something else than a counter, and with the backend's error; [`Error::Closed`]. Where
+    /// [`Error::is_outcome_unknown`] says so, it may have been added all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, it was either added or not.
+    pub async fn increment(&self, key: impl Into<Arc<str>>, by: i64) -> Result<Counted, Error> {
+        let key = key.into();
+        let add = self.transaction().add(self.name(), Arc::clone(&key), by);
+        let committed = self.commit(Some(&key), add).await?;
+        let value = committed.counter(0).ok_or_else(|| self.senseless(&key, "an increment without a sum"))?;
+        Ok(Counted { version: self.certain_version(&key, &committed)?, value })
+    }
+}
+
+impl Map<List> {
+    /// Appends items to a list, in order; an absent key counts as an empty list.
+    ///
+    /// ```
+    /// # use pulse_rmap::Map;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_rmap::connect("memory:").await?;
+    /// let members = Map::lists("members").join(&client).await?;
+    /// members.append("red", ["ann", "bob"]).await?;
+    /// let listed = members.append_unique("red", ["bob", "cleo"]).await?;
+    /// assert_eq!(listed.list.texts().collect::<Vec<_>>(), ["ann", "bob", "cleo"]);
+    /// # members.close().await; client.close().await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Key`] with [`WrongValue`](pulse_core::Error::WrongValue) if the key has something else than a list, with
+    /// [`LimitExceeded`](pulse_core::Error::LimitExceeded) if it would become larger than a value may be, and with the
+    /// backend's error; [`Error::Closed`]. Where [`Error::is_outcome_unknown`] says so, the items may have been appended
+    /// all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, either all items were appended or none.
+    pub async fn append<T: Into<Bytes>>(
+        &self,
+        key: impl Into<Arc<str>>,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<Listed, Error> {
+        self.list_append(key.into(), collect(items), Duplicates::Keep).await
+    }
+
+    /// Appends those of the items that the list does not have, each once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Map::append`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`Map::append`].
+    pub async fn append_unique<T: Into<Bytes>>(
+        &self,
+        key: impl Into<Arc<str>>,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<Listed, Error> {
+        self.list_append(key.into(), collect(items), Duplicates::Skip).await
+    }
+
+    /// Removes every occurrence of the items from a list. A list that is left empty is deleted with its key.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Map::append`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, either all of them were removed or none.
+    pub async fn remove_values<T: Into<Bytes>>(
+        &self,
+        key: impl Into<Arc<str>>,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<Listed, Error> {
+        let key = key.into();
+        let remove = self.transaction().list_remove(self.name(), Arc::clone(&key), collect(items));
+        self.commit_list(key, remove).await
+    }
+
+    async fn list_append(&self, key: Arc<str>, items: Vec<Bytes>, duplicates: Duplicates) -> Result<Listed, Error> {
+        let append = Write::ListAppend { map: self.name(), key: Arc::clone(&key), items, duplicates };
+        self.commit_list(key, self.transaction().write(append)).await
+    }
+
+    async fn commit_list(&self, key: Arc<str>, transaction: Transaction) -> Result<Listed, Error> {
+        let mut committed = self.commit(Some(&key), transaction).await?;
+        let version = self.version_of(&committed);
+        match committed.results.swap_remove(0) {
+            WriteResult::List { items, changed } => Ok(Listed { version, list: items.into(), changed }),
+            _ => Err(self.senseless(&key, "a change of a list without the list")),
+        }
+    }
+}
+
+fn collect<T: Into<Bytes>>(items: impl IntoIterator<Item = T>) -> Vec<Bytes> {
+    items.into_iter().map(Into::into).collect()
+}
