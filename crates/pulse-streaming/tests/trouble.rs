@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{GARBAGE, Probe, Weather};
+use common::{GARBAGE, Probe, SLOW, Weather};
 use pulse_core::Group;
 use pulse_streaming::{Client, Delivery, Error, EventStream, NewEvent, Notice, Sink, connect};
 
@@ -150,6 +150,27 @@ async fn closing_ends_while_the_backend_is_cut_off() {
     tokio::time::timeout(GRACE, sink.close()).await.expect("closing ends");
     assert!(ack.await.is_err());
     assert!(sink.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_while_the_sink_leaves_is_not_given_away() {
+    let (stream, probed, probe) = two_ways().await;
+    let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
+    stream.add("n", "p").await.unwrap();
+    let delivery = next(&mut sink).await;
+    let mut other = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
+    probe.set(Weather::Slow);
+    let acknowledge = async {
+        // The sink has stopped carrying acknowledgements and asks what is pending.
+        tokio::time::sleep(SLOW / 2).await;
+        delivery.ack()
+    };
+    let (ack, ()) = tokio::join!(acknowledge, sink.close());
+    let given_away = tokio::time::timeout(GRACE / 2, other.next()).await;
+    assert!(given_away.is_err(), "{given_away:?}");
+    ack.await.unwrap();
+    let again = tokio::time::timeout(3 * GRACE, other.next()).await;
+    assert!(again.is_err(), "{again:?}");
 }
 
 #[tokio::test(start_paused = true)]

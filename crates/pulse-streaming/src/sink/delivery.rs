@@ -62,8 +62,14 @@ impl Delivery {
     ///
     /// [`Error::Backend`]: the event may be delivered again.
     pub fn ack(self) -> Settlement {
-        self.hold.member.ledger().acked(self.hold.id);
-        self.hold.request(Verdict::Ack)
+        let hold = self.hold;
+        hold.member.ledger().acked(hold.id);
+        let mut settlement = hold.request(Verdict::Ack);
+        if let State::Direct(_) = settlement.state {
+            // The sink is leaving. It must not give away what is being acknowledged.
+            settlement.hold = Some(hold);
+        }
+        settlement
     }
 
     /// Gives the event back: it is delivered again as soon as an instance has room for it, with a delivery count one higher.
@@ -121,7 +127,7 @@ impl Hold {
     }
 
     fn settlement(&self, verdict: Verdict, state: State) -> Settlement {
-        Settlement { id: self.id, verdict, member: self.member.clone(), state }
+        Settlement { id: self.id, verdict, member: self.member.clone(), state, hold: None }
     }
 }
 
@@ -147,6 +153,8 @@ pub struct Settlement {
     verdict: Verdict,
     member: Arc<Member>,
     state: State,
+    /// Kept by an acknowledgement that goes its own way, so that the event stays in the user's hands until then.
+    hold: Option<Hold>,
 }
 
 enum State {

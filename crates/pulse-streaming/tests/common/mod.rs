@@ -21,6 +21,9 @@ use pulse_core::{
 /// The name of events that are handed out as something that Pulse did not write.
 pub(crate) const GARBAGE: &str = "garbage";
 
+/// How long a slow call takes.
+pub(crate) const SLOW: Duration = Duration::from_secs(1);
+
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Weather {
@@ -33,6 +36,8 @@ pub(crate) enum Weather {
     AnswersLost,
     /// The key holds something else.
     WrongType,
+    /// It takes [`SLOW`] to reach the backend.
+    Slow,
 }
 
 /// Wraps a backend.
@@ -69,6 +74,7 @@ impl Probe {
         match weather() {
             Weather::CutOff => return Err(failed(Outcome::NotApplied)),
             Weather::WrongType => return Err(Error::WrongType { key: "the stream".into() }),
+            Weather::Slow => tokio::time::sleep(SLOW).await,
             Weather::Fair | Weather::AnswersLost => {}
         }
         let done = call.await;
