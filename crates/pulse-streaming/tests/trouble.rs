@@ -160,12 +160,11 @@ async fn what_is_acknowledged_while_the_sink_leaves_is_not_given_away() {
     let delivery = next(&mut sink).await;
     let mut other = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
     probe.set(Weather::Slow);
-    let acknowledge = async {
-        // The sink has stopped carrying acknowledgements and asks what is pending.
-        tokio::time::sleep(SLOW / 2).await;
-        delivery.ack()
-    };
-    let (ack, ()) = tokio::join!(acknowledge, sink.close());
+    let mut closing = std::pin::pin!(sink.close());
+    // The sink has stopped carrying acknowledgements and asks what is pending.
+    assert!(tokio::time::timeout(SLOW / 2, &mut closing).await.is_err());
+    let ack = delivery.ack();
+    closing.await;
     let given_away = tokio::time::timeout(GRACE / 2, other.next()).await;
     assert!(given_away.is_err(), "{given_away:?}");
     ack.await.unwrap();
