@@ -50,6 +50,7 @@ mod reader;
 mod sink;
 mod start;
 mod stream;
+mod streams;
 mod trouble;
 
 pub use pulse_core::{

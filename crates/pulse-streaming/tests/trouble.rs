@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{GARBAGE, Probe, SLOW, Weather};
 use pulse_core::Group;
-use pulse_streaming::{Client, Delivery, Error, EventStream, NewEvent, Notice, Sink, connect};
+use pulse_streaming::{Client, Delivery, Error, EventStream, NewEvent, Notice, Sink, Start, connect};
 
 const GRACE: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -170,6 +170,30 @@ async fn what_is_acknowledged_while_the_sink_leaves_is_not_given_away() {
     ack.await.unwrap();
     let again = tokio::time::timeout(3 * GRACE, other.next()).await;
     assert!(again.is_err(), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_adding_was_given_up_can_be_added_again() {
+    let (stream, probed, probe) = two_ways().await;
+    let mut reader = probed.reader().join().await.unwrap();
+    let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
+    let (more, probed_more) = (EventStream::new(stream.client(), "more"), EventStream::new(probed.client(), "more"));
+    let (more, probed_more) = (more.unwrap(), probed_more.unwrap());
+
+    probe.set(Weather::Slow);
+    let given_up = tokio::time::timeout(SLOW / 2, reader.add_stream(&probed_more, Start::Newest)).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    let given_up = tokio::time::timeout(SLOW / 2, sink.add_stream(&probed_more, Start::Newest)).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+
+    probe.set(Weather::Fair);
+    reader.add_stream(&probed_more, Start::Newest).await.unwrap();
+    sink.add_stream(&probed_more, Start::Newest).await.unwrap();
+    let id = more.add("n", "p").await.unwrap();
+    assert_eq!(reader.next().await.unwrap().unwrap().id(), id);
+    assert_eq!(next(&mut sink).await.id(), id);
+    let twice = sink.add_stream(&probed_more, Start::Newest).await;
+    assert!(matches!(twice, Err(Error::AlreadyAdded { .. })), "{twice:?}");
 }
 
 #[tokio::test(start_paused = true)]

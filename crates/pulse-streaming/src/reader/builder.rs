@@ -1,10 +1,6 @@
 //! Options of a reader.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -14,6 +10,7 @@ use crate::{
     buffer::Buffer,
     filter::Filter,
     options::{check_block, check_buffer},
+    streams::Streams,
 };
 
 /// Options of a [`Reader`]; made by [`EventStream::reader`], used up by [`join`](Self::join).
@@ -75,7 +72,7 @@ impl ReaderBuilder {
             buffer: Buffer::new(self.buffer),
             filter: self.filter,
             block: self.block,
-            streams: Mutex::new(HashSet::new()),
+            streams: Streams::default(),
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };

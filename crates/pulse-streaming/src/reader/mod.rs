@@ -6,19 +6,16 @@ mod builder;
 mod task;
 
 use std::{
-    collections::HashSet,
     pin::Pin,
-    sync::{Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
 
-use pulse_core::StreamId;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::builder::ReaderBuilder;
 use self::task::ReaderTask;
-use crate::{Error, Event, EventStream, Notice, Operation, Start, buffer::Buffer, filter::Filter};
+use crate::{Error, Event, EventStream, Notice, Operation, Start, buffer::Buffer, filter::Filter, streams::Streams};
 
 /// Reads every event of one or more streams, in the order of each stream.
 ///
@@ -50,7 +47,7 @@ pub struct Reader {
     filter: Filter,
     block: Duration,
     /// What is read, so that nothing is read twice.
-    streams: Mutex<HashSet<StreamId>>,
+    streams: Streams,
     /// Ends the tasks.
     cancel: CancellationToken,
     tasks: TaskTracker,
@@ -69,6 +66,10 @@ impl Reader {
 
     /// Begins to read another stream too.
     ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the stream is not read, and can be added again.
+    ///
     /// # Errors
     ///
     /// [`Error::AlreadyAdded`], [`Error::Closed`], and [`Error::Backend`] if the start could not be settled.
@@ -76,14 +77,10 @@ impl Reader {
         if self.cancel.is_cancelled() {
             return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
         }
-        if !self.streams().insert(stream.id().clone()) {
-            return Err(Error::AlreadyAdded { stream: stream.id().clone() });
-        }
-        let added = self.begin(stream, start).await;
-        if added.is_err() {
-            self.streams().remove(stream.id());
-        }
-        added
+        let adding = self.streams.add(stream.id())?;
+        self.begin(stream, start).await?;
+        adding.done();
+        Ok(())
     }
 
     async fn begin(&self, stream: &EventStream, start: Start) -> Result<(), Error> {
@@ -104,10 +101,6 @@ impl Reader {
         self.cancel.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-    }
-
-    fn streams(&self) -> std::sync::MutexGuard<'_, HashSet<StreamId>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

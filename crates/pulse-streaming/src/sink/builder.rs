@@ -1,10 +1,6 @@
 //! Options of a sink instance.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use pulse_core::Group;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,6 +11,7 @@ use crate::{
     buffer::Buffer,
     filter::Filter,
     options::{check_ack_grace, check_block, check_buffer},
+    streams::Streams,
 };
 
 /// Options of a [`Sink`]; made by [`EventStream::sink`], used up by [`join`](Self::join). All instances of a sink should
@@ -94,7 +91,7 @@ impl SinkBuilder {
             filter: self.filter,
             timing: Timing { grace: self.ack_grace, block: self.block },
             buffer: Buffer::new(self.buffer),
-            streams: Mutex::new(HashSet::new()),
+            streams: Streams::default(),
             closing: CancellationToken::new(),
             abandon: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -14,13 +14,12 @@ mod slot;
 mod task;
 
 use std::{
-    collections::HashSet,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use pulse_core::{Group, StreamId};
+use pulse_core::Group;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -29,7 +28,7 @@ pub use self::{
     delivery::{Delivery, Settlement},
 };
 use self::{member::Member, plan::Timing, settler::Settler, slot::Slot, task::SinkTask};
-use crate::{Error, EventStream, Notice, Operation, Start, buffer::Buffer, filter::Filter};
+use crate::{Error, EventStream, Notice, Operation, Start, buffer::Buffer, filter::Filter, streams::Streams};
 
 /// One instance of a sink. Each event goes to one instance, at least once, until one acknowledges it.
 ///
@@ -71,7 +70,7 @@ pub struct Sink {
     timing: Timing,
     buffer: Buffer<Slot>,
     /// What is read, so that nothing is read twice.
-    streams: Mutex<HashSet<StreamId>>,
+    streams: Streams,
     /// Ends the tasks in good order.
     closing: CancellationToken,
     /// Ends them at once.
@@ -99,6 +98,11 @@ impl Sink {
     /// Begins to read another stream too, through the cursor of the same name on that stream. The start counts only if
     /// the stream has no sink of that name yet.
     ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the stream is not read, and can be added again; its cursor may have been made all the
+    /// same, and then stays where this start put it.
+    ///
     /// # Errors
     ///
     /// [`Error::AlreadyAdded`], [`Error::Closed`], and [`Error::Backend`] if the cursor could not be made.
@@ -106,14 +110,10 @@ impl Sink {
         if self.closing.is_cancelled() {
             return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
         }
-        if !self.streams().insert(stream.id().clone()) {
-            return Err(Error::AlreadyAdded { stream: stream.id().clone() });
-        }
-        let added = self.begin(stream, start).await;
-        if added.is_err() {
-            self.streams().remove(stream.id());
-        }
-        added
+        let adding = self.streams.add(stream.id())?;
+        self.begin(stream, start).await?;
+        adding.done();
+        Ok(())
     }
 
     async fn begin(&self, stream: &EventStream, start: Start) -> Result<(), Error> {
@@ -162,10 +162,6 @@ impl Sink {
                 }
             }
         }
-    }
-
-    fn streams(&self) -> MutexGuard<'_, HashSet<StreamId>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
