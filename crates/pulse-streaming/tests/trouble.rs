@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{GARBAGE, Probe, SLOW, Weather};
-use pulse_core::Group;
+use pulse_core::{Consumer, Group};
 use pulse_streaming::{Client, Delivery, Error, EventStream, NewEvent, Notice, Sink, Start, connect};
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -232,6 +232,33 @@ async fn a_slow_subscriber_keeps_what_waits_in_its_buffer() {
         delivery.ack().await.unwrap();
     }
     drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_was_lost_and_won_back_while_it_waited_is_handed_out_once() {
+    let (stream, _, _) = two_ways().await;
+    let mut sink = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
+    let added = stream.add_batch((0..3).map(|_| NewEvent::new("n", "p"))).await.unwrap();
+    let pending = || async { stream.sink_info("s").await.unwrap().unwrap().pending };
+    while pending().await < 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Another instance takes them out of the buffer, and gives them back at once.
+    let (backend, group) = (stream.client().backend(), Group::new("s").unwrap());
+    let other = Consumer::new("other").unwrap();
+    let taken = backend.group_claim(stream.id(), &group, &other, Duration::ZERO, 3).await.unwrap();
+    assert_eq!(taken.deliveries.len(), 3);
+    backend.group_set_idle(stream.id(), &group, &other, &added, 2 * GRACE).await.unwrap();
+    // Until the sink has won them back, and then seen to it that it keeps what waits.
+    tokio::time::sleep(GRACE.mul_f64(0.97)).await;
+    let mut deliveries = Vec::new();
+    for id in added {
+        let delivery = next(&mut sink).await;
+        assert_eq!((delivery.id(), delivery.deliveries()), (id, 3));
+        deliveries.push(delivery);
+    }
+    let again = tokio::time::timeout(GRACE / 2, sink.next()).await;
+    assert!(again.is_err(), "{again:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -197,7 +197,8 @@ impl SinkTask {
         let held: HashSet<EventId> = self.member.touch(&asked).await?.into_iter().collect();
         self.for_each_own(|buffered| {
             let id = buffered.id();
-            if ids.contains(&id) {
+            // An older delivery of the same event may wait there too. It has lapsed, and stays so.
+            if ids.contains(&id) && buffered.idle_for(timing.touch_after(), now) {
                 buffered.set_standing(if held.contains(&id) { Standing::Held(now) } else { Standing::Lapsed });
             }
         });
