@@ -79,6 +79,23 @@ async fn an_acknowledgement_outlives_a_short_outage_and_fails_in_a_long_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_claimed_while_its_acknowledgement_is_on_its_way_is_not_handed_out_again() {
+    let (stream, probed, probe) = two_ways().await;
+    let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
+    stream.add("n", "p").await.unwrap();
+    let delivery = next(&mut sink).await;
+    tokio::time::sleep(GRACE.mul_f64(0.9)).await;
+    probe.set(Weather::CommitsCutOff);
+    let ack = delivery.ack();
+    // The grace period ends meanwhile, and the sink claims the event from itself.
+    tokio::time::sleep(GRACE.mul_f64(0.42)).await;
+    probe.set(Weather::Fair);
+    ack.await.unwrap();
+    let again = tokio::time::timeout(3 * GRACE, sink.next()).await;
+    assert!(again.is_err(), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_pulse_did_not_write_is_skipped_and_acknowledged() {
     let (stream, probed, _) = two_ways().await;
     let mut reader = probed.reader().join().await.unwrap();

@@ -18,7 +18,10 @@ pub(super) struct Ledger {
     copies: HashMap<EventId, u32>,
     /// How many of the oldest copies must not be handed out.
     void: HashMap<EventId, u32>,
-    /// Events acknowledged since a claim that is under way began.
+    /// How many acknowledgements of an event are on their way to the backend.
+    unsettled: HashMap<EventId, u32>,
+    /// Events that a claim which is under way may bring although they were acknowledged: those whose acknowledgement was on
+    /// its way when the claim began, or was asked for since.
     acked_during_claim: Option<HashSet<EventId>>,
 }
 
@@ -58,11 +61,20 @@ impl Ledger {
 
     /// The user acknowledges an event.
     pub(super) fn acked(&mut self, id: EventId) {
+        *self.unsettled.entry(id).or_default() += 1;
         if let Some(acked) = &mut self.acked_during_claim {
             acked.insert(id);
         }
         if let Some(copies) = self.copies.remove(&id) {
             *self.void.entry(id).or_default() += copies;
+        }
+    }
+
+    /// The backend has carried out acknowledgements, or will not.
+    pub(super) fn settled(&mut self, ids: impl IntoIterator<Item = EventId>) {
+        for id in ids {
+            // The sink also acknowledges what it never handed out.
+            take_one(&mut self.unsettled, id);
         }
     }
 
@@ -89,7 +101,7 @@ impl Ledger {
 
     /// A claim is about to be made.
     pub(super) fn claim_begins(&mut self) {
-        self.acked_during_claim = Some(HashSet::new());
+        self.acked_during_claim = Some(self.unsettled.keys().copied().collect());
     }
 
     /// A claimed event arrives. Returns whether it goes to the buffer.
@@ -141,9 +153,23 @@ mod tests {
         ledger.hand_out(ID, 1);
         ledger.claim_begins();
         ledger.acked(ID);
+        ledger.settled([ID]);
         assert!(!ledger.claimed(ID));
         ledger.claim_ends();
         assert!(ledger.claimed(ID));
+    }
+
+    #[test]
+    fn a_claim_brings_nothing_whose_acknowledgement_was_on_its_way_when_it_began() {
+        let mut ledger = Ledger::default();
+        ledger.hand_out(ID, 1);
+        ledger.acked(ID);
+        ledger.claim_begins();
+        ledger.settled([ID]);
+        assert!(!ledger.claimed(ID));
+        ledger.claim_ends();
+        ledger.claim_begins();
+        assert!(ledger.claimed(ID), "the acknowledgement failed, and the event was claimed afterwards");
     }
 
     #[test]

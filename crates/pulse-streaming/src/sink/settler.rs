@@ -57,6 +57,7 @@ impl Settler {
         }
         if !acks.is_empty() {
             let outcome = self.ack(ids(&acks)).await.map_err(self.member.failed(Verdict::Ack));
+            self.member.ledger().settled(ids(&acks));
             answer(acks, |_| outcome.clone());
         }
         if !nacks.is_empty() {

@@ -32,6 +32,8 @@ pub(crate) enum Weather {
     Fair,
     /// It never reaches the backend.
     CutOff,
+    /// If it is a transaction, as acknowledgements are, it never reaches the backend; all others go through.
+    CommitsCutOff,
     /// It reaches the backend, and the answer is lost.
     AnswersLost,
     /// The key holds something else.
@@ -64,21 +66,20 @@ impl Probe {
         self.calls.load(Ordering::Relaxed)
     }
 
+    fn weather(&self) -> Weather {
+        *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn pass<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let failed = |outcome| {
-            let source = Arc::new(std::io::Error::other("the test cut the line"));
-            Error::Unavailable { operation: "call", subject: "the test".into(), outcome, source }
-        };
-        let weather = || *self.weather.lock().unwrap_or_else(PoisonError::into_inner);
-        match weather() {
+        match self.weather() {
             Weather::CutOff => return Err(failed(Outcome::NotApplied)),
             Weather::WrongType => return Err(Error::WrongType { key: "the stream".into() }),
             Weather::Slow => tokio::time::sleep(SLOW).await,
-            Weather::Fair | Weather::AnswersLost => {}
+            Weather::Fair | Weather::AnswersLost | Weather::CommitsCutOff => {}
         }
         let done = call.await;
-        if weather() == Weather::AnswersLost { Err(failed(Outcome::Unknown)) } else { done }
+        if self.weather() == Weather::AnswersLost { Err(failed(Outcome::Unknown)) } else { done }
     }
 }
 
@@ -86,6 +87,11 @@ impl fmt::Debug for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Probe")
     }
+}
+
+fn failed(outcome: Outcome) -> Error {
+    let source = Arc::new(std::io::Error::other("the test cut the line"));
+    Error::Unavailable { operation: "call", subject: "the test".into(), outcome, source }
 }
 
 fn garble(mut entry: Entry) -> Entry {
@@ -111,6 +117,9 @@ impl Backend for Probe {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Committed, Error> {
+        if self.weather() == Weather::CommitsCutOff {
+            return Err(failed(Outcome::NotApplied));
+        }
         self.pass(self.inner.commit(transaction)).await
     }
 
