@@ -4,6 +4,9 @@
 //! *or* its own monotonic clock says that the lease may run out within the margin, whichever comes first. The clock
 //! starts before the request that grants or renews is sent, so the session ends here before it can end at the backend:
 //! whoever stops its work when the session is lost has stopped before anybody else may take the work over.
+//!
+//! One thing that clock does not see: on Linux and macOS it stands still while the whole machine is suspended, other than
+//! while a process is stopped. After such a sleep a session counts as alive until its next renewal is refused.
 
 use std::time::Duration;
 
@@ -20,7 +23,7 @@ const RESOLUTION: Duration = Duration::from_millis(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionState {
-    /// The lease is certainly alive.
+    /// The lease is alive, as far as the machine's monotonic clock can tell; see [`Session::state`].
     Alive,
     /// The lease has expired, was dropped, or can no longer be vouched for. A lost session stays lost.
     Lost,
@@ -169,7 +172,9 @@ impl Session {
     }
 
     /// Whether the lease is certainly alive now. Right even in the first instant after a long pause of the process,
-    /// because it compares clocks and does not wait for a task to notice.
+    /// because it compares clocks and does not wait for a task to notice. Not so in the first instant after the whole
+    /// machine slept, where its monotonic clock slept too, as on Linux and macOS: where that matters, let each write
+    /// expect the lease to be alive ([`Transaction::expect_lease_alive`]), or carry a fencing token.
     #[must_use]
     pub fn state(&self) -> SessionState {
         state_now(&self.vouched)
