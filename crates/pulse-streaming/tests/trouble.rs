@@ -298,6 +298,27 @@ async fn what_is_said_of_an_older_delivery_does_not_touch_the_newer_one() {
     newer.ack().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn times_that_no_clock_can_add_up_are_refused() {
+    let (stream, _, _) = two_ways().await;
+    let forever = Duration::MAX;
+    let refused = [
+        stream.sink("s").ack_grace(forever).join().await.err(),
+        stream.sink("s").block(forever).join().await.err(),
+        stream.reader().block(forever).join().await.err(),
+    ];
+    for error in refused {
+        assert!(matches!(error, Some(Error::InvalidOption { .. })), "{error:?}");
+    }
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    let mut sink = stream.sink("s").ack_grace(year).block(year).join().await.unwrap();
+    let id = stream.add("n", "p").await.unwrap();
+    let delivery = next(&mut sink).await;
+    assert_eq!(delivery.id(), id);
+    delivery.ack().await.unwrap();
+    sink.close().await;
+}
+
 #[tokio::test]
 async fn everything_can_be_sent_and_shared() {
     fn check<T: Send + Sync + std::fmt::Debug + 'static>() {}

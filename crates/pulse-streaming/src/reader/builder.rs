@@ -54,7 +54,7 @@ impl ReaderBuilder {
     }
 
     /// Sets how long one read waits at the backend for an event. New events end the wait at once, so this is no
-    /// latency. Default 5 s.
+    /// latency. At most a year. Default 5 s.
     pub fn block(mut self, time: Duration) -> Self {
         self.block = time;
         self

@@ -63,14 +63,14 @@ impl SinkBuilder {
     }
 
     /// Sets how long one read waits at the backend for an event. New events end the wait at once, so this is no
-    /// latency. Default 5 s.
+    /// latency. At most a year. Default 5 s.
     pub fn block(mut self, time: Duration) -> Self {
         self.block = time;
         self
     }
 
     /// Sets how long a delivery may stay unacknowledged before it is made again; at most about a third longer passes until
-    /// an instance notices. Default 30 s.
+    /// an instance notices. At most a year. Default 30 s.
     pub fn ack_grace(mut self, time: Duration) -> Self {
         self.ack_grace = time;
         self
