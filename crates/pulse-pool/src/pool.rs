@@ -51,7 +51,7 @@ impl Pool {
     /// A worker as it stands in the map.
     pub(crate) fn known(&self, worker: crate::WorkerId) -> Option<KnownWorker> {
         let snapshot = self.tables.workers.snapshot();
-        Some((worker, snapshot.value(&worker.to_string())?.raw().clone()))
+        Some((worker, snapshot.value(&worker.to_string())?.raw()))
     }
 
     /// A record as it is to stand in the map.

@@ -76,8 +76,8 @@ impl<V> Change<V> {
         current: Option<Slot<V>>,
     ) -> Self {
         let kind = match &current {
-            Some(Slot::Readable(_)) => ChangeKind::Set,
-            Some(Slot::Unreadable(_)) => ChangeKind::Unreadable,
+            Some(slot) if slot.value().is_some() => ChangeKind::Set,
+            Some(_) => ChangeKind::Unreadable,
             None => ChangeKind::Deleted,
         };
         let [previous, value] = [previous, current].map(|slot| slot.and_then(Slot::into_value));
@@ -86,14 +86,14 @@ impl<V> Change<V> {
 }
 
 /// The changes that lead from one snapshot to another: deletions first, one change for each key that differs.
-pub(crate) fn difference<V>(from: &Snapshot<V>, to: &Snapshot<V>) -> Vec<Change<V>> {
+pub(crate) fn difference<V: 'static>(from: &Snapshot<V>, to: &Snapshot<V>) -> Vec<Change<V>> {
     let version = to.version();
     let (from, to) = (from.content(), to.content());
     let gone = from.slots().filter(|(key, _)| to.slot(key).is_none());
     let gone = gone.map(|(key, slot)| Change::new(version, key.clone(), Some(slot.clone()), None));
     let set = to.slots().filter_map(|(key, slot)| {
         let previous = from.slot(key);
-        let same = previous.is_some_and(|previous| previous.raw() == slot.raw());
+        let same = previous.is_some_and(|previous| previous.equals(slot));
         (!same).then(|| Change::new(version, key.clone(), previous.cloned(), Some(slot.clone())))
     });
     gone.chain(set).collect()

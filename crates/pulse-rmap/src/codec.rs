@@ -4,6 +4,7 @@
 //! them. Decoding never panics and never trusts what it reads: whoever can write to the server can put anything there.
 
 use std::{
+    any::{Any, TypeId},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -22,6 +23,8 @@ use crate::kind::{Counter, List};
 pub(crate) struct Codec<V> {
     encode: fn(&V) -> Result<Bytes, Source>,
     decode: fn(&Bytes) -> Result<V, Source>,
+    /// Whether the bytes follow from the value, by [`own_bytes`].
+    plain: bool,
 }
 
 impl<V> Clone for Codec<V> {
@@ -41,14 +44,14 @@ impl<V> fmt::Debug for Codec<V> {
 impl<V: Serialize + DeserializeOwned> Codec<V> {
     /// MessagePack, with structs as maps from field names to values, so that fields can be added later.
     pub(crate) fn message_pack() -> Self {
-        Self { encode: encode_message_pack, decode: decode_message_pack }
+        Self { encode: encode_message_pack, decode: decode_message_pack, plain: false }
     }
 }
 
 impl Codec<Bytes> {
     /// The bytes themselves.
     pub(crate) fn raw() -> Self {
-        Self { encode: |value| Ok(value.clone()), decode: |raw| Ok(raw.clone()) }
+        Self { encode: |value| Ok(value.clone()), decode: |raw| Ok(raw.clone()), plain: true }
     }
 }
 
@@ -56,8 +59,9 @@ impl Codec<String> {
     /// UTF-8 without anything around it.
     pub(crate) fn text() -> Self {
         Self {
-            encode: |value| Ok(Bytes::copy_from_slice(value.as_bytes())),
+            encode: |value| Ok(own_bytes(value)),
             decode: |raw| Ok(std::str::from_utf8(raw).map_err(|error| Arc::new(error) as Source)?.to_owned()),
+            plain: true,
         }
     }
 }
@@ -66,11 +70,15 @@ impl Codec<Counter> {
     /// Decimal digits, as the backend counts.
     pub(crate) fn counter() -> Self {
         Self {
-            encode: |value| Ok(value.0.to_string().into()),
+            encode: |value| Ok(own_bytes(value)),
             decode: |raw| {
                 let text = std::str::from_utf8(raw).map_err(|error| Arc::new(error) as Source)?;
-                text.parse().map(Counter).map_err(|error: std::num::ParseIntError| Arc::new(error) as Source)
+                let counter = text.parse().map(Counter);
+                let counter = counter.map_err(|error: std::num::ParseIntError| Arc::new(error) as Source)?;
+                // `+1` and `01` are what nobody but a stranger writes, and no counter to the backend.
+                if own_bytes(&counter) == raw { Ok(counter) } else { Err(source("not in the form of a counter")) }
             },
+            plain: true,
         }
     }
 }
@@ -79,8 +87,10 @@ impl Codec<List> {
     /// A MessagePack array of byte strings, as the backend keeps lists.
     pub(crate) fn list() -> Self {
         Self {
-            encode: |value| Ok(encode_list(value)),
+            encode: |value| Ok(own_bytes(value)),
             decode: |raw| decode_list(raw).map(List::from).map_err(|error| Arc::new(error) as Source),
+            // A list has more than one form that reads.
+            plain: false,
         }
     }
 }
@@ -98,6 +108,23 @@ impl<V> Codec<V> {
     }
 }
 
+/// The bytes of a value of a plain kind, which is stored as what it is.
+pub(crate) fn own_bytes<V: 'static>(value: &V) -> Bytes {
+    let value = value as &dyn Any;
+    if let Some(bytes) = value.downcast_ref::<Bytes>() {
+        bytes.clone()
+    } else if let Some(text) = value.downcast_ref::<String>() {
+        Bytes::copy_from_slice(text.as_bytes())
+    } else if let Some(counter) = value.downcast_ref::<Counter>() {
+        counter.0.to_string().into()
+    } else if let Some(list) = value.downcast_ref::<List>() {
+        encode_list(list)
+    } else {
+        // No codec says of another kind that it is plain.
+        Bytes::new()
+    }
+}
+
 fn encode_message_pack<V: Serialize>(value: &V) -> Result<Bytes, Source> {
     rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|error| Arc::new(error) as Source)
 }
@@ -110,6 +137,25 @@ fn decode_message_pack<V: DeserializeOwned>(raw: &Bytes) -> Result<V, Source> {
         return Err(source("bytes follow the value"));
     }
     Ok(value)
+}
+
+/// A value and the bytes that must be kept beside it; or why there is none, and the bytes.
+type Taken<V> = Result<(V, Option<Bytes>), (Source, Bytes)>;
+
+impl<V: 'static> Codec<V> {
+    /// As [`Codec::decode`], for bytes that are nobody else's.
+    pub(crate) fn take(&self, raw: Bytes) -> Taken<V> {
+        if self.plain && TypeId::of::<V>() == TypeId::of::<Bytes>() {
+            // The same bytes, with the handle moved: a copy of it would cost some memory for good.
+            let mut raw = Some(raw);
+            let value = (&mut raw as &mut dyn Any).downcast_mut::<Option<V>>().and_then(Option::take);
+            return value.map(|value| (value, None)).ok_or_else(|| (source("not bytes"), Bytes::new()));
+        }
+        match self.decode(&raw) {
+            Ok(value) => Ok((value, (!self.plain).then_some(raw))),
+            Err(error) => Err((error, raw)),
+        }
+    }
 }
 
 fn source(reason: &'static str) -> Source {
@@ -162,7 +208,7 @@ mod tests {
             assert_eq!(encoded, value.to_string().as_bytes());
             assert_eq!(counter.decode(&encoded).unwrap(), Counter(value));
         }
-        for garbage in ["", "1.5", "9223372036854775808", "\u{661}"] {
+        for garbage in ["", "1.5", "+1", "01", "-0", "9223372036854775808", "\u{661}"] {
             assert!(counter.decode(&Bytes::from(garbage)).is_err(), "{garbage:?}");
         }
         let list = List::from_iter(["a", "b"]);

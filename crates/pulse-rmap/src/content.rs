@@ -1,18 +1,17 @@
-//! The content of a map at one version: a persistent hash map, so that a copy is a pointer and copies share what they
-//! have in common.
+//! The content of a map at one version: a persistent map, so that a copy is a pointer and copies share what they have in
+//! common.
 //!
 //! Pure: no clock, no I/O, no locks.
 
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
-use crate::{Value, hasher::KeyHash, value::Slot};
+use crate::{Value, trie::Trie, value::Slot};
 
 /// Keys and what they hold.
 pub(crate) struct Content<V> {
-    entries: GenericHashMap<Arc<str>, Slot<V>, KeyHash, DefaultSharedPtr>,
+    entries: Trie<Slot<V>>,
     /// How many of them do not decode.
     unreadable: usize,
 }
@@ -25,7 +24,7 @@ impl<V> Clone for Content<V> {
 
 impl<V> Default for Content<V> {
     fn default() -> Self {
-        Self { entries: GenericHashMap::with_hasher(KeyHash), unreadable: 0 }
+        Self { entries: Trie::default(), unreadable: 0 }
     }
 }
 
@@ -44,7 +43,10 @@ impl<V> Content<V> {
         self.slot(key).and_then(Slot::value)
     }
 
-    pub(crate) fn get_raw(&self, key: &str) -> Option<&Bytes> {
+    pub(crate) fn get_raw(&self, key: &str) -> Option<Bytes>
+    where
+        V: 'static,
+    {
         self.slot(key).map(Slot::raw)
     }
 
@@ -60,7 +62,7 @@ impl<V> Content<V> {
 
     /// All slots, those that do not decode included.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (&Arc<str>, &Slot<V>)> {
-        self.entries.iter()
+        self.entries.iter().map(|slot| (slot.shared_key(), slot))
     }
 
     /// Keys with a value that decodes, in no particular order.
@@ -69,9 +71,9 @@ impl<V> Content<V> {
     }
 
     /// Returns what the key held before.
-    pub(crate) fn insert(&mut self, key: Arc<str>, slot: Slot<V>) -> Option<Slot<V>> {
+    pub(crate) fn insert(&mut self, slot: Slot<V>) -> Option<Slot<V>> {
         self.unreadable += usize::from(slot.value().is_none());
-        let previous = self.entries.insert(key, slot);
+        let previous = self.entries.insert(slot);
         self.forget(previous.as_ref());
         previous
     }

@@ -15,6 +15,7 @@ mod replicator;
 mod shared;
 mod snapshot;
 mod subscribers;
+mod trie;
 mod value;
 
 pub use pulse_core::{

@@ -49,7 +49,10 @@ impl<V> Snapshot<V> {
 
     /// The encoded value of a key, whether it decodes or not.
     #[must_use]
-    pub fn get_raw(&self, key: &str) -> Option<&Bytes> {
+    pub fn get_raw(&self, key: &str) -> Option<Bytes>
+    where
+        V: 'static,
+    {
         self.content().get_raw(key)
     }
 

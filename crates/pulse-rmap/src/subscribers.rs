@@ -131,7 +131,7 @@ fn wake<V>(mut state: MutexGuard<'_, State<V>>) {
     }
 }
 
-impl<V> Changes<V> {
+impl<V: 'static> Changes<V> {
     pub(crate) fn new(buffer: Arc<Buffer<V>>) -> Self {
         Self { buffer, current: None, filter: None }
     }
@@ -197,7 +197,7 @@ impl<V> Changes<V> {
     }
 }
 
-impl<V> Stream for Changes<V> {
+impl<V: 'static> Stream for Changes<V> {
     type Item = Update<V>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Update<V>>> {

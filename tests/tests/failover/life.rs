@@ -48,6 +48,7 @@ pub(crate) struct Gaps {
 /// What came of it.
 #[derive(Debug)]
 pub(crate) struct Report {
+    #[cfg(feature = "cluster")]
     pub(crate) unknown: u64,
     pub(crate) gaps: Gaps,
 }
@@ -121,7 +122,11 @@ impl Life {
         self.consumer.abort();
         drop(self.at);
         let gaps = self.follower.await.unwrap();
-        Report { unknown, gaps }
+        Report {
+            #[cfg(feature = "cluster")]
+            unknown,
+            gaps,
+        }
     }
 }
 

@@ -113,7 +113,7 @@ impl Node {
                     }
                 }
                 (Some(Fate::Rejected(message)), Some(trace)) => {
-                    let change = self.pool.tables.remove_trace(key, trace.raw());
+                    let change = self.pool.tables.remove_trace(key, &trace.raw());
                     if let Err(error) = self.pool.tables.client().commit(change).await {
                         tracing::debug!(pool = %self.pool.name, %key, %error, "the trace of a refused job expires by itself");
                     }

@@ -335,7 +335,7 @@ impl Runner {
         match step {
             Step::Pull { to, dead } => {
                 let ((lease, lost), to, new) = (held()?, self.pool.known(to)?, assigned_to(Some(to))?);
-                Some((tables.pull(key, record.raw(), dead, &to, lease, new.clone()), Some(new), lost))
+                Some((tables.pull(key, &record.raw(), dead, &to, lease, new.clone()), Some(new), lost))
             }
             Step::HandOver { to, .. } => {
                 let (lease, lost) = held()?;
@@ -344,9 +344,9 @@ impl Runner {
                     None => None,
                 };
                 let new = assigned_to(to)?;
-                Some((tables.hand_over(key, record.raw(), known.as_ref(), lease, new.clone()), Some(new), lost))
+                Some((tables.hand_over(key, &record.raw(), known.as_ref(), lease, new.clone()), Some(new), lost))
             }
-            Step::Remove { dead } => Some((tables.remove(key, record.raw(), dead), None, self.stop.clone())),
+            Step::Remove { dead } => Some((tables.remove(key, &record.raw(), dead), None, self.stop.clone())),
             Step::Start(_) | Step::Interrupt | Step::Stop => None,
         }
     }

@@ -114,7 +114,7 @@ impl Start {
         let pool = &self.pool;
         let written = match pool.encode(&self.record.running(self.epoch)) {
             Ok(record) => {
-                let change = pool.tables.running(&self.key, self.record.raw(), self.lease, record.clone());
+                let change = pool.tables.running(&self.key, &self.record.raw(), self.lease, record.clone());
                 tokio::select! {
                     () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
                     written = write(pool.tables.client(), &change, Some(&record), None) => {
@@ -148,7 +148,7 @@ impl Start {
         tracing::debug!(pool = %pool.name, key = %self.key, message, "job refused");
         match pool.encode(&self.record.rejected(message)) {
             Ok(trace) => {
-                let change = pool.tables.reject(&self.key, self.record.raw(), self.lease, trace.clone());
+                let change = pool.tables.reject(&self.key, &self.record.raw(), self.lease, trace.clone());
                 step::change(pool, &self.key, change, Some(trace), &self.lost).await;
             }
             Err(error) => tracing::error!(pool = %pool.name, key = %self.key, %error, "cannot refuse a job"),

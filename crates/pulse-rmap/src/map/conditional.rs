@@ -108,7 +108,7 @@ impl<V: Send + Sync + 'static> Map<V> {
         loop {
             let value = match (&current, self.get(&key)) {
                 (None, _) => change(None),
-                (Some(raw), Some(known)) if known.raw() == raw => change(Some(&known)),
+                (Some(raw), Some(known)) if known.raw() == *raw => change(Some(&known)),
                 (Some(raw), _) => change(Some(&self.decode(&key, raw)?)),
             };
             match self.replace(&key, current.clone(), value.as_ref()).await {

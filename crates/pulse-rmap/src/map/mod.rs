@@ -139,7 +139,7 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// The encoded value of a key, whether it decodes or not.
     #[must_use]
     pub fn get_raw(&self, key: &str) -> Option<Bytes> {
-        self.inner.shared.view().content.get_raw(key).cloned()
+        self.inner.shared.view().content.get_raw(key)
     }
 
     /// Whether the key has a value that decodes.

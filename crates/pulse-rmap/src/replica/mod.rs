@@ -30,7 +30,7 @@ pub(crate) struct Replica<V> {
     changes: Vec<Change<V>>,
 }
 
-impl<V> Replica<V> {
+impl<V: 'static> Replica<V> {
     /// Empty, and at no version.
     pub(crate) fn new(map: MapId, codec: Codec<V>) -> Self {
         Self { map, codec, content: Content::default(), position: Position::read(None), changes: Vec::new() }
@@ -58,8 +58,8 @@ impl<V> Replica<V> {
         for change in commit.changes {
             match change {
                 pulse_core::Change::Put { key, value } => {
-                    let slot = Slot::new(&self.codec, &self.map, &key, &value);
-                    let previous = self.content.insert(Arc::clone(&key), slot.clone());
+                    let slot = Slot::new(&self.codec, &self.map, Arc::clone(&key), &value);
+                    let previous = self.content.insert(slot.clone());
                     self.changes.push(Change::new(version, key, previous, Some(slot)));
                 }
                 pulse_core::Change::Deleted { key } => {

@@ -37,7 +37,7 @@ pub(crate) enum Reached {
     Never,
 }
 
-impl<V> Scan<V> {
+impl<V: 'static> Scan<V> {
     pub(crate) fn new(map: MapId, codec: Codec<V>, known: Content<V>, first: Option<Version>) -> Self {
         let (content, touched, position) = (Content::default(), HashSet::new(), Position::read(first));
         Self { map, codec, known, content, position, touched, emptied: false }
@@ -105,8 +105,7 @@ impl<V> Scan<V> {
     }
 
     fn insert(&mut self, key: Arc<str>, raw: &[u8]) {
-        let known = self.known.slot(&key).filter(|slot| slot.raw() == raw).cloned();
-        let slot = known.unwrap_or_else(|| Slot::new(&self.codec, &self.map, &key, raw));
-        self.content.insert(key, slot);
+        let known = self.known.slot(&key).filter(|slot| slot.has(raw)).cloned();
+        self.content.insert(known.unwrap_or_else(|| Slot::new(&self.codec, &self.map, key, raw)));
     }
 }

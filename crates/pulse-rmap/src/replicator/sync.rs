@@ -102,7 +102,7 @@ struct Reading<'a, V> {
     scan: &'a mut Scan<V>,
 }
 
-impl<V> Reading<'_, V> {
+impl<V: 'static> Reading<'_, V> {
     /// Waits for the backend, and takes in what the feed brings meanwhile, so that its buffer does not run over.
     async fn during<T>(&mut self, call: impl Future<Output = Result<T, pulse_core::Error>>) -> Result<T, Interrupted> {
         tokio::pin!(call);

@@ -95,44 +95,6 @@ impl<V> Shared<V> {
         self.status.subscribe()
     }
 
-    /// The snapshot that the changes begin after, and the changes.
-    pub(crate) fn subscribe(&self, capacity: usize) -> (Snapshot<V>, Changes<V>) {
-        let buffer = Buffer::new(capacity);
-        let mut registered = self.lock();
-        registered.retain(|subscriber| subscriber.strong_count() > 0);
-        registered.push(Arc::downgrade(&buffer));
-        let snapshot = self.snapshot();
-        // Asked under the lock, because closing takes it as well: the buffer is ended either there or here.
-        if self.link() == Link::Closed {
-            buffer.end();
-        }
-        (snapshot, Changes::new(buffer))
-    }
-
-    /// Lets readers see a view, and subscribers what changed.
-    pub(crate) fn publish(&self, view: View<V>, delta: Delta<V>) {
-        if let Delta::Steps(changes) = &delta {
-            self.meter.changes(changes.len());
-        }
-        let view = Arc::new(view);
-        let mut registered = self.lock();
-        let before = Snapshot::from(self.view.swap(Arc::clone(&view)));
-        let subscribers = alive(&mut registered);
-        // Whoever subscribes from here on begins with the new view. Nothing below needs the lock: only one task publishes.
-        drop(registered);
-        if !subscribers.is_empty() {
-            let after = Snapshot::from(view);
-            let changes = match delta {
-                Delta::Steps(changes) => changes,
-                Delta::Compare => difference(&before, &after),
-            };
-            if !changes.is_empty() {
-                self.push(&subscribers, &Arc::new(Batch { before, after, changes }));
-            }
-        }
-        self.status.send_modify(|status| status.published += 1);
-    }
-
     pub(crate) fn mark_synced(&self) {
         self.status.send_if_modified(|status| {
             let behind = matches!(status.link, Link::Behind(_));
@@ -174,6 +136,46 @@ impl<V> Shared<V> {
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Buffer<V>>>> {
         // Nothing panics while holding the lock, and the list is consistent after every statement.
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<V: 'static> Shared<V> {
+    /// The snapshot that the changes begin after, and the changes.
+    pub(crate) fn subscribe(&self, capacity: usize) -> (Snapshot<V>, Changes<V>) {
+        let buffer = Buffer::new(capacity);
+        let mut registered = self.lock();
+        registered.retain(|subscriber| subscriber.strong_count() > 0);
+        registered.push(Arc::downgrade(&buffer));
+        let snapshot = self.snapshot();
+        // Asked under the lock, because closing takes it as well: the buffer is ended either there or here.
+        if self.link() == Link::Closed {
+            buffer.end();
+        }
+        (snapshot, Changes::new(buffer))
+    }
+
+    /// Lets readers see a view, and subscribers what changed.
+    pub(crate) fn publish(&self, view: View<V>, delta: Delta<V>) {
+        if let Delta::Steps(changes) = &delta {
+            self.meter.changes(changes.len());
+        }
+        let view = Arc::new(view);
+        let mut registered = self.lock();
+        let before = Snapshot::from(self.view.swap(Arc::clone(&view)));
+        let subscribers = alive(&mut registered);
+        // Whoever subscribes from here on begins with the new view. Nothing below needs the lock: only one task publishes.
+        drop(registered);
+        if !subscribers.is_empty() {
+            let after = Snapshot::from(view);
+            let changes = match delta {
+                Delta::Steps(changes) => changes,
+                Delta::Compare => difference(&before, &after),
+            };
+            if !changes.is_empty() {
+                self.push(&subscribers, &Arc::new(Batch { before, after, changes }));
+            }
+        }
+        self.status.send_modify(|status| status.published += 1);
     }
 }
 
