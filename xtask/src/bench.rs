@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: a server of its own and the benchmark programs of the package `tests`.
+//! `cargo xtask bench`: a server of its own and the benchmark program of the package `tests`.
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use crate::{
 
 pub(crate) fn run(name: &str, quick: bool) -> Result<(), Failure> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/benches");
-    if !folder.join(name).join("main.rs").exists() && !folder.join(format!("{name}.rs")).exists() {
+    if name == "harness" || !folder.join(name).join("mod.rs").exists() {
         return Err(format!("there is no benchmark {name}").into());
     }
     let server = Server::start(&program()?, &[])?;
     let mut bench = run::cargo();
-    bench.args(["bench", "--package", "tests", "--features", "standalone", "--bench", name, "--"]);
+    bench.args(["bench", "--package", "tests", "--features", "standalone", "--bench", "figures", "--", name]);
     if quick {
         bench.arg("--quick");
     }

@@ -1,8 +1,11 @@
 //! fred alone: what the client library reaches when nothing of ours stands above it.
 
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
 use fred::{
     clients::Client,
-    interfaces::{ClientLike, LuaInterface, StreamsInterface},
+    interfaces::{ClientLike, HashesInterface, LuaInterface, StreamsInterface},
     types::{Builder, config::Config},
 };
 
@@ -52,6 +55,20 @@ impl Bare {
     pub(crate) async fn append(&self) {
         let fields = vec![("n", b"e".as_slice()), ("p", PAYLOAD.as_slice())];
         let _: String = self.client.xadd("{bare}:stream", false, None, "*", fields).await.expect("XADD failed");
+    }
+
+    /// Fills a hash with those fields, 100 bytes each.
+    pub(crate) async fn fill(&self, key: &str, fields: &[Arc<str>]) {
+        for page in fields.chunks(1_000) {
+            let values: Vec<(&str, &[u8])> = page.iter().map(|field| (&**field, PAYLOAD.as_slice())).collect();
+            let _: i64 = self.client.hset(key, values).await.expect("HSET failed");
+        }
+    }
+
+    /// One `HGETALL`; returns how many fields there are.
+    pub(crate) async fn read_all(&self, key: &str) -> usize {
+        let all: HashMap<String, Bytes> = self.client.hgetall(key).await.expect("HGETALL failed");
+        all.len()
     }
 
     /// Closes the connection.

@@ -13,14 +13,26 @@ mod server;
 mod table;
 mod yardsticks;
 
+/// Runs those of the scenarios that are asked for, and empties the server after each.
+macro_rules! scenarios {
+    ($bench:ident, $table:ident; $($name:literal => $scenario:path),+ $(,)?) => {
+        $(if $bench.options.wants($name) {
+            $table.extend($scenario($bench).await);
+            $bench.server.flush();
+        })+
+    };
+}
+
+pub(crate) use scenarios;
+
 pub(crate) use self::{
     bare::Bare,
     load::{in_turn, median_latency, per_second},
     options::Options,
-    process::CpuTime,
+    process::{CpuTime, resident_bytes},
     rounds::{Paired, median},
     server::Server,
-    table::{Goal, Row, Table, micros, thousands},
+    table::{Goal, Row, Table, micros, millions, thousands},
     yardsticks::{Yardstick, Yardsticks},
 };
 

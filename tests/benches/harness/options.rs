@@ -5,6 +5,8 @@ use std::time::Duration;
 /// From the command line and the environment.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
+    /// What is measured.
+    pub(crate) subject: String,
     /// The server, as a URL.
     pub(crate) url: String,
     /// How often each figure is measured.
@@ -21,8 +23,8 @@ pub(crate) struct Options {
 
 impl Options {
     /// Reads them, or says how to start the program.
-    pub(crate) fn read(name: &str) -> Result<Self, String> {
-        let usage = format!("run `cargo xtask bench {name} [--quick]`, which starts a server for it");
+    pub(crate) fn read() -> Result<Self, String> {
+        let usage = "run `cargo xtask bench core|rmap [--quick]`, which starts a server for it";
         let url = std::env::var("PULSE_BENCH_URL").map_err(|_| format!("PULSE_BENCH_URL is not set: {usage}"))?;
         let mut quick = false;
         let mut only = Vec::new();
@@ -35,9 +37,13 @@ impl Options {
                 _ => only.push(argument),
             }
         }
+        if only.is_empty() {
+            return Err(format!("say what to measure: {usage}"));
+        }
+        let subject = only.remove(0);
         let (rounds, window, samples, idle) = if quick { (3, 500, 2_000, 3) } else { (9, 1_000, 5_000, 10) };
         let (window, idle) = (Duration::from_millis(window), Duration::from_secs(idle));
-        Ok(Self { url, rounds, window, samples, idle, only })
+        Ok(Self { subject, url, rounds, window, samples, idle, only })
     }
 
     /// How many requests a load generator of about that rate makes in the time of a measurement.

@@ -36,3 +36,11 @@ impl CpuTime {
         Some(Self(Duration::from_millis(10 * (ticks(11)? + ticks(12)?))))
     }
 }
+
+/// How much memory of the process is in RAM; `None` where the system does not tell (anything but Linux).
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}

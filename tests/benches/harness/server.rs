@@ -49,6 +49,19 @@ impl Server {
         self.ask("CLIENT LIST").lines().filter(|line| !line.contains("cmd=client")).count()
     }
 
+    /// Forgets how long commands took.
+    pub(crate) fn forget_times(&self) {
+        self.ask("CONFIG RESETSTAT");
+    }
+
+    /// For how many microseconds one of a thousand commands, or the longest of fewer, kept the server busy since the
+    /// times were forgotten.
+    pub(crate) fn longest_command(&self) -> f64 {
+        let info = self.ask("INFO latencystats");
+        let longest = info.lines().filter_map(|line| line.rsplit_once("p99.9=")?.1.trim().parse().ok());
+        longest.fold(0.0, f64::max)
+    }
+
     /// Deletes all data.
     pub(crate) fn flush(&self) {
         self.ask("FLUSHALL SYNC");

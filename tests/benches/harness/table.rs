@@ -25,18 +25,19 @@ impl Goal {
 /// One line of the table.
 #[derive(Debug)]
 pub(crate) struct Row {
-    scenario: &'static str,
+    scenario: String,
     ours: String,
     multiple: String,
     goal: String,
     original: &'static str,
-    met: bool,
+    /// `None`: there is no goal.
+    met: Option<bool>,
 }
 
 impl Row {
     /// A figure that is a multiple of something, named by `unit`.
     pub(crate) fn multiple(
-        scenario: &'static str,
+        scenario: impl Into<String>,
         ours: String,
         paired: &Paired,
         unit: &str,
@@ -45,26 +46,35 @@ impl Row {
     ) -> Self {
         let (low, high) = paired.spread();
         let multiple = format!("{:.2} {unit} ({low:.2} to {high:.2})", paired.multiple());
-        let met = goal.is_met(paired.multiple());
-        Self { scenario, ours, multiple, goal: written(goal, unit), original, met }
+        let met = Some(goal.is_met(paired.multiple()));
+        Self { scenario: scenario.into(), ours, multiple, goal: written(goal, unit), original, met }
     }
 
     /// A figure that is no multiple of anything.
     pub(crate) fn plain(
-        scenario: &'static str,
+        scenario: impl Into<String>,
         ours: String,
         value: f64,
         unit: &str,
         goal: Goal,
         original: &'static str,
     ) -> Self {
-        let met = goal.is_met(value);
-        Self { scenario, ours, multiple: "-".into(), goal: written(goal, unit), original, met }
+        let met = Some(goal.is_met(value));
+        Self { scenario: scenario.into(), ours, multiple: "-".into(), goal: written(goal, unit), original, met }
+    }
+
+    /// A figure that shows how another one grows, without a goal of its own.
+    pub(crate) fn shown(scenario: impl Into<String>, ours: String, multiple: String) -> Self {
+        Self { scenario: scenario.into(), ours, multiple, goal: "-".into(), original: "-", met: None }
     }
 
     fn cells(&self) -> [&str; 6] {
-        let verdict = if self.met { "met" } else { "MISSED" };
-        [self.scenario, &self.ours, &self.multiple, &self.goal, self.original, verdict]
+        let verdict = match self.met {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "-",
+        };
+        [&self.scenario, &self.ours, &self.multiple, &self.goal, self.original, verdict]
     }
 }
 
@@ -115,14 +125,19 @@ impl fmt::Display for Table {
         for row in &cells {
             line(f, row)?;
         }
-        let met = self.rows.iter().filter(|row| row.met).count();
-        write!(f, "\n{met} of {} goals met", self.rows.len())
+        let judged: Vec<bool> = self.rows.iter().filter_map(|row| row.met).collect();
+        write!(f, "\n{} of {} goals met", judged.iter().filter(|met| **met).count(), judged.len())
     }
 }
 
 /// A rate: `92.1 k/s`.
 pub(crate) fn thousands(per_second: f64) -> String {
     format!("{:.1} k/s", per_second / 1e3)
+}
+
+/// A rate in memory: `12.3 M/s`.
+pub(crate) fn millions(per_second: f64) -> String {
+    format!("{:.1} M/s", per_second / 1e6)
 }
 
 /// A latency: `81 µs`.

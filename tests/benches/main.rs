@@ -1,16 +1,12 @@
-//! Figures of `pulse-core` on a server: `cargo xtask bench core [--quick]`. Against a server that runs already, and only
-//! the scenarios with this in their names: `PULSE_BENCH_URL=redis://… cargo bench -p tests --bench core -- appends`.
+//! Figures on a server: `cargo xtask bench core|rmap [--quick]`. Against a server that runs already, and only the
+//! scenarios with this in their names: `PULSE_BENCH_URL=redis://… cargo bench -p tests -- core appends`.
 //!
 //! Each scenario is one function in the module that carries its subject; it measures ours and its yardstick in turn,
 //! round by round, and returns lines of the table.
 
-#[path = "../harness/mod.rs"]
+mod core;
 mod harness;
-
-mod appends;
-mod commits;
-mod idle;
-mod latency;
+mod rmap;
 
 use std::process::ExitCode;
 
@@ -28,32 +24,23 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run() -> Result<(), String> {
-    let options = Options::read("core")?;
+    let options = Options::read()?;
     let server = Server::new(options.address()?);
     let bench = Bench { yardsticks: Yardsticks::new(&server), server, options };
+    if bench.options.subject == rmap::memory::ALONE {
+        rmap::memory::alone(&bench).await;
+        return Ok(());
+    }
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let (version, rounds) = (bench.server.version(), bench.options.rounds);
     eprintln!("measuring on {version}, {rounds} rounds of each figure");
 
     let mut table = Table::default();
-    macro_rules! scenarios {
-        ($($name:literal => $scenario:path),+ $(,)?) => {
-            $(if bench.options.wants($name) {
-                table.extend($scenario(&bench).await);
-                bench.server.flush();
-            })+
-        };
+    match bench.options.subject.as_str() {
+        "core" => core::run(&bench, &mut table).await,
+        "rmap" => rmap::run(&bench, &mut table).await,
+        unknown => return Err(format!("there are no figures of {unknown:?}: core, rmap")),
     }
-    scenarios! {
-        "commits" => commits::single_puts,
-        "batched-commits" => commits::batched_puts,
-        "latency" => latency::sequential_commits,
-        "appends" => appends::single_appends,
-        "batched-appends" => appends::batched_appends,
-        "idle" => idle::idle_client,
-        "crowd" => idle::thousand_feeds_and_readers,
-    }
-
     println!("\n{table}");
     println!("{cores} cores, {} {}, {version}", std::env::consts::OS, std::env::consts::ARCH);
     println!("yardsticks: {}", bench.yardsticks.summary());
