@@ -47,10 +47,6 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 #[test]
 fn a_server_program_that_is_too_old_or_not_there_is_said() {
     let stage = Stage::new("touch ran");
@@ -78,6 +74,10 @@ mod standalone {
 
     /// Writes where the server is, so that the test can see whether it is there.
     const TELL: &str = "echo \"$PULSE_TEST_REDIS_URL\" > url.part && mv url.part url";
+
+    fn stdout(output: &Output) -> String {
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
 
     fn server(stage: &Stage) -> Option<SocketAddr> {
         let url = std::fs::read_to_string(stage.path("url")).ok()?;

@@ -15,7 +15,9 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// Waits until the replica shows a version or a later one: with the version that a write returned, it gives
     /// read-your-writes. `None` (the map did not exist) waits for nothing.
     ///
-    /// It waits for as long as the replica is cut off; put a time-out around it where that matters.
+    /// It waits for as long as the replica is cut off; put a time-out around it where that matters. If an asynchronous
+    /// failover undid the write, later writes may take its revision: then this returns although the write is lost, and
+    /// only a look at the key tells.
     ///
     /// # Errors
     ///

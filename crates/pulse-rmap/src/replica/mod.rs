@@ -49,7 +49,8 @@ impl<V: 'static> Replica<V> {
         std::mem::take(&mut self.changes)
     }
 
-    /// Applies a commit if it is the next one, ignores it if it is known to be included, and changes nothing otherwise.
+    /// Applies a commit if it is the next one, ignores it if it is known to be included, and changes nothing if it is
+    /// another one. After a change of an unknown kind the replica must be read anew.
     pub(crate) fn commit(&mut self, commit: MapCommit) -> Result<(), Broken> {
         if self.position.step(&commit)? == Step::Included {
             return Ok(());

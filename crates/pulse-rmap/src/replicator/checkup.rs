@@ -23,8 +23,15 @@ pub(super) struct Checkup<V> {
     shared: Arc<Shared<V>>,
     /// Sleeps, then asks. Runs beside the feed, because an answer may take as long as the backend is slow.
     question: BoxFuture<'static, Answer>,
-    /// What the backend had when it was not where the replica was; the feed must lead there before the next answer.
-    suspicion: Option<Option<Version>>,
+    suspicion: Option<Suspicion>,
+}
+
+/// The backend was not where the replica was. By the next answer the feed must have led there, or at least further.
+#[derive(Debug, Clone, Copy)]
+struct Suspicion {
+    target: Option<Version>,
+    /// Where the replica was.
+    at: Option<Version>,
 }
 
 /// What the backend said.
@@ -65,7 +72,9 @@ impl<V: Send + Sync + 'static> Checkup<V> {
             Ok(server) => match compare(suspicion, before, at, server) {
                 Comparison::Equal => (Verdict::Well, jittered(INTERVAL)),
                 Comparison::Ahead => {
-                    self.suspicion = Some(server);
+                    let target = suspicion.map_or(server, |suspicion| suspicion.target);
+                    let target = if led_to(at, target) { server } else { target };
+                    self.suspicion = Some(Suspicion { target, at });
                     (Verdict::Wait, GRACE)
                 }
                 Comparison::Other => (Verdict::Diverged { server }, jittered(INTERVAL)),
@@ -106,13 +115,16 @@ enum Comparison {
 
 /// Compares what the backend had with where the replica was before the question and is now.
 fn compare(
-    suspicion: Option<Option<Version>>,
+    suspicion: Option<Suspicion>,
     before: Option<Version>,
     at: Option<Version>,
     server: Option<Version>,
 ) -> Comparison {
-    if suspicion.is_some_and(|suspected| !led_to(at, suspected)) {
-        return Comparison::Other;
+    if let Some(suspicion) = suspicion.filter(|suspicion| !led_to(at, suspicion.target)) {
+        let moves = matches!((suspicion.at, at), (Some(then), Some(now)) if now.revision > then.revision && now.includes(&then));
+        let there =
+            matches!((suspicion.target, at), (Some(target), Some(now)) if target.incarnation == now.incarnation);
+        return if moves && there { Comparison::Ahead } else { Comparison::Other };
     }
     if let (Some(before), Some(server)) = (before, server) {
         // The backend has less than the replica had before asking: it lost commits, in a failover for instance.
@@ -142,6 +154,11 @@ mod tests {
         Some(Version { incarnation: Incarnation(incarnation), revision: Revision(revision) })
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "a suspicion that may be missing is what is given")]
+    fn suspected(target: Option<Version>, at: Option<Version>) -> Option<Suspicion> {
+        Some(Suspicion { target, at })
+    }
+
     #[test]
     fn a_replica_that_moved_on_during_the_question_is_well() {
         assert_eq!(compare(None, v(1, 5), v(1, 7), v(1, 6)), Comparison::Equal);
@@ -156,17 +173,24 @@ mod tests {
     #[test]
     fn a_backend_that_is_ahead_is_given_one_chance() {
         assert_eq!(compare(None, v(1, 5), v(1, 5), v(1, 6)), Comparison::Ahead);
-        assert_eq!(compare(Some(v(1, 6)), v(1, 5), v(1, 5), v(1, 6)), Comparison::Other);
-        assert_eq!(compare(Some(v(1, 6)), v(1, 6), v(1, 6), v(1, 9)), Comparison::Ahead);
+        assert_eq!(compare(suspected(v(1, 6), v(1, 5)), v(1, 5), v(1, 5), v(1, 6)), Comparison::Other);
+        assert_eq!(compare(suspected(v(1, 6), v(1, 5)), v(1, 6), v(1, 6), v(1, 9)), Comparison::Ahead);
+    }
+
+    #[test]
+    fn a_feed_that_is_late_but_moves_is_waited_for() {
+        assert_eq!(compare(suspected(v(1, 90), v(1, 5)), v(1, 7), v(1, 8), v(1, 95)), Comparison::Ahead);
+        assert_eq!(compare(suspected(v(1, 90), v(1, 8)), v(1, 8), v(1, 8), v(1, 95)), Comparison::Other);
+        assert_eq!(compare(suspected(v(2, 1), v(1, 5)), v(1, 7), v(1, 8), v(2, 1)), Comparison::Other);
     }
 
     #[test]
     fn a_map_that_vanished_or_began_anew_without_a_word_is_found_out() {
         for server in [None, v(2, 1)] {
             assert_eq!(compare(None, v(1, 5), v(1, 5), server), Comparison::Ahead);
-            assert_eq!(compare(Some(server), v(1, 5), v(1, 5), server), Comparison::Other);
+            assert_eq!(compare(suspected(server, v(1, 5)), v(1, 5), v(1, 5), server), Comparison::Other);
         }
         assert_eq!(compare(None, None, None, v(1, 5)), Comparison::Ahead);
-        assert_eq!(compare(Some(v(1, 5)), None, None, v(1, 5)), Comparison::Other);
+        assert_eq!(compare(suspected(v(1, 5), None), None, None, v(1, 5)), Comparison::Other);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 
 /// How many entries are read at once: enough to make round trips rare, few enough not to keep a server busy.
 const PAGE: usize = 1000;
-/// How long a commit that the backend has may be on its way through the feed.
+/// How long the next commit that the backend has may be on its way through the feed.
 const CATCH_UP: Duration = Duration::from_millis(500);
 /// How long a feed may take to stand again before another one is asked for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -116,14 +116,14 @@ impl<V: 'static> Reading<'_, V> {
 
     /// Takes in commits until the content is exact.
     async fn catch_up(&mut self, second: Option<Version>) -> Result<(), Interrupted> {
-        let waiting = async {
-            while self.scan.reached(second) == Reached::NotYet {
-                self.take_next().await?;
+        while self.scan.reached(second) == Reached::NotYet {
+            // Each has its time, so that a feed that is late but moves gets there. What has not arrived by then is lost,
+            // and only reading again brings it.
+            match timeout(CATCH_UP, self.take_next()).await {
+                Ok(taken) => taken?,
+                Err(_) => break,
             }
-            Ok::<(), Interrupted>(())
-        };
-        // What has not arrived by then is lost, and only reading again brings it.
-        timeout(CATCH_UP, waiting).await.unwrap_or(Ok(()))?;
+        }
         match self.scan.reached(second) {
             Reached::Yes => Ok(()),
             Reached::NotYet | Reached::Never => {
