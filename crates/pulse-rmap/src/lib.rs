@@ -33,3 +33,12 @@ pub use self::{
     subscribers::Changes,
     value::Value,
 };
+
+/// Pages beside the reference.
+pub mod guide {
+    #[doc = include_str!("docs/failures.md")]
+    pub mod failures {}
+
+    #[doc = include_str!("docs/from_go.md")]
+    pub mod from_go {}
+}

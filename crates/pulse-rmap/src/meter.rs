@@ -1,9 +1,10 @@
-//! Counters through the `metrics` facade, each labelled with its `map`; nothing without the feature `metrics`.
+//! Counters and gauges through the `metrics` facade, each labelled with its `map`; nothing without the feature `metrics`.
 //!
-//! | name | counts |
+//! | name | counts or shows |
 //! |---|---|
 //! | `pulse_rmap_changes_total` | changes of keys that the replica applied one by one |
 //! | `pulse_rmap_resyncs_total` | how often it read the map again, by `cause` |
+//! | `pulse_rmap_behind_revisions` | by how many revisions the replica was behind the backend when they were last compared |
 //! | `pulse_rmap_lags_total` | how often a subscriber was too slow for its buffer |
 
 use pulse_core::MapId;
@@ -16,6 +17,8 @@ pub(crate) struct Meter {
     changes: metrics::Counter,
     #[cfg(feature = "metrics")]
     lags: metrics::Counter,
+    #[cfg(feature = "metrics")]
+    behind: metrics::Gauge,
 }
 
 #[cfg(feature = "metrics")]
@@ -25,6 +28,7 @@ impl Meter {
         Self {
             changes: metrics::counter!("pulse_rmap_changes_total", "map" => map.clone()),
             lags: metrics::counter!("pulse_rmap_lags_total", "map" => map.clone()),
+            behind: metrics::gauge!("pulse_rmap_behind_revisions", "map" => map.clone()),
             map,
         }
     }
@@ -35,6 +39,10 @@ impl Meter {
 
     pub(crate) fn lag(&self) {
         self.lags.increment(1);
+    }
+
+    pub(crate) fn behind(&self, revisions: u64) {
+        self.behind.set(revisions as f64);
     }
 
     pub(crate) fn resync(&self, cause: &'static str) {
@@ -51,6 +59,8 @@ impl Meter {
     pub(crate) fn changes(&self, _: usize) {}
 
     pub(crate) fn lag(&self) {}
+
+    pub(crate) fn behind(&self, _: u64) {}
 
     pub(crate) fn resync(&self, _: &'static str) {}
 }

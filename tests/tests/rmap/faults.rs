@@ -59,7 +59,7 @@ mod standalone {
             for key in 0..16 {
                 let source = source.clone();
                 tasks.spawn(async move {
-                    for value in 1..=1000_u64 {
+                    for value in 1..=3_125_u64 {
                         source.set(format!("k{key}"), &value).await.unwrap();
                     }
                 });
@@ -80,7 +80,7 @@ mod standalone {
             }
             assert!(killer.await.unwrap() > 2, "the feeds are meant to be killed");
 
-            let expected = (0..16).map(|key| (format!("k{key}"), 1000)).collect();
+            let expected = (0..16).map(|key| (format!("k{key}"), 3_125)).collect();
             becomes(&map, &expected).await;
             fold_until(&mut changes, &mut known, &expected).await;
             becomes(&source, &expected).await;

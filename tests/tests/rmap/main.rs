@@ -4,6 +4,8 @@
 mod faults;
 mod following;
 mod kinds;
+#[cfg(feature = "standalone")]
+mod load;
 mod promises;
 mod writing;
 

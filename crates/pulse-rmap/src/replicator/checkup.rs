@@ -67,6 +67,9 @@ impl<V: Send + Sync + 'static> Checkup<V> {
         let Answer { before, server } = (&mut self.question).await;
         let at = self.shared.version();
         let suspicion = self.suspicion.take();
+        if let Ok(server) = &server {
+            self.shared.meter().behind(behind(at, *server));
+        }
         let (verdict, pause) = match server {
             Err(error) => (Verdict::Silent(error), jittered(RETRY)),
             Ok(server) => match compare(suspicion, before, at, server) {
@@ -135,6 +138,17 @@ fn compare(
     if led_to(at, server) { Comparison::Equal } else { Comparison::Ahead }
 }
 
+/// By how many revisions; a replica of another life lacks all of this one.
+fn behind(at: Option<Version>, server: Option<Version>) -> u64 {
+    match (at, server) {
+        (_, None) => 0,
+        (Some(at), Some(server)) if at.incarnation == server.incarnation => {
+            server.revision.0.saturating_sub(at.revision.0)
+        }
+        (_, Some(server)) => server.revision.0,
+    }
+}
+
 fn led_to(at: Option<Version>, target: Option<Version>) -> bool {
     match (at, target) {
         (None, None) => true,
@@ -175,6 +189,12 @@ mod tests {
         assert_eq!(compare(None, v(1, 5), v(1, 5), v(1, 6)), Comparison::Ahead);
         assert_eq!(compare(suspected(v(1, 6), v(1, 5)), v(1, 5), v(1, 5), v(1, 6)), Comparison::Other);
         assert_eq!(compare(suspected(v(1, 6), v(1, 5)), v(1, 6), v(1, 6), v(1, 9)), Comparison::Ahead);
+    }
+
+    #[test]
+    fn a_replica_is_behind_by_what_the_backend_has_more() {
+        assert_eq!([behind(v(1, 5), v(1, 9)), behind(v(1, 9), v(1, 5)), behind(v(1, 5), None)], [4, 0, 0]);
+        assert_eq!([behind(v(1, 5), v(2, 3)), behind(None, v(2, 3)), behind(None, None)], [3, 3, 0]);
     }
 
     #[test]
