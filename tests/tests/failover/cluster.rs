@@ -1,8 +1,18 @@
 //! A cluster that loses a primary, and one whose slots move.
 
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
 use fred::util::redis_keyslot;
 use pulse_core::{ClientBuilder, Scope};
-use pulse_rmap::Map;
+use pulse_rmap::{Map, Update};
 use tests::{Cluster, eventually, in_time};
 
 use crate::life::{Life, TIMEOUT};
@@ -15,6 +25,18 @@ fn scopes(cluster: &Cluster, count: usize) -> Vec<Scope> {
     found.map(|name| Scope::new(name).unwrap()).collect()
 }
 
+/// Writes until it is enough; what fails may be there or not.
+async fn weigh(weights: Map<u64>, enough: Arc<AtomicBool>) {
+    for number in 0.. {
+        if weights.set(format!("k{}", number % 20), &number).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if enough.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_primary_costs_time_and_nothing_else() {
     in_time(async {
@@ -24,7 +46,9 @@ async fn a_dead_primary_costs_time_and_nothing_else() {
         let weights = Map::<u64>::builder("weights").scope(scopes[0].clone()).join(&client).await.unwrap();
         let other = ClientBuilder::new(cluster.url()).command_timeout(TIMEOUT).connect().await.unwrap();
         let elsewhere = Map::<u64>::builder("weights").scope(scopes[0].clone()).join(&other).await.unwrap();
-        weights.set("before", &1).await.unwrap();
+        let mut changes = elsewhere.subscribe();
+        let enough = Arc::<AtomicBool>::default();
+        let writer = tokio::spawn(weigh(weights.clone(), enough.clone()));
         let mut lives = Vec::new();
         for scope in scopes {
             lives.push(Life::begin(&client, scope).await);
@@ -36,13 +60,27 @@ async fn a_dead_primary_costs_time_and_nothing_else() {
         for life in &lives {
             life.goes_on(300).await;
         }
-        weights.set("after", &2).await.unwrap();
-        eventually("both replicas have both", async || {
-            let has =
-                |map: &Map<u64>| map.get("before").as_deref() == Some(&1) && map.get("after").as_deref() == Some(&2);
-            if has(&weights) && has(&elsewhere) { Ok(()) } else { Err((weights.len(), elsewhere.len())) }
-        })
-        .await;
+        enough.store(true, Ordering::Relaxed);
+        writer.await.unwrap();
+        let page = client.backend().map_page(weights.id(), None, 1_000).await.unwrap();
+        let decode = |(key, raw): (Arc<str>, Bytes)| (key.to_string(), weights.decode(&key, &raw).unwrap());
+        let expected: BTreeMap<String, u64> = page.entries.into_iter().map(decode).collect();
+        for map in [&weights, &elsewhere] {
+            eventually("the replicas have what the server has", async || {
+                let snapshot = map.snapshot();
+                let content: BTreeMap<_, _> = snapshot.iter().map(|(key, weight)| (key.to_string(), *weight)).collect();
+                if content == expected { Ok(()) } else { Err(content) }
+            })
+            .await;
+        }
+        // The changes tell exactly how it came about, whatever was read again meanwhile.
+        let mut told = BTreeMap::new();
+        while let Some(update) = changes.try_next() {
+            let Update::Change(change) = update else { continue };
+            let value = change.value.as_deref().copied().expect("nothing was deleted");
+            assert_eq!(told.insert(change.key.to_string(), value), change.previous.as_deref().copied());
+        }
+        assert_eq!(told, expected);
         for (index, life) in lives.into_iter().enumerate() {
             let report = life.end().await;
             // The first owner of every third was killed.
