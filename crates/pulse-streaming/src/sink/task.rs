@@ -42,8 +42,6 @@ pub(super) struct SinkTask {
     next_tidy: Instant,
     /// Whether a read is under way, or was cut off.
     reading: bool,
-    /// What becomes of the next room, if there was too little of it for the last claim.
-    turn: Option<Turn>,
     trouble: Trouble,
 }
 
@@ -51,14 +49,6 @@ pub(super) struct SinkTask {
 enum Presence {
     There,
     Gone,
-}
-
-/// While there may be more to claim than there is room, new and abandoned events take turns, so that neither waits for
-/// the end of the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Read,
-    Claim,
 }
 
 /// How the deliveries came about.
@@ -94,7 +84,6 @@ impl SinkTask {
             next_tick: now,
             next_tidy,
             reading: false,
-            turn: None,
             trouble: Trouble::new(Backoff::default()),
         }
     }
@@ -163,26 +152,16 @@ impl SinkTask {
         Ok(())
     }
 
-    /// Reads until the next tick at the latest. Waits for no event while something may be left to claim.
+    /// Reads until the next tick at the latest.
     async fn read(&mut self) -> Outcome<Vec<CoreDelivery>> {
         let Member { stream, group, consumer, timing, .. } = &*self.member;
         let Ok(room) = tokio::time::timeout_at(self.next_tick, self.output.room()).await else {
             return Ok(Vec::new());
         };
-        let now = Instant::now();
-        if self.turn == Some(Turn::Claim) {
-            self.next_tick = now;
-            return Ok(Vec::new());
-        }
-        let wait = if self.turn.is_some() {
-            Duration::ZERO
-        } else {
-            self.next_tick.saturating_duration_since(now).min(timing.block)
-        };
+        let wait = self.next_tick.saturating_duration_since(Instant::now()).min(timing.block);
         self.reading = true;
         let deliveries = self.member.backend().group_read(stream, group, consumer, room, wait).await;
         self.reading = false;
-        self.turn = self.turn.map(|_| Turn::Claim);
         deliveries
     }
 
@@ -230,20 +209,16 @@ impl SinkTask {
     async fn claim(&mut self) -> Outcome<()> {
         let Member { stream, group, consumer, timing, .. } = &*self.member;
         let room = self.output.room_now();
-        self.turn = None;
-        if !self.output.is_attended(timing.grace) {
-            return Ok(());
-        }
-        if room == 0 {
-            self.turn = Some(Turn::Read);
+        if room == 0 || !self.output.is_attended(timing.grace) {
             return Ok(());
         }
         self.member.ledger().claim_begins();
         let claimed = self.member.backend().group_claim(stream, group, consumer, timing.grace, room).await;
         if let Ok(claimed) = &claimed {
             self.member.meter.claimed(claimed.deliveries.len());
-            if claimed.deliveries.len() + claimed.deleted.len() >= room {
-                self.turn = Some(Turn::Read);
+            if claimed.deliveries.len() == room {
+                // There may be more.
+                self.next_tick = Instant::now();
             }
         }
         let taken = claimed.map(|claimed| {
