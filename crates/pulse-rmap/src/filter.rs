@@ -29,20 +29,20 @@ enum Kind {
 
 impl KeyFilter {
     /// This key alone.
-    pub fn key(key: impl Into<Arc<str>>) -> Self {
+    pub fn key(key: impl AsRef<str>) -> Self {
         Self::keys([key])
     }
 
     /// These keys.
-    pub fn keys<K: Into<Arc<str>>>(keys: impl IntoIterator<Item = K>) -> Self {
-        let mut keys: Vec<Arc<str>> = keys.into_iter().map(Into::into).collect();
+    pub fn keys<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Self {
+        let mut keys: Vec<Arc<str>> = keys.into_iter().map(|key| Arc::from(key.as_ref())).collect();
         keys.sort_unstable();
         Self(Kind::Keys(keys.into()))
     }
 
     /// Those that begin with this.
-    pub fn prefix(prefix: impl Into<Arc<str>>) -> Self {
-        Self(Kind::Prefix(prefix.into()))
+    pub fn prefix(prefix: impl AsRef<str>) -> Self {
+        Self(Kind::Prefix(prefix.as_ref().into()))
     }
 
     /// Whether the key is among them.

@@ -37,19 +37,19 @@ impl<V: Send + Sync + 'static> Map<V> {
 
 impl<V: Send + Sync + 'static> Batch<'_, V> {
     /// Sets a key.
-    pub fn set(self, key: impl Into<Arc<str>>, value: &V) -> Self {
+    pub fn set(self, key: impl AsRef<str>, value: &V) -> Self {
         self.set_bound(key, value, Binding::Permanent)
     }
 
     /// Sets a key that lives no longer than its binding; see [`Map::set_bound`].
-    pub fn set_bound(self, key: impl Into<Arc<str>>, value: &V, binding: impl Into<Binding>) -> Self {
+    pub fn set_bound(self, key: impl AsRef<str>, value: &V, binding: impl Into<Binding>) -> Self {
         let value = self.map.encode(value);
-        self.and(|transaction, map| Ok(transaction.put_bound(map, key, value?, binding.into())))
+        self.and(|transaction, map| Ok(transaction.put_bound(map, key.as_ref(), value?, binding.into())))
     }
 
     /// Deletes a key.
-    pub fn delete(self, key: impl Into<Arc<str>>) -> Self {
-        self.and(|transaction, map| Ok(transaction.delete(map, key)))
+    pub fn delete(self, key: impl AsRef<str>) -> Self {
+        self.and(|transaction, map| Ok(transaction.delete(map, key.as_ref())))
     }
 
     /// Deletes all keys.
@@ -58,19 +58,19 @@ impl<V: Send + Sync + 'static> Batch<'_, V> {
     }
 
     /// Makes it depend on a key that has this value; compares as [`Map::compare_and_set`] does.
-    pub fn expect(self, key: impl Into<Arc<str>>, value: &V) -> Self {
+    pub fn expect(self, key: impl AsRef<str>, value: &V) -> Self {
         let value = self.map.encode(value);
-        self.and(|transaction, map| Ok(transaction.expect_equals(map, key, value?)))
+        self.and(|transaction, map| Ok(transaction.expect_equals(map, key.as_ref(), value?)))
     }
 
     /// Makes it depend on a key that is absent.
-    pub fn expect_absent(self, key: impl Into<Arc<str>>) -> Self {
-        self.and(|transaction, map| Ok(transaction.expect_absent(map, key)))
+    pub fn expect_absent(self, key: impl AsRef<str>) -> Self {
+        self.and(|transaction, map| Ok(transaction.expect_absent(map, key.as_ref())))
     }
 
     /// Makes it depend on a key that is there, whatever its value.
-    pub fn expect_present(self, key: impl Into<Arc<str>>) -> Self {
-        self.and(|transaction, map| Ok(transaction.expect_present(map, key)))
+    pub fn expect_present(self, key: impl AsRef<str>) -> Self {
+        self.and(|transaction, map| Ok(transaction.expect_present(map, key.as_ref())))
     }
 
     /// Makes it depend on the version of the whole map: nobody has changed anything since a
@@ -80,8 +80,8 @@ impl<V: Send + Sync + 'static> Batch<'_, V> {
     }
 
     /// Appends an event to a stream of the map's scope: together with the writes, or not at all.
-    pub fn append_event(self, stream: impl Into<Arc<str>>, event: NewEvent) -> Self {
-        self.and(|transaction, _| Ok(transaction.append(stream, event)))
+    pub fn append_event(self, stream: impl AsRef<str>, event: NewEvent) -> Self {
+        self.and(|transaction, _| Ok(transaction.append(stream.as_ref(), event)))
     }
 
     /// Adds whatever a [`Transaction`] of the map's scope can do.

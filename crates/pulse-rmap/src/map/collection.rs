@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pulse_core::{Duplicates, Transaction, Write, WriteResult};
 
-use super::{Counted, Listed, Map};
+use super::{Counted, Listed, Map, commit::owned};
 use crate::{Counter, Error, List};
 
 impl Map<Counter> {
@@ -31,8 +31,8 @@ impl Map<Counter> {
     /// # Cancel safety
     ///
     /// If the future is dropped, it was either added or not.
-    pub async fn increment(&self, key: impl Into<Arc<str>>, by: i64) -> Result<Counted, Error> {
-        let key = key.into();
+    pub async fn increment(&self, key: impl AsRef<str>, by: i64) -> Result<Counted, Error> {
+        let key = owned(key);
         let add = self.transaction().add(self.name(), Arc::clone(&key), by);
         let committed = self.commit(Some(&key), add).await?;
         let value = committed.counter(0).ok_or_else(|| self.senseless(&key, "an increment without a sum"))?;
@@ -67,10 +67,10 @@ impl Map<List> {
     /// If the future is dropped, either all items were appended or none.
     pub async fn append<T: Into<Bytes>>(
         &self,
-        key: impl Into<Arc<str>>,
+        key: impl AsRef<str>,
         items: impl IntoIterator<Item = T>,
     ) -> Result<Listed, Error> {
-        self.list_append(key.into(), collect(items), Duplicates::Keep).await
+        self.list_append(owned(key), collect(items), Duplicates::Keep).await
     }
 
     /// Appends those of the items that the list does not have, each once.
@@ -84,10 +84,10 @@ impl Map<List> {
     /// As of [`Map::append`].
     pub async fn append_unique<T: Into<Bytes>>(
         &self,
-        key: impl Into<Arc<str>>,
+        key: impl AsRef<str>,
         items: impl IntoIterator<Item = T>,
     ) -> Result<Listed, Error> {
-        self.list_append(key.into(), collect(items), Duplicates::Skip).await
+        self.list_append(owned(key), collect(items), Duplicates::Skip).await
     }
 
     /// Removes every occurrence of the items from a list. A list that is left empty is deleted with its key.
@@ -101,10 +101,10 @@ impl Map<List> {
     /// If the future is dropped, either all of them were removed or none.
     pub async fn remove_values<T: Into<Bytes>>(
         &self,
-        key: impl Into<Arc<str>>,
+        key: impl AsRef<str>,
         items: impl IntoIterator<Item = T>,
     ) -> Result<Listed, Error> {
-        let key = key.into();
+        let key = owned(key);
         let remove = self.transaction().list_remove(self.name(), Arc::clone(&key), collect(items));
         self.commit_list(key, remove).await
     }

@@ -73,3 +73,8 @@ impl<V: Send + Sync + 'static> Map<V> {
         Error::Key { map: self.id().clone(), key: excerpt(key).to_owned(), source: Box::new(source) }
     }
 }
+
+/// A key as transactions take it. The caller's form of it is gone then, and not carried along while a commit is awaited.
+pub(super) fn owned(key: impl AsRef<str>) -> Arc<str> {
+    Arc::from(key.as_ref())
+}

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use pulse_core::{Expectation, Found};
 
-use super::{Deleted, Map, Previous, Set, Updated};
+use super::{Deleted, Map, Previous, Set, Updated, commit::owned};
 use crate::Error;
 
 /// How many conflicts [`Map::update`] takes before it pauses: by then others are writing the same key all the time.
@@ -26,8 +26,8 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// # Cancel safety
     ///
     /// If the future is dropped, the key is either set or not.
-    pub async fn set_if_absent(&self, key: impl Into<Arc<str>>, value: &V) -> Result<Set<V>, Error> {
-        let (key, name, value) = (key.into(), self.name(), self.encode(value)?);
+    pub async fn set_if_absent(&self, key: impl AsRef<str>, value: &V) -> Result<Set<V>, Error> {
+        let (key, name, value) = (owned(key), self.name(), self.encode(value)?);
         let put = self.transaction().expect_absent(Arc::clone(&name), Arc::clone(&key));
         self.commit_set(Arc::clone(&key), put.put(name, key, value)).await
     }
@@ -44,8 +44,8 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// # Cancel safety
     ///
     /// If the future is dropped, the key is either set or not.
-    pub async fn compare_and_set(&self, key: impl Into<Arc<str>>, expected: &V, value: &V) -> Result<Set<V>, Error> {
-        let (key, name) = (key.into(), self.name());
+    pub async fn compare_and_set(&self, key: impl AsRef<str>, expected: &V, value: &V) -> Result<Set<V>, Error> {
+        let (key, name) = (owned(key), self.name());
         let (expected, value) = (self.encode(expected)?, self.encode(value)?);
         let put = self.transaction().expect_equals(Arc::clone(&name), Arc::clone(&key), expected);
         self.commit_set(Arc::clone(&key), put.put(name, key, value)).await
@@ -61,8 +61,8 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// # Cancel safety
     ///
     /// If the future is dropped, the key is either deleted or not.
-    pub async fn compare_and_delete(&self, key: impl Into<Arc<str>>, expected: &V) -> Result<Deleted<V>, Error> {
-        let (key, name, expected) = (key.into(), self.name(), self.encode(expected)?);
+    pub async fn compare_and_delete(&self, key: impl AsRef<str>, expected: &V) -> Result<Deleted<V>, Error> {
+        let (key, name, expected) = (owned(key), self.name(), self.encode(expected)?);
         let delete = self.transaction().expect_equals(Arc::clone(&name), Arc::clone(&key), expected);
         self.commit_deletion(Arc::clone(&key), delete.delete(name, key)).await
     }
@@ -99,10 +99,10 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// If the future is dropped, the key is either updated or not.
     pub async fn update(
         &self,
-        key: impl Into<Arc<str>>,
+        key: impl AsRef<str>,
         mut change: impl FnMut(Option<&V>) -> Option<V>,
     ) -> Result<Updated<V>, Error> {
-        let key = key.into();
+        let key = owned(key);
         let mut current = self.get_raw(&key);
         let mut conflicts = 0;
         loop {

@@ -1,10 +1,10 @@
 //! Writing the map as a whole.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use pulse_core::{Deadline, Expectation, Transaction};
 
-use super::{Cleared, Map};
+use super::{Cleared, Map, commit::owned};
 use crate::Error;
 
 impl<V: Send + Sync + 'static> Map<V> {
@@ -45,13 +45,13 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// # Cancel safety
     ///
     /// As of [`Map::clear`].
-    pub async fn clear_if<'a, K: Into<Arc<str>>>(
+    pub async fn clear_if<'a, K: AsRef<str>>(
         &self,
         conditions: impl IntoIterator<Item = (K, Option<&'a V>)>,
     ) -> Result<Cleared, Error> {
         let mut transaction = self.transaction();
         for (key, value) in conditions {
-            let (map, key) = (self.name(), key.into());
+            let (map, key) = (self.name(), owned(key));
             transaction = transaction.expect(match value {
                 Some(value) => Expectation::Equals { map, key, value: self.encode(value)? },
                 None => Expectation::Absent { map, key },

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pulse_core::{Binding, Transaction};
 
-use super::{Deleted, Map, Set};
+use super::{Deleted, Map, Set, commit::owned};
 use crate::{Error, value::excerpt};
 
 impl<V: Send + Sync + 'static> Map<V> {
-    /// Sets a key. Keys are arbitrary non-empty strings; the sizes that are accepted are those of the client's
-    /// [`Limits`](crate::Limits).
+    /// Sets a key. Keys are arbitrary non-empty strings, in whatever form the caller has them (`&str`, `String`,
+    /// `&String`, `Arc<str>`, …); the sizes that are accepted are those of the client's [`Limits`](crate::Limits).
     ///
     /// Returns once the backend has committed it. The local replica may show it a moment later: wait for the returned
     /// version with [`Map::wait_for`] to read what was written, or use [`Map::set_and_wait`].
@@ -23,8 +23,8 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// # Cancel safety
     ///
     /// If the future is dropped, the key is either set or not.
-    pub async fn set(&self, key: impl Into<Arc<str>>, value: &V) -> Result<Set<V>, Error> {
-        let key = key.into();
+    pub async fn set(&self, key: impl AsRef<str>, value: &V) -> Result<Set<V>, Error> {
+        let key = owned(key);
         let put = self.transaction().put(self.name(), Arc::clone(&key), self.encode(value)?);
         self.commit_set(key, put).await
     }
@@ -38,7 +38,7 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// # Cancel safety
     ///
     /// As of [`Map::set`].
-    pub async fn set_and_wait(&self, key: impl Into<Arc<str>>, value: &V) -> Result<Set<V>, Error> {
+    pub async fn set_and_wait(&self, key: impl AsRef<str>, value: &V) -> Result<Set<V>, Error> {
         let set = self.set(key, value).await?;
         self.wait_for(set.version).await?;
         Ok(set)
@@ -71,11 +71,11 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// As of [`Map::set`].
     pub async fn set_bound(
         &self,
-        key: impl Into<Arc<str>>,
+        key: impl AsRef<str>,
         value: &V,
         binding: impl Into<Binding>,
     ) -> Result<Set<V>, Error> {
-        let key = key.into();
+        let key = owned(key);
         let put = self.transaction().put_bound(self.name(), Arc::clone(&key), self.encode(value)?, binding.into());
         self.commit_set(key, put).await
     }
@@ -90,8 +90,8 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// # Cancel safety
     ///
     /// If the future is dropped, the key is either deleted or not.
-    pub async fn delete(&self, key: impl Into<Arc<str>>) -> Result<Deleted<V>, Error> {
-        let key = key.into();
+    pub async fn delete(&self, key: impl AsRef<str>) -> Result<Deleted<V>, Error> {
+        let key = owned(key);
         let delete = self.transaction().delete(self.name(), Arc::clone(&key));
         self.commit_deletion(key, delete).await
     }
