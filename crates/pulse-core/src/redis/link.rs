@@ -9,7 +9,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -72,10 +72,35 @@ impl Route {
     }
 }
 
+/// How many answers are awaited on the connection for commands.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Awaited(Arc<AtomicUsize>);
+
+impl Awaited {
+    pub(super) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn one(&self) -> OneAwaited<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OneAwaited(self)
+    }
+}
+
+/// One of them, until it is there or nobody waits for it any more.
+struct OneAwaited<'a>(&'a Awaited);
+
+impl Drop for OneAwaited<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Sends commands.
 #[derive(Debug)]
 pub(super) struct Link {
     client: Fred,
+    awaited: Awaited,
     clustered: bool,
     /// For what must not be repeated.
     once: WithOptions<Fred>,
@@ -113,7 +138,12 @@ impl Link {
         let once = client.with_options(&Options { timeout: Some(timeout), ..ONCE });
         let freely = client.with_options(&Options { timeout: Some(timeout), ..FREELY });
         let clustered = client.is_clustered();
-        Self { client, clustered, once, freely, target, timeout, own, reconnecting: Arc::default(), tasks, closed }
+        let (awaited, reconnecting) = (Awaited::default(), Arc::default());
+        Self { client, awaited, clustered, once, freely, target, timeout, own, reconnecting, tasks, closed }
+    }
+
+    pub(super) fn awaited(&self) -> &Awaited {
+        &self.awaited
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -267,7 +297,11 @@ impl Link {
         let mut pauses = Pauses::default();
         loop {
             self.connected(ask, deadline).await?;
-            let problem = match send(self.until(deadline, repeat)).await {
+            let answer = {
+                let _awaited = self.awaited.one();
+                send(self.until(deadline, repeat)).await
+            };
+            let problem = match answer {
                 Ok(Resp3Frame::SimpleError { data, .. }) => match self.judge(refusal(&data)) {
                     Ok(refusal) => return Ok(Answer::Refused(refusal, data.to_string())),
                     Err(refusal) => self.error(ask, refusal, &data),

@@ -164,8 +164,14 @@ impl Backend {
             end(connections).await;
             return Err(error);
         }
-        let (hub, listener) =
-            Hub::new(feeds.client, &commands, builder.reconnect, builder.command_timeout, closed.clone());
+        let (hub, listener) = Hub::new(
+            feeds.client,
+            &commands,
+            link.awaited().clone(),
+            builder.reconnect,
+            builder.command_timeout,
+            closed.clone(),
+        );
         tasks.spawn(listener.run());
         if let Some(name) = &builder.connection_name {
             for (client, _) in &connections {
