@@ -56,6 +56,20 @@ impl Cluster {
         self.nodes[index].kill();
     }
 
+    /// Waits until the replica of a killed primary has taken its place and every node serves again.
+    ///
+    /// # Panics
+    ///
+    /// If that takes too long.
+    pub fn wait_for_successor(&self, dead: usize) {
+        let successor = dead + self.primaries;
+        let serves = |node: &Server| node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+        wait_until("another node takes over", || {
+            let leads = self.nodes[successor].cli(&["ROLE"]).starts_with("master");
+            leads && (0..self.nodes.len()).filter(|node| *node != dead).all(|node| serves(&self.nodes[node]))
+        });
+    }
+
     /// Which primary had the slot when the cluster was formed.
     #[must_use]
     pub fn first_owner(&self, slot: u16) -> usize {

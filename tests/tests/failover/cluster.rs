@@ -17,6 +17,9 @@ use tests::{Cluster, eventually, in_time};
 
 use crate::life::{Life, TIMEOUT};
 
+/// How soon after the cluster serves again replicas follow it again.
+const WITHIN: Duration = Duration::from_secs(2);
+
 /// Scopes in the slots of the first owners 0, 1, 2, in turn.
 fn scopes(cluster: &Cluster, count: usize) -> Vec<Scope> {
     let mut names = (0..).map(|number| format!("scope-{number}"));
@@ -57,6 +60,14 @@ async fn a_dead_primary_costs_time_and_nothing_else() {
             life.goes_on(100).await;
         }
         cluster.kill(0);
+        tokio::task::block_in_place(|| cluster.wait_for_successor(0));
+        let at = elsewhere.version();
+        let resumed = tokio::time::timeout(WITHIN, async {
+            while elsewhere.version() == at || !elsewhere.is_synced() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        resumed.await.expect("the replica follows the new primary");
         for life in &lives {
             life.goes_on(300).await;
         }
