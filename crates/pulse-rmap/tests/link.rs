@@ -270,3 +270,30 @@ fn what_is_shared_between_threads_can_be() {
     shared::<pulse_rmap::Set<u32>>();
     shared::<Error>();
 }
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_version_that_is_gone_ends_although_the_backend_once_does_not_say_so() {
+    let setting = Setting::new().await;
+    let version = setting.source.set("k", &1).await.unwrap().version;
+    setting.destroy().await;
+    let map = join(&setting.client).await.unwrap();
+    setting.link.script(Operation::MapVersion, 1, Fault::FailBefore);
+    let gone = soon(map.wait_for(version)).await;
+    assert!(matches!(gone, Err(Error::VersionGone { .. })), "{gone:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_version_ends_although_the_whole_life_of_its_map_was_lost_without_a_sign() {
+    let setting = Setting::new().await;
+    let map = join(&setting.client).await.unwrap();
+    setting.link.set_feed_chances(FeedChances::none().with_loss(1.0));
+    let version = setting.source.set("k", &1).await.unwrap().version;
+    let (gone, ()) = soon(async {
+        tokio::join!(map.wait_for(version), async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            setting.destroy().await;
+        })
+    })
+    .await;
+    assert!(matches!(gone, Err(Error::VersionGone { .. })), "{gone:?}");
+}

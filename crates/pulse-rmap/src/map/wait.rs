@@ -1,15 +1,19 @@
 //! Waiting for the replica.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use pulse_core::{MapId, Version};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::Map;
 use crate::{
     Error,
     shared::{Link, Status},
 };
+
+/// How soon [`Map::wait_for`] asks again whether the life of the map that it waits for goes on. Nothing else would tell
+/// it: a replica that never saw that life does not notice its end either, and the answer may have been an error.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl<V: Send + Sync + 'static> Map<V> {
     /// Waits until the replica shows a version or a later one: with the version that a write returned, it gives
@@ -32,14 +36,19 @@ impl<V: Send + Sync + 'static> Map<V> {
         let mut status = self.inner.shared.watch();
         loop {
             let link = status.borrow_and_update().link;
-            match self.version() {
+            let same_life = match self.version() {
                 Some(at) if at.includes(&version) => return Ok(()),
                 _ if link == Link::Closed => return Err(self.closed()),
-                Some(at) if at.incarnation == version.incarnation => {}
+                at => at.is_some_and(|at| at.incarnation == version.incarnation),
+            };
+            let news = if same_life {
+                Ok(status.changed().await)
+            } else {
                 // The replica shows another life of the map. Only the backend knows whether it is the earlier one.
-                _ => self.ensure_alive(version).await?,
-            }
-            if status.changed().await.is_err() {
+                self.ensure_alive(version).await?;
+                timeout(ASK_AGAIN, status.changed()).await
+            };
+            if let Ok(Err(_)) = news {
                 return Err(self.closed());
             }
         }
@@ -51,7 +60,7 @@ impl<V: Send + Sync + 'static> Map<V> {
             Ok(server) if server.is_none_or(|server| server.incarnation != version.incarnation) => {
                 Err(Error::VersionGone { map: self.id().clone(), version })
             }
-            // An error says nothing of the version, and the replica heals by itself.
+            // An error says nothing of the version.
             Ok(_) | Err(_) => Ok(()),
         }
     }
