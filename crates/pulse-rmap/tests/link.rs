@@ -297,3 +297,22 @@ async fn waiting_for_a_version_ends_although_the_whole_life_of_its_map_was_lost_
     .await;
     assert!(matches!(gone, Err(Error::VersionGone { .. })), "{gone:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_life_of_the_map_that_was_over_before_it_was_read_does_not_flash_by() {
+    for _ in 0..30 {
+        let setting = Setting::new().await;
+        setting.link.script(Operation::MapVersion, 1, Fault::Delay(Duration::from_millis(10)));
+        let earlier_life = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            setting.set("k", 1).await;
+            setting.destroy().await;
+        };
+        let (map, ()) = tokio::join!(join(&setting.client), earlier_life);
+        let map = map.unwrap();
+        let mut changes = map.subscribe();
+        let version = setting.source.set("k", &2).await.unwrap().version;
+        soon(map.wait_for(version)).await.unwrap();
+        assert_eq!(told(&mut changes), [("k".to_owned(), None, Some(2))]);
+    }
+}

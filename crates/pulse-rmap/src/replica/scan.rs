@@ -22,7 +22,7 @@ pub(crate) struct Scan<V> {
     position: Position,
     /// Keys that a commit wrote or deleted: pages have nothing to say about them any more.
     touched: HashSet<Arc<str>>,
-    /// A commit emptied the map: pages have nothing to say at all, and the content is exact without them.
+    /// A commit emptied the map or began it: pages have nothing to say at all, and the content is exact without them.
     emptied: bool,
 }
 
@@ -59,8 +59,12 @@ impl<V: 'static> Scan<V> {
 
     /// Takes in a commit that happened meanwhile.
     pub(crate) fn commit(&mut self, commit: MapCommit) -> Result<(), Broken> {
+        let begins = self.position.version().is_none();
         if self.position.step(&commit)? == Step::Included {
             return Ok(());
+        }
+        if begins {
+            self.empty();
         }
         for change in commit.changes {
             match change {
@@ -72,11 +76,7 @@ impl<V: 'static> Scan<V> {
                     self.content.remove(&key);
                     self.touched.insert(key);
                 }
-                pulse_core::Change::Cleared | pulse_core::Change::Destroyed => {
-                    self.content.clear();
-                    self.touched = HashSet::new();
-                    self.emptied = true;
-                }
+                pulse_core::Change::Cleared | pulse_core::Change::Destroyed => self.empty(),
                 _ => return Err(Broken::Unknown),
             }
         }
@@ -102,6 +102,12 @@ impl<V: 'static> Scan<V> {
 
     pub(crate) fn into_parts(self) -> (Content<V>, Position) {
         (self.content, self.position)
+    }
+
+    fn empty(&mut self) {
+        self.content.clear();
+        self.touched = HashSet::new();
+        self.emptied = true;
     }
 
     fn insert(&mut self, key: Arc<str>, raw: &[u8]) {

@@ -393,3 +393,13 @@ fn a_resync_shares_values_that_did_not_change_and_reports_only_those_that_did() 
     let pointer = |snapshot: &Snapshot<u8>| snapshot.value(&name(1)).unwrap().raw().as_ptr();
     assert_eq!(pointer(&before), pointer(&after));
 }
+
+#[test]
+fn a_scan_of_no_map_takes_in_a_life_that_begins_before_the_answer_that_there_is_none() {
+    let model = model_with(&[Op::Put(1, 1)]);
+    let mut scan = replica().scan(None);
+    scan.page(MapPage::new(Vec::new(), None));
+    scan.commit(model.commits[0].clone()).unwrap();
+    assert_eq!(scan.reached(None), Reached::Yes);
+    assert_eq!(plain(&scan.into_parts().0), model.content);
+}

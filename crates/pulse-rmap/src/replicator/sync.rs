@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use pulse_core::{MapFeed, Version};
+use pulse_core::{FeedItem, MapFeed, Version};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -21,6 +21,9 @@ const CATCH_UP: Duration = Duration::from_millis(500);
 /// How long a feed may take to stand again before another one is asked for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many commits that have arrived already are taken in one go.
+const ARRIVED: usize = 4096;
+
 /// Why an attempt to read the map came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Interrupted {
@@ -35,6 +38,7 @@ pub(super) enum Interrupted {
 impl<V: Send + Sync + 'static> Replicator<V> {
     /// Reads the whole map and publishes it. If it fails, the replica stays as it was.
     pub(super) async fn sync(&mut self) -> Result<(), Interrupted> {
+        self.pass_over_arrived();
         self.ensure_feed().await?;
         // The order is what makes the result exact: subscribe, version, pages, version, commits up to the latter.
         let first = self.backend.map_version(&self.map).await?;
@@ -66,6 +70,15 @@ impl<V: Send + Sync + 'static> Replicator<V> {
             self.subscription = Subscription::Stands;
         }
         Ok(())
+    }
+
+    /// Drops what has arrived, because the version is asked for after it. Kept, the commits of a life of the map that is
+    /// over by then would be taken for news.
+    fn pass_over_arrived(&mut self) {
+        for _ in 0..ARRIVED {
+            let Some(item) = self.feed.try_next() else { break };
+            note(&mut self.subscription, Some(item));
+        }
     }
 
     async fn feed_stands_or_ended(&mut self) {
@@ -124,6 +137,11 @@ impl<V: 'static> Reading<'_, V> {
                 Err(_) => break,
             }
         }
+        if second.is_none() {
+            // A life of the map may have begun and ended while it was read. It is taken in here as a whole, so that
+            // those who see an empty map do not see it flash by afterwards.
+            self.take_arrived()?;
+        }
         match self.scan.reached(second) {
             Reached::Yes => Ok(()),
             Reached::NotYet | Reached::Never => {
@@ -132,8 +150,21 @@ impl<V: 'static> Reading<'_, V> {
         }
     }
 
+    fn take_arrived(&mut self) -> Result<(), Interrupted> {
+        for _ in 0..ARRIVED {
+            let Some(item) = self.feed.try_next() else { break };
+            self.take(Some(item))?;
+        }
+        Ok(())
+    }
+
     async fn take_next(&mut self) -> Result<(), Interrupted> {
-        let taken = match note(self.subscription, self.feed.next().await) {
+        let item = self.feed.next().await;
+        self.take(item)
+    }
+
+    fn take(&mut self, item: Option<FeedItem>) -> Result<(), Interrupted> {
+        let taken = match note(self.subscription, item) {
             Noted::Commit(commit) => self.scan.commit(commit).map_err(Cause::Broken),
             Noted::Interruption(cause) => Err(cause),
         };
