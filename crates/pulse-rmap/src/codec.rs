@@ -17,7 +17,10 @@ use pulse_core::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::kind::{Counter, List};
+use crate::{
+    kind::{Counter, List},
+    nesting::too_deep,
+};
 
 /// Both directions for one type.
 pub(crate) struct Codec<V> {
@@ -126,10 +129,15 @@ pub(crate) fn own_bytes<V: 'static>(value: &V) -> Bytes {
 }
 
 fn encode_message_pack<V: Serialize>(value: &V) -> Result<Bytes, Source> {
-    rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|error| Arc::new(error) as Source)
+    let raw = rmp_serde::to_vec_named(value).map_err(|error| Arc::new(error) as Source)?;
+    // What nobody would decode must not be stored.
+    if too_deep(&raw) { Err(source(TOO_DEEP)) } else { Ok(raw.into()) }
 }
 
 fn decode_message_pack<V: DeserializeOwned>(raw: &Bytes) -> Result<V, Source> {
+    if too_deep(raw) {
+        return Err(source(TOO_DEEP));
+    }
     let mut rest = &raw[..];
     let value = rmp_serde::from_read(&mut rest).map_err(|error| Arc::new(error) as Source)?;
     // Plain text often begins with a byte that is a whole MessagePack integer; only the rest of it gives it away.
@@ -157,6 +165,8 @@ impl<V: 'static> Codec<V> {
         }
     }
 }
+
+const TOO_DEEP: &str = "arrays and maps nest deeper than 128 levels";
 
 fn source(reason: &'static str) -> Source {
     Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(reason))
@@ -232,5 +242,33 @@ mod tests {
             }
         }
         assert!(Codec::<Panics>::message_pack().decode(&Bytes::from_static(b"\xc0")).is_err());
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    enum Tree {
+        Leaf(u8),
+        Not(Box<Self>),
+        Inner { name: String, weight: f64, children: Vec<Self> },
+    }
+
+    #[test]
+    fn nesting_without_end_is_an_error_and_does_not_overflow_the_stack() {
+        let codec = Codec::<Tree>::message_pack();
+        for around in [&b"\x81\xa3Not"[..], b"\x81\xa5Inner\x93\xa0\xca\0\0\0\0\x91"] {
+            let nested = |depth| Bytes::from([around.repeat(depth), b"\x81\xa4Leaf\x01".to_vec()].concat());
+            codec.decode(&nested(40)).unwrap();
+            assert!(codec.decode(&nested(100_000)).is_err());
+        }
+        // What a program that is newer than this one has in a field that is unknown here.
+        let unknown = [&b"\x82\xa4name\xa0\xa3new"[..], &[0x91; 100_000], &[0x90]].concat();
+        assert!(Codec::<Old>::message_pack().decode(&unknown.into()).is_err());
+    }
+
+    #[test]
+    fn what_nests_too_deep_to_be_decoded_is_not_encoded() {
+        let nested = |depth| (0..depth).fold(Tree::Leaf(1), |tree, _| Tree::Not(Box::new(tree)));
+        let codec = Codec::<Tree>::message_pack();
+        codec.decode(&codec.encode(&nested(127)).unwrap()).unwrap();
+        assert!(codec.encode(&nested(128)).is_err());
     }
 }

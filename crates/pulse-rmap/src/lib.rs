@@ -10,6 +10,7 @@ mod hasher;
 mod kind;
 mod map;
 mod meter;
+mod nesting;
 mod replica;
 mod replicator;
 mod shared;

@@ -77,7 +77,8 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
     /// Begins to join a map. Its name is an arbitrary non-empty string of at most 1,024 bytes.
     ///
     /// Values are encoded as MessagePack; structs as maps from field names to values, so that a field that has a default
-    /// can be added while programs that do not know it still run.
+    /// can be added while programs that do not know it still run. Arrays and maps in a value may stand inside each other
+    /// up to 128 deep.
     pub fn builder(name: impl Into<String>) -> MapBuilder<V> {
         MapBuilder::new(name.into(), Codec::message_pack())
     }
