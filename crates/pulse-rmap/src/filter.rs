@@ -25,6 +25,7 @@ pub struct KeyFilter(Kind);
 enum Kind {
     Keys(Arc<[Arc<str>]>),
     Prefix(Arc<str>),
+    Both(Arc<[KeyFilter; 2]>),
 }
 
 impl KeyFilter {
@@ -45,12 +46,18 @@ impl KeyFilter {
         Self(Kind::Prefix(prefix.as_ref().into()))
     }
 
+    /// Those that the other one chooses too.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(Kind::Both(Arc::new([self, other])))
+    }
+
     /// Whether the key is among them.
     #[must_use]
     pub fn accepts(&self, key: &str) -> bool {
         match &self.0 {
             Kind::Keys(keys) => keys.binary_search_by(|accepted| (**accepted).cmp(key)).is_ok(),
             Kind::Prefix(prefix) => key.starts_with(&**prefix),
+            Kind::Both(both) => both.iter().all(|filter| filter.accepts(key)),
         }
     }
 }

@@ -136,9 +136,14 @@ impl<V: 'static> Changes<V> {
         Self { buffer, current: None, filter: None }
     }
 
-    /// Keeps only the changes of these keys from here on. The others take no room in the buffer.
+    /// Keeps only the changes of these keys from here on. The others take no room in the buffer. Called again, it keeps
+    /// those that both choose.
     #[must_use = "the subscription ends when it is dropped"]
     pub fn only(mut self, filter: KeyFilter) -> Self {
+        let filter = match self.filter.take() {
+            Some(earlier) => earlier.and(filter),
+            None => filter,
+        };
         let mut state = self.buffer.lock();
         state.filter = Some(filter.clone());
         state.batches.retain(|batch| batch.count(Some(&filter)) > 0);
@@ -167,15 +172,18 @@ impl<V: 'static> Changes<V> {
 
     fn poll_update(&mut self, cx: &mut Context<'_>) -> Poll<Option<Update<V>>> {
         loop {
-            if let Some((batch, taken)) = &mut self.current {
-                while let Some(change) = batch.changes.get(*taken) {
-                    *taken += 1;
-                    if self.filter.as_ref().is_some_and(|filter| !filter.accepts(&change.key)) {
-                        continue;
+            if let Some((batch, at)) = self.current.take() {
+                let wanted =
+                    |change: &&Change<V>| self.filter.as_ref().is_none_or(|filter| filter.accepts(&change.key));
+                let mut rest = batch.changes.iter().enumerate().skip(at).filter(|(_, change)| wanted(change));
+                if let Some((at, change)) = rest.next() {
+                    let update = Update::Change(change.clone());
+                    // Kept only while there is more to hand out: a batch keeps two views of the map alive.
+                    if at + 1 < batch.changes.len() {
+                        self.current = Some((batch, at + 1));
                     }
-                    return Poll::Ready(Some(Update::Change(change.clone())));
+                    return Poll::Ready(Some(update));
                 }
-                self.current = None;
             }
             let mut state = self.buffer.lock();
             if let Some((before, after)) = state.lost.take() {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pulse_core::{Change as Wire, Incarnation, MapCommit, Revision, Scope};
 
 use super::*;
-use crate::{Update, codec::Codec, replica::Replica};
+use crate::{KeyFilter, Update, codec::Codec, replica::Replica};
 
 /// A replica that is fed by hand.
 struct Source {
@@ -144,4 +144,36 @@ fn dropped_subscribers_are_forgotten() {
     assert!(source.shared.lock().len() <= 1);
     source.put("a", 1);
     assert_eq!(source.shared.lock().len(), 0);
+}
+
+#[test]
+fn a_second_choice_of_keys_narrows_the_first() {
+    let mut source = Source::new();
+    let (_, changes) = source.shared.subscribe(10);
+    let mut changes = changes.only(KeyFilter::prefix("a/")).only(KeyFilter::keys(["a/1", "b/1"]));
+    for key in ["a/1", "a/2", "b/1", "b/2"] {
+        source.put(key, 1);
+    }
+    assert_eq!(drain(&mut changes, &mut BTreeMap::new()), (1, 0));
+    source.put("a/1", 2);
+    assert!(matches!(changes.try_next(), Some(Update::Change(change)) if &*change.key == "a/1"));
+}
+
+#[test]
+fn a_subscriber_that_has_taken_every_change_keeps_nothing_alive() {
+    let mut source = Source::new();
+    let (start, mut changes) = source.shared.subscribe(10);
+    drop(start);
+    source.put("a", 1);
+    let first = Arc::downgrade(&source.shared.view.load_full());
+    source.put("b", 1);
+    source.put("c", 1);
+    for _ in 0..3 {
+        assert!(matches!(changes.try_next(), Some(Update::Change(_))));
+    }
+    assert!(first.upgrade().is_none(), "the view before the last change");
+    let before_last = Arc::downgrade(&source.shared.view.load_full());
+    source.put("d", 1);
+    assert!(matches!(changes.try_next(), Some(Update::Change(_))));
+    assert!(before_last.upgrade().is_none(), "it was replaced, and the change was taken");
 }
