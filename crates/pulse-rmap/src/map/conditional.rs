@@ -34,6 +34,9 @@ impl<V: Send + Sync + 'static> Map<V> {
 
     /// Sets a key that has the expected value.
     ///
+    /// The key then has no [binding](Map::set_bound), whatever it had before; a [`Batch`](crate::Batch) can do the same
+    /// with one.
+    ///
     /// Encoded values are compared. A type whose equal values are not always encoded alike, as one with a `HashMap`, is
     /// for [`Map::update`] instead.
     ///
@@ -70,6 +73,10 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// Replaces what a key has by what `change` makes of it: `None` stands for an absent key, before and after. Where
     /// somebody else changed the key meanwhile, `change` is called again with the value that is there now, until it
     /// succeeds. So no update is lost, whoever else updates the same key.
+    ///
+    /// The key then has no [binding](Map::set_bound), whatever it had before: what was to end with a session or a time
+    /// stays. To keep it to that, use a [`Batch`](crate::Batch) with [`expect`](crate::Batch::expect) and
+    /// [`set_bound`](crate::Batch::set_bound).
     ///
     /// The first call gets what the local replica has, which costs no round trip; so do not draw conclusions from the
     /// arguments before this returns.

@@ -46,7 +46,8 @@ impl<V: Send + Sync + 'static> Map<V> {
 
     /// Sets a key that lives no longer than its binding: a [`Duration`](std::time::Duration) from now, by the server's
     /// clock, or the life of a [`Session`](crate::Session) and so of this process. Its end reaches every replica as a
-    /// deletion. Setting the key again replaces the binding.
+    /// deletion. Setting the key again, in whatever way, replaces the binding; [`Map::increment`] and the operations on
+    /// lists keep it.
     ///
     /// ```
     /// # use std::time::Duration;
