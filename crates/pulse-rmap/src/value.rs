@@ -94,15 +94,19 @@ impl<V> Slot<V> {
 }
 
 impl<V: 'static> Entry<V> {
-    /// Looks at the bytes. Those that a value of bytes has itself are lent: a copy of its handle would cost it some
-    /// memory for good.
+    /// Looks at the bytes. Those that a value has itself are lent: comparing should not copy a text, and a copy of the
+    /// handle of bytes would cost them some memory for good.
     fn with_bytes<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
         match (&self.raw, &self.value) {
             (Some(raw), _) => look(raw),
-            (None, Some(value)) => match (value as &dyn Any).downcast_ref::<Bytes>() {
-                Some(bytes) => look(bytes),
-                None => look(&own_bytes(value)),
-            },
+            (None, Some(value)) => {
+                let any = value as &dyn Any;
+                let own = any.downcast_ref::<Bytes>().map(|bytes| &bytes[..]);
+                match own.or_else(|| any.downcast_ref::<String>().map(String::as_bytes)) {
+                    Some(bytes) => look(bytes),
+                    None => look(&own_bytes(value)),
+                }
+            }
             (None, None) => look(&[]),
         }
     }

@@ -115,10 +115,10 @@ impl Map<List> {
     }
 
     async fn commit_list(&self, key: Arc<str>, transaction: Transaction) -> Result<Listed, Error> {
-        let mut committed = self.commit(Some(&key), transaction).await?;
+        let committed = self.commit(Some(&key), transaction).await?;
         let version = self.version_of(&committed);
-        match committed.results.swap_remove(0) {
-            WriteResult::List { items, changed } => Ok(Listed { version, list: items.into(), changed }),
+        match committed.results.into_iter().next() {
+            Some(WriteResult::List { items, changed }) => Ok(Listed { version, list: items.into(), changed }),
             _ => Err(self.senseless(&key, "a change of a list without the list")),
         }
     }

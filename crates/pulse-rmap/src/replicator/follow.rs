@@ -6,7 +6,10 @@ use super::{
     Cause, ClientClosed, Replicator, Subscription,
     checkup::{Checkup, Verdict},
 };
-use crate::{replica::Broken, shared::Delta};
+use crate::{
+    replica::Broken,
+    shared::{Delta, Link},
+};
 
 /// How many commits are applied at most before readers see them.
 const BATCH: usize = 256;
@@ -34,7 +37,12 @@ impl<V: Send + Sync + 'static> Replicator<V> {
                     }
                     Verdict::Silent(pulse_core::Error::Closed) => return Err(ClientClosed),
                     Verdict::Silent(error) => {
-                        tracing::warn!(map = %self.map, %error, "cannot compare the map with the backend");
+                        // Said aloud once; an outage may last, and it asks every second.
+                        if self.shared.link() == Link::Synced {
+                            tracing::warn!(map = %self.map, %error, "cannot compare the map with the backend");
+                        } else {
+                            tracing::debug!(map = %self.map, %error, "still cannot compare the map with the backend");
+                        }
                         self.shared.mark_behind();
                     }
                 },
