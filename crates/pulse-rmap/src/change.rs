@@ -87,14 +87,17 @@ impl<V> Change<V> {
 
 /// The changes that lead from one snapshot to another: deletions first, one change for each key that differs.
 pub(crate) fn difference<V: 'static>(from: &Snapshot<V>, to: &Snapshot<V>) -> Vec<Change<V>> {
-    let version = to.version();
-    let (from, to) = (from.content(), to.content());
-    let gone = from.slots().filter(|(key, _)| to.slot(key).is_none());
-    let gone = gone.map(|(key, slot)| Change::new(version, key.clone(), Some(slot.clone()), None));
-    let set = to.slots().filter_map(|(key, slot)| {
-        let previous = from.slot(key);
-        let same = previous.is_some_and(|previous| previous.equals(slot));
-        (!same).then(|| Change::new(version, key.clone(), previous.cloned(), Some(slot.clone())))
+    let (mut gone, mut set) = (Vec::new(), Vec::new());
+    from.content().compare(to.content(), |before, after| {
+        let change =
+            |slot: &Slot<V>| Change::new(to.version(), Arc::clone(slot.shared_key()), before.cloned(), after.cloned());
+        match (before, after) {
+            (Some(before), Some(after)) if before.equals(after) => {}
+            (_, Some(after)) => set.push(change(after)),
+            (Some(before), None) => gone.push(change(before)),
+            (None, None) => {}
+        }
     });
-    gone.chain(set).collect()
+    gone.append(&mut set);
+    gone
 }

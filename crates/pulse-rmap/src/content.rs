@@ -70,6 +70,11 @@ impl<V> Content<V> {
         self.slots().filter_map(|(key, slot)| slot.value().map(|value| (key, value)))
     }
 
+    /// Visits what the keys hold in one and in the other content; passes over what the two share.
+    pub(crate) fn compare<'a>(&'a self, other: &'a Self, visit: impl FnMut(Option<&'a Slot<V>>, Option<&'a Slot<V>>)) {
+        self.entries.compare(&other.entries, visit);
+    }
+
     /// Returns what the key held before.
     pub(crate) fn insert(&mut self, slot: Slot<V>) -> Option<Slot<V>> {
         self.unreadable += usize::from(slot.value().is_none());

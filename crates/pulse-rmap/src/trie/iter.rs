@@ -14,15 +14,16 @@ impl<'a, T> Iter<'a, T> {
     pub(super) fn new(root: &'a Node<T>) -> Self {
         Self { nodes: vec![std::slice::from_ref(root).iter()], items: [].iter() }
     }
-}
 
-impl<'a, T> Iterator for Iter<'a, T> {
-    type Item = &'a T;
+    /// The same with their hashes.
+    pub(super) fn items(mut self) -> impl Iterator<Item = &'a Item<T>> {
+        std::iter::from_fn(move || self.next_item())
+    }
 
-    fn next(&mut self) -> Option<&'a T> {
+    fn next_item(&mut self) -> Option<&'a Item<T>> {
         loop {
             if let Some(item) = self.items.next() {
-                return Some(&item.item);
+                return Some(item);
             }
             match self.nodes.last_mut()?.next() {
                 Some(Node::Leaf(items)) => self.items = items.iter(),
@@ -30,5 +31,13 @@ impl<'a, T> Iterator for Iter<'a, T> {
                 None => drop(self.nodes.pop()),
             }
         }
+    }
+}
+
+impl<'a, T> Iterator for Iter<'a, T> {
+    type Item = &'a T;
+
+    fn next(&mut self) -> Option<&'a T> {
+        self.next_item().map(|item| &item.item)
     }
 }

@@ -84,17 +84,13 @@ impl<T> Trie<T> {
 
 impl<T: Keyed> Trie<T> {
     pub(crate) fn get(&self, key: &str) -> Option<&T> {
-        let hash = hash(key);
-        let (mut node, mut rest) = (&self.root, hash);
-        loop {
-            match node {
-                Node::Inner(children) => {
-                    node = &children[index(rest)];
-                    rest >>= BITS;
-                }
-                Node::Leaf(items) => return items.iter().find(|item| item.is(hash, key)).map(|item| &item.item),
-            }
-        }
+        self.root.get(0, hash(key), key)
+    }
+
+    /// Visits each item that only one of two tries has, and each that both have under one key; but passes over what the
+    /// two share, so that the difference between a trie and a later one costs about as much as the changes between them.
+    pub(crate) fn compare<'a>(&'a self, other: &'a Self, mut visit: impl FnMut(Option<&'a T>, Option<&'a T>)) {
+        self.root.compare(0, &other.root, &mut visit);
     }
 
     /// Puts an item in, and returns the one that had its key.
@@ -114,7 +110,44 @@ impl<T: Keyed> Trie<T> {
 }
 
 impl<T: Keyed> Node<T> {
-    /// At the level that is reached after that many bits of the hash.
+    /// At the level that is reached after that many bits of the hash, as everywhere here.
+    fn get(&self, bits: u32, hash: u32, key: &str) -> Option<&T> {
+        // Below the last bits there are leaves alone, which need none.
+        let (mut node, mut rest) = (self, hash.checked_shr(bits).unwrap_or_default());
+        loop {
+            match node {
+                Self::Inner(children) => {
+                    node = &children[index(rest)];
+                    rest >>= BITS;
+                }
+                Self::Leaf(items) => return items.iter().find(|item| item.is(hash, key)).map(|item| &item.item),
+            }
+        }
+    }
+
+    fn compare<'a>(&'a self, bits: u32, other: &'a Self, visit: &mut impl FnMut(Option<&'a T>, Option<&'a T>)) {
+        match (self, other) {
+            (Self::Leaf(ours), Self::Leaf(theirs)) if Arc::ptr_eq(ours, theirs) => {}
+            (Self::Inner(ours), Self::Inner(theirs)) => {
+                if !Arc::ptr_eq(ours, theirs) {
+                    for (ours, theirs) in ours.iter().zip(&**theirs) {
+                        ours.compare(bits + BITS, theirs, visit);
+                    }
+                }
+            }
+            _ => {
+                for Item { hash, item } in Iter::new(self).items() {
+                    visit(Some(item), other.get(bits, *hash, item.key()));
+                }
+                for Item { hash, item } in Iter::new(other).items() {
+                    if self.get(bits, *hash, item.key()).is_none() {
+                        visit(None, Some(item));
+                    }
+                }
+            }
+        }
+    }
+
     fn insert(&mut self, bits: u32, new: Item<T>) -> Option<T> {
         match self {
             Self::Inner(children) => {

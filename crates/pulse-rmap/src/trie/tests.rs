@@ -1,7 +1,7 @@
 //! Against a map of the standard library, with copies that must not change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -23,6 +23,19 @@ fn content(trie: &Trie<Pair>) -> BTreeMap<String, u32> {
     assert_eq!(trie.iter().count(), content.len(), "an item occurs twice");
     assert_eq!(trie.len(), content.len());
     content
+}
+
+/// What differs: key, value before, value after, in the order of the keys.
+fn differences(before: &Trie<Pair>, after: &Trie<Pair>) -> Vec<(String, Option<u32>, Option<u32>)> {
+    let mut differences = Vec::new();
+    before.compare(after, |before, after| {
+        if before != after {
+            let key = before.or(after).map(|pair| pair.0.clone()).expect("one of the two");
+            differences.push((key, before.map(|pair| pair.1), after.map(|pair| pair.1)));
+        }
+    });
+    differences.sort();
+    differences
 }
 
 #[derive(Debug, Clone)]
@@ -78,6 +91,13 @@ proptest! {
             prop_assert_eq!(trie.len(), model.len());
         }
         copies.push((trie, model));
+        for pair in copies.windows(2) {
+            let [(before, old), (after, new)] = pair else { unreachable!("two") };
+            let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+            let differ = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
+            let expected: Vec<_> = differ.map(|key| (key.clone(), old.get(key).copied(), new.get(key).copied())).collect();
+            prop_assert_eq!(differences(before, after), expected);
+        }
         for (trie, model) in copies {
             prop_assert_eq!(&content(&trie), &model);
             for key in 0..800 {
@@ -144,4 +164,39 @@ fn what_is_emptied_closes_up() {
     }
     assert_eq!(trie.len(), 10);
     assert!(matches!(trie.root, Node::Leaf(_)), "ten items in one leaf");
+}
+
+#[test]
+fn comparing_passes_over_what_two_tries_share() {
+    let mut trie = Trie::default();
+    for number in 0..10_000 {
+        trie.insert(Pair(number.to_string(), number));
+    }
+    let before = trie.clone();
+    trie.insert(Pair("77".into(), 0));
+    trie.insert(Pair("new".into(), 0));
+    trie.remove("78");
+    let mut visited = 0;
+    before.compare(&trie, |_, _| visited += 1);
+    assert!((3..=3 * (LEAF + 1)).contains(&visited), "{visited} items were visited");
+    let expected = [("77", Some(77), Some(0)), ("78", Some(78), None), ("new", None, Some(0))];
+    assert_eq!(differences(&before, &trie), expected.map(|(key, before, after)| (key.to_owned(), before, after)));
+    assert!(differences(&trie, &trie.clone()).is_empty());
+}
+
+#[test]
+fn keys_whose_hashes_agree_are_compared_below_the_last_bits() {
+    let (mut one, mut other) = (Node::default(), Node::default());
+    let item = |number: u32| Item { hash: 7, item: Pair(number.to_string(), number) };
+    for number in 0..100 {
+        one.insert(0, item(number));
+        other.insert(0, item(number + 1));
+    }
+    let mut lonely = Vec::new();
+    one.compare(0, &other, &mut |before: Option<&Pair>, after: Option<&Pair>| {
+        if before.is_none() || after.is_none() {
+            lonely.push(before.or(after).map(|pair| pair.1));
+        }
+    });
+    assert_eq!(lonely, [Some(0), Some(100)]);
 }
