@@ -3,8 +3,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use pulse_core::{
-    Backend, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, Limits, MapFeed, Memory, NewEvent, Scope,
-    Transaction,
+    Acks, Backend, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, Limits, MapFeed, Memory, NewEvent,
+    Scope, Transaction,
     testing::{Chances, Fault, Faulty, FeedChances, Operation},
 };
 use tests::soon;
@@ -256,7 +256,7 @@ mod memory {
             room.store.commit(append).await.expect("memory commits");
         }
         room.link.set_chances(Chances::none().with_delay(millis(100)..=millis(100)));
-        let read = |limit| room.link.group_read(&stream, &group, &consumer, limit, Duration::ZERO);
+        let read = |limit| room.link.group_read(&stream, &group, &consumer, limit, Duration::ZERO, Acks::Explicit);
         assert!(tokio::time::timeout(millis(150), read(2)).await.is_err(), "dropped on the way back");
         let mut names = Vec::new();
         for limit in [1, 2, 2] {

@@ -42,8 +42,8 @@ pub use fred::rustls;
 
 pub use self::{
     backend::{
-        Backend, Change, Claimed, ConsumerInfo, Cursor, Delivery, FeedItem, FeedSender, GapCause, GroupInfo,
-        GroupStart, MapCommit, MapFeed, MapPage, PendingEvent, PendingQuery, StreamInfo, Swept,
+        Acks, Backend, Change, Claimed, ConsumerInfo, Cursor, Delivery, FeedItem, FeedSender, GapCause, GroupInfo,
+        GroupStart, MapCommit, MapFeed, MapPage, PendingEvent, PendingQuery, Read, StreamInfo, Swept,
     },
     client::{Client, ClientBuilder, Reconnect, connect},
     error::{Error, Outcome, Source},

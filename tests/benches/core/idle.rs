@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pulse_core::{Client, Entry, Error, EventId, MapFeed, NewEvent, Scope, Transaction};
+use pulse_core::{Client, Error, EventId, MapFeed, NewEvent, Read, Scope, Transaction};
 use tokio::task::JoinSet;
 
 use crate::harness::{Bench, CpuTime, Goal, Row};
@@ -72,7 +72,7 @@ pub(crate) async fn thousand_feeds_and_readers(bench: &Bench) -> Vec<Row> {
 struct Crowd {
     client: Client,
     feeds: Vec<MapFeed>,
-    readers: JoinSet<Result<Vec<Entry>, Error>>,
+    readers: JoinSet<Result<Read, Error>>,
 }
 
 impl Crowd {
@@ -99,7 +99,7 @@ impl Crowd {
         let everyone = async {
             while let Some(read) = self.readers.join_next().await {
                 let read = read.expect("a reader panicked").expect("a reader failed");
-                assert_eq!(read.len(), 1, "a reader waited in vain");
+                assert_eq!(read.entries.len(), 1, "a reader waited in vain");
             }
             for feed in &mut self.feeds {
                 assert!(feed.next().await.is_some(), "a feed ended");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use pulse_core::{
-    Client, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, MapId, NewEvent, Scope, StreamId,
+    Acks, Client, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, MapId, NewEvent, Scope, StreamId,
     Transaction, Version,
 };
 use tests::eventually;
@@ -103,7 +103,7 @@ impl Life {
         let mut events = BTreeSet::new();
         let mut after = EventId::ZERO;
         loop {
-            let page = backend.stream_read(&stream, after, 1000, Duration::ZERO).await.unwrap();
+            let page = backend.stream_read(&stream, after, 1000, Duration::ZERO).await.unwrap().entries;
             let Some(last) = page.last() else { break };
             after = last.id;
             events.extend(page.iter().map(|entry| entry.id));
@@ -201,7 +201,7 @@ async fn consume(client: Client, stream: StreamId, group: Group, consumed: watch
     let consumer = Consumer::new("c").unwrap();
     loop {
         let wait = Duration::from_millis(500);
-        let read = client.backend().group_read(&stream, &group, &consumer, 100, wait).await;
+        let read = client.backend().group_read(&stream, &group, &consumer, 100, wait, Acks::Explicit).await;
         // What an answer that was lost had handed out is pending, and is claimed.
         let claimed = client.backend().group_claim(&stream, &group, &consumer, Duration::from_secs(1), 100).await;
         let claimed = claimed.map(|claimed| claimed.deliveries);

@@ -65,6 +65,7 @@ impl Driver<'_> {
         let read = self.backend.stream_read(&id, EventId::ZERO, 10_000, Duration::ZERO).await;
         let events: BTreeMap<EventId, String> = read
             .map_err(|e| unexpected(&e))?
+            .entries
             .into_iter()
             .map(|entry| {
                 (entry.id, entry.event.map_or_else(|malformed| malformed.reason, |event| event.name.to_string()))

@@ -6,7 +6,7 @@ use std::{
 };
 
 use proptest::{prelude::TestCaseError, prop_assert, prop_assert_eq};
-use pulse_core::{Claimed, Error, EventId, GroupStart};
+use pulse_core::{Acks, Claimed, Error, EventId, GroupStart};
 
 use super::{
     drive::{Driver, Met, Outcome, unexpected},
@@ -53,7 +53,7 @@ impl<'a> Driver<'a> {
 
     pub(super) async fn read(&mut self, stream: Name, group: Name, consumer: Name, limit: usize) -> Outcome {
         let (id, of, by) = (self.stream(stream)?, name(group)?, consumer_name(consumer)?);
-        let answer = self.backend.group_read(&id, &of, &by, limit, Duration::ZERO).await;
+        let answer = self.backend.group_read(&id, &of, &by, limit, Duration::ZERO, Acks::Explicit).await;
         let mut world = std::mem::take(&mut self.world);
         let result = (|| {
             let Some((deliveries, events, group)) = Driver::group(&mut world, (stream, group), answer)? else {

@@ -126,7 +126,7 @@ async fn a_batch_appends_its_event_only_if_it_is_committed(subject: Subject) {
     assert!(batch().commit().await.is_err_and(|error| error.is_conflict()));
     let stream = a.id().scope().stream("log").unwrap();
     let client = subject.client().await;
-    let events = client.backend().stream_read(&stream, EventId::ZERO, 9, Duration::ZERO).await.unwrap();
+    let events = client.backend().stream_read(&stream, EventId::ZERO, 9, Duration::ZERO).await.unwrap().entries;
     assert_eq!(events.len(), 1);
 }
 

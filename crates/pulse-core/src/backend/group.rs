@@ -16,6 +16,38 @@ pub enum GroupStart {
     After(EventId),
 }
 
+/// Whether what a group hands out has to be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Acks {
+    /// It is pending until it is acknowledged: handed out at least once.
+    #[default]
+    Explicit,
+    /// It counts as acknowledged from the start, and is never pending: handed out at most once. What a caller does not
+    /// get, because its call was dropped or its answer was lost, nobody gets.
+    None,
+}
+
+/// What a read of a stream found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Read {
+    /// The entries, oldest first.
+    pub entries: Vec<Entry>,
+    /// Whether the entry after which was read still stood in the stream at the moment of the read. As long as it does, no
+    /// trim has dropped anything behind it, so that the reader has missed nothing. It tells nothing where it is `false`:
+    /// there may never have been such an entry, or it was deleted.
+    pub stands: bool,
+}
+
+impl Read {
+    /// Puts the result of a read together.
+    #[must_use]
+    pub fn new(entries: Vec<Entry>, stands: bool) -> Self {
+        Self { entries, stands }
+    }
+}
+
 /// An entry handed to a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -17,7 +17,7 @@
 //!   nothing and returns nothing.
 //! - **Clock.** Deadlines are judged by one clock per scope, the backend's own.
 //! - **Strangers.** Data that Pulse did not write never makes a call panic: it fails that one call with
-//!   [`Error::WrongType`] or [`Error::Corrupt`], or is handed out as what it is (see [`Entry`]).
+//!   [`Error::WrongType`] or [`Error::Corrupt`], or is handed out as what it is (see [`Entry`](crate::Entry)).
 
 mod feed;
 mod group;
@@ -29,11 +29,13 @@ use bytes::Bytes;
 
 pub use self::{
     feed::{Change, FeedItem, FeedSender, GapCause, MapCommit, MapFeed},
-    group::{Claimed, ConsumerInfo, Delivery, GroupInfo, GroupStart, PendingEvent, PendingQuery, StreamInfo},
+    group::{
+        Acks, Claimed, ConsumerInfo, Delivery, GroupInfo, GroupStart, PendingEvent, PendingQuery, Read, StreamInfo,
+    },
 };
 use crate::{
-    Committed, Consumer, Entry, Error, EventId, Group, LeaseId, Limits, MapId, Scope, ServerTime, StreamId,
-    Transaction, Version,
+    Committed, Consumer, Error, EventId, Group, LeaseId, Limits, MapId, Scope, ServerTime, StreamId, Transaction,
+    Version,
 };
 
 /// Where the next page of a map begins. Made by a backend and meaningful to it alone.
@@ -146,6 +148,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Reads up to `limit` entries after an id, oldest first; waits up to `wait` for the first one if there is none
     /// yet. An empty result means that nothing came in time. A stream that does not exist is like an empty one.
+    /// [`Read::stands`] says whether the entry after which was read was still there.
     ///
     /// # Cancel safety
     ///
@@ -154,13 +157,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::WrongType`] and those of the connection.
-    async fn stream_read(
-        &self,
-        stream: &StreamId,
-        after: EventId,
-        limit: usize,
-        wait: Duration,
-    ) -> Result<Vec<Entry>, Error>;
+    async fn stream_read(&self, stream: &StreamId, after: EventId, limit: usize, wait: Duration)
+    -> Result<Read, Error>;
 
     /// Describes a stream, `None` if it does not exist.
     ///
@@ -186,20 +184,20 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Hands the next events after the group's cursor to a consumer, up to `limit`, oldest first; waits up to `wait`
     /// for the first one if there is none. The cursor moves past them, and they are pending for the consumer, each with
-    /// a delivery count of 1, until acknowledged. The consumer exists from the first event that it was handed on; a read
-    /// that found nothing may create it too.
+    /// a delivery count of 1, until acknowledged; with [`Acks::None`] they are not, and count as acknowledged at once. The
+    /// consumer exists from the first event that it was handed on; a read that found nothing may create it too.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped after the backend had handed events out for it, the next call for the same consumer
-    /// through the same backend returns those first that are still pending for it. Waiting itself has no effect and ends
-    /// promptly.
+    /// If the future is dropped after the backend had handed events out for it, the next call for the same consumer with
+    /// [`Acks::Explicit`] through the same backend returns those first that are still pending for it. With [`Acks::None`],
+    /// what a dropped call was handed is lost. Waiting itself has no effect and ends promptly.
     ///
     /// # Errors
     ///
     /// [`Error::NoGroup`] (also when the group or its stream vanishes during the wait), [`Error::WrongType`], and
     /// those of the connection. After an unknown outcome, events may be pending that no call returned; they come back
-    /// through [`Backend::group_claim`].
+    /// through [`Backend::group_claim`]. With [`Acks::None`] they do not.
     async fn group_read(
         &self,
         stream: &StreamId,
@@ -207,6 +205,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         consumer: &Consumer,
         limit: usize,
         wait: Duration,
+        acks: Acks,
     ) -> Result<Vec<Delivery>, Error>;
 
     /// Takes over up to `limit` pending events, oldest first, that have been idle for at least `min_idle`, whichever

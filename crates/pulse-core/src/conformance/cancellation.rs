@@ -9,7 +9,7 @@ use super::{
     room::{Room, WAIT, consumer, done, ids_of},
     soon,
 };
-use crate::{EventId, GroupInfo, NewEvent, PendingQuery};
+use crate::{Acks, EventId, GroupInfo, NewEvent, PendingQuery};
 
 /// Polls a future a few times, with chances for others between, and drops it unless it is done.
 async fn poll_and_drop<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
@@ -72,7 +72,7 @@ pub(super) async fn no_event_is_lost_by_a_dropped_read_of_a_group(subject: Subje
         let mut round = 0;
         while ids.len() < total {
             round += 1;
-            let read = room.backend.group_read(&stream, &group, &name, 2, WAIT);
+            let read = room.backend.group_read(&stream, &group, &name, 2, WAIT, Acks::Explicit);
             let deliveries = if round % 2 == 0 {
                 poll_and_drop(read, round % 7).await
             } else {
@@ -98,7 +98,7 @@ pub(super) async fn what_a_dropped_read_left_is_not_returned_once_another_took_i
     let ids = room.append_many("s", 3).await;
     let mut patience = Duration::ZERO;
     eventually("the events were handed out", async || {
-        let read = room.backend.group_read(&stream, &group, &name, 10, Duration::ZERO);
+        let read = room.backend.group_read(&stream, &group, &name, 10, Duration::ZERO, Acks::Explicit);
         let _ = tokio::time::timeout(patience, read).await;
         patience += Duration::from_millis(1);
         let pending = done(room.backend.group_pending(&stream, &group, PendingQuery::new(10)).await);
@@ -119,7 +119,7 @@ pub(super) async fn a_dropped_wait_of_one_consumer_takes_nothing_from_another(su
     let mut returned: Vec<EventId> = Vec::new();
     for round in 0..10 {
         let gone = consumer("gone");
-        let wait = room.backend.group_read(&stream, &group, &gone, 10, WAIT);
+        let wait = room.backend.group_read(&stream, &group, &gone, 10, WAIT, Acks::Explicit);
         // It may begin with what was handed out for the wait before, which was dropped.
         if let Ok(deliveries) = tokio::time::timeout(Duration::from_millis(1 + round % 5), wait).await {
             returned.extend(ids_of(&done(deliveries)));
@@ -146,7 +146,7 @@ pub(super) async fn hundreds_of_dropped_waits_leave_nothing_behind(subject: Subj
     for _ in 0..3 {
         let reads = streams.iter().map(|stream| room.backend.stream_read(stream, EventId::ZERO, 1, WAIT));
         let names: Vec<_> = (0..50).map(|i| consumer(&format!("c{i}"))).collect();
-        let groups = names.iter().map(|name| room.backend.group_read(&busy, &group, name, 1, WAIT));
+        let groups = names.iter().map(|name| room.backend.group_read(&busy, &group, name, 1, WAIT, Acks::Explicit));
         let all = async { tokio::join!(join_all(reads), join_all(groups)) };
         assert!(tokio::time::timeout(Duration::from_millis(20), all).await.is_err(), "nothing was appended");
     }
@@ -155,8 +155,8 @@ pub(super) async fn hundreds_of_dropped_waits_leave_nothing_behind(subject: Subj
             room.commit(room.begin().put("m", format!("{i}"), "v")).await;
         }
         let id = room.append("s0", "e").await;
-        let entries = done(room.backend.stream_read(&streams[0], EventId::ZERO, 1, WAIT).await);
-        assert_eq!(entries.first().map(|entry| entry.id), Some(id));
+        let read = done(room.backend.stream_read(&streams[0], EventId::ZERO, 1, WAIT).await);
+        assert_eq!(read.entries.first().map(|entry| entry.id), Some(id));
     };
     soon("the work after the dropped waits", work).await;
     let info: Option<GroupInfo> = done(room.backend.group_info(&busy, &group).await);
@@ -171,13 +171,15 @@ pub(super) async fn a_dropped_read_of_a_stream_loses_nothing(subject: Subject) {
     for round in 0..30 {
         ids.push(room.append("s", "e").await);
         let after = read.last().copied().unwrap_or(EventId::ZERO);
-        if let Some(entries) = poll_and_drop(room.backend.stream_read(&stream, after, 10, WAIT), round % 5).await {
-            read.extend(done(entries).into_iter().map(|entry| entry.id));
+        if let Some(found) = poll_and_drop(room.backend.stream_read(&stream, after, 10, WAIT), round % 5).await {
+            read.extend(done(found).entries.into_iter().map(|entry| entry.id));
         }
     }
     while read.len() < ids.len() {
         let after = read.last().copied().unwrap_or(EventId::ZERO);
-        read.extend(done(room.backend.stream_read(&stream, after, 10, WAIT).await).into_iter().map(|entry| entry.id));
+        read.extend(
+            done(room.backend.stream_read(&stream, after, 10, WAIT).await).entries.into_iter().map(|entry| entry.id),
+        );
     }
     assert_eq!(read, ids);
 }

@@ -9,7 +9,7 @@ use super::{
     room::{Room, WAIT, bytes, consumer, done, next_commit, valid},
     soon,
 };
-use crate::{Error, EventId, Group, GroupStart, PendingQuery};
+use crate::{Acks, Error, EventId, Group, GroupStart, PendingQuery};
 
 pub(super) async fn every_call_after_it_fails(subject: Subject) {
     let room = Room::open(&subject).await;
@@ -28,7 +28,7 @@ pub(super) async fn every_call_after_it_fails(subject: Subject) {
         ("stream_info", backend.stream_info(&stream).await.err()),
         ("group_create", backend.group_create(&stream, &valid(Group::new("h")), GroupStart::Newest).await.err()),
         ("group_destroy", backend.group_destroy(&stream, &group).await.err()),
-        ("group_read", backend.group_read(&stream, &group, &name, 1, WAIT).await.err()),
+        ("group_read", backend.group_read(&stream, &group, &name, 1, WAIT, Acks::Explicit).await.err()),
         ("group_claim", backend.group_claim(&stream, &group, &name, Duration::ZERO, 1).await.err()),
         ("group_set_idle", backend.group_set_idle(&stream, &group, &name, &[EventId::MAX], WAIT).await.err()),
         ("group_pending", backend.group_pending(&stream, &group, PendingQuery::new(1)).await.err()),
@@ -54,7 +54,7 @@ pub(super) async fn it_ends_the_waits(subject: Subject) {
     let (read, taken, ()) = soon("the waits to end", async {
         tokio::join!(
             room.backend.stream_read(&stream, EventId::ZERO, 1, WAIT * 4),
-            room.backend.group_read(&stream, &group, &name, 1, WAIT * 4),
+            room.backend.group_read(&stream, &group, &name, 1, WAIT * 4, Acks::Explicit),
             close
         )
     })
@@ -97,7 +97,7 @@ pub(super) async fn it_leaves_other_clients_alone(subject: Subject) {
         other.append("s", "e").await
     };
     let (entries, id) = tokio::join!(soon("the event", wait), close);
-    assert_eq!(done(entries).into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [id]);
+    assert_eq!(done(entries).entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [id]);
     assert_eq!(other.get("m", "k").await, Some(bytes("v")), "the data stay");
     let committed = other.commit(other.begin().put("m", "k", "w")).await;
     assert_eq!(next_commit(&mut feed).await.version(), committed.version("m"));

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::{
     Subject,
-    room::{Room, consumer, done, ids_of, valid},
+    room::{Room, WAIT, consumer, done, ids_of, valid},
+    soon,
 };
-use crate::{Error, EventId, Group, GroupInfo, GroupStart, NewEvent, PendingQuery, Trim};
+use crate::{Acks, Error, EventId, Group, GroupInfo, GroupStart, NewEvent, PendingQuery, Trim};
 
 async fn info(room: &Room, stream: &str, group: &Group) -> GroupInfo {
     match done(room.backend.group_info(&room.stream(stream), group).await) {
@@ -80,6 +81,39 @@ pub(super) async fn each_event_is_handed_out_once(subject: Subject) {
     assert!(room.take("s", &group, "b", 100).await.is_empty());
     let other = room.group("s", "other").await;
     assert_eq!(ids_of(&room.take("s", &other, "a", 100).await), ids, "each group has its own cursor");
+}
+
+pub(super) async fn what_is_handed_out_without_acknowledgement_is_never_pending(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let ids = room.append_many("s", 10).await;
+    let (stream, group, name) = (room.stream("s"), room.group("s", "g").await, consumer("c"));
+    let take =
+        async |limit, acks| done(room.backend.group_read(&stream, &group, &name, limit, Duration::ZERO, acks).await);
+    let first = take(4, Acks::None).await;
+    assert_eq!(ids_of(&first), ids[..4]);
+    assert!(first.iter().all(|delivery| delivery.deliveries == 1 && delivery.entry.event.is_ok()), "{first:?}");
+    assert_eq!(pending(&room, "s", &group, PendingQuery::new(100)).await, []);
+    assert_eq!(ids_of(&take(2, Acks::Explicit).await), ids[4..6], "the cursor is one and the same");
+    assert_eq!(ids_of(&take(100, Acks::None).await), ids[6..]);
+    assert!(take(100, Acks::None).await.is_empty());
+    assert_eq!(pending(&room, "s", &group, PendingQuery::new(100)).await, ids[4..6]);
+    let now = info(&room, "s", &group).await;
+    assert_eq!((now.last_delivered, now.pending, now.lag), (ids[9], 2, Some(0)));
+    assert_eq!(room.commit(room.begin().ack("s", &group, ids.clone())).await.count(0), Some(2));
+    let none = valid(Group::new("none"));
+    let answer = room.backend.group_read(&stream, &none, &name, 1, Duration::ZERO, Acks::None).await;
+    assert!(matches!(answer, Err(Error::NoGroup { .. })), "{answer:?}");
+}
+
+pub(super) async fn a_waiting_consumer_that_does_not_acknowledge_gets_what_is_appended(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let (stream, group, name) = (room.stream("s"), room.group("s", "g").await, consumer("c"));
+    for _ in 0..5 {
+        let read = room.backend.group_read(&stream, &group, &name, 10, WAIT, Acks::None);
+        let (read, id) = tokio::join!(soon("the event", read), room.append("s", "e"));
+        assert_eq!(ids_of(&done(read)), [id]);
+    }
+    assert_eq!(pending(&room, "s", &group, PendingQuery::new(100)).await, []);
 }
 
 pub(super) async fn the_cursor_passes_deleted_events(subject: Subject) {
@@ -248,7 +282,7 @@ pub(super) async fn every_call_on_a_group_that_is_not_there_says_so(subject: Sub
     for stream in [room.stream("s"), room.stream("none")] {
         let backend = &room.backend;
         let answers = [
-            backend.group_read(&stream, &group, &name, 1, Duration::ZERO).await.err(),
+            backend.group_read(&stream, &group, &name, 1, Duration::ZERO, Acks::Explicit).await.err(),
             backend.group_claim(&stream, &group, &name, Duration::ZERO, 1).await.err(),
             backend.group_set_idle(&stream, &group, &name, &ids, Duration::ZERO).await.err(),
             backend.group_pending(&stream, &group, PendingQuery::new(1)).await.err(),

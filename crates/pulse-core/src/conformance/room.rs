@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Subject, eventually, soon};
 use crate::{
-    Backend, Change, Committed, Consumer, Delivery, Entry, Error, EventId, FeedItem, Group, GroupStart, LeaseId,
+    Acks, Backend, Change, Committed, Consumer, Delivery, Entry, Error, EventId, FeedItem, Group, GroupStart, LeaseId,
     Limits, MapCommit, MapFeed, MapId, NewEvent, Scope, StreamId, Swept, Transaction, Version,
 };
 
@@ -148,7 +148,7 @@ impl Room {
 
     /// Everything in a stream, without waiting.
     pub(super) async fn read(&self, stream: &str) -> Vec<Entry> {
-        done(self.backend.stream_read(&self.stream(stream), EventId::ZERO, 10_000, Duration::ZERO).await)
+        done(self.backend.stream_read(&self.stream(stream), EventId::ZERO, 10_000, Duration::ZERO).await).entries
     }
 
     pub(super) async fn ids(&self, stream: &str) -> Vec<EventId> {
@@ -165,7 +165,11 @@ impl Room {
     /// Reads for a consumer what there is, without waiting.
     pub(super) async fn take(&self, stream: &str, group: &Group, consumer: &str, limit: usize) -> Vec<Delivery> {
         let consumer = valid(Consumer::new(consumer));
-        done(self.backend.group_read(&self.stream(stream), group, &consumer, limit, Duration::ZERO).await)
+        done(
+            self.backend
+                .group_read(&self.stream(stream), group, &consumer, limit, Duration::ZERO, Acks::Explicit)
+                .await,
+        )
     }
 
     pub(super) async fn sweep(&self) -> Swept {

@@ -95,7 +95,7 @@ pub(super) async fn a_read_begins_after_an_id_and_ends_at_its_limit(subject: Sub
     let room = Room::open(&subject).await;
     let ids = room.append_many("s", 10).await;
     let read = async |after, limit| {
-        let entries = done(room.backend.stream_read(&room.stream("s"), after, limit, Duration::ZERO).await);
+        let entries = done(room.backend.stream_read(&room.stream("s"), after, limit, Duration::ZERO).await).entries;
         entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>()
     };
     assert_eq!(read(EventId::ZERO, 100).await, ids);
@@ -107,6 +107,28 @@ pub(super) async fn a_read_begins_after_an_id_and_ends_at_its_limit(subject: Sub
     assert_eq!(read(EventId::ZERO, 0).await, ids[..1], "a limit of 0 acts as 1");
     let between = EventId::new(ids[0].millis - 1, u64::MAX);
     assert_eq!(read(between, 100).await, ids, "any id will do, also one that no event has");
+}
+
+pub(super) async fn a_read_says_whether_the_entry_before_it_still_stands(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let ids = room.append_many("s", 10).await;
+    let read = async |stream, after, limit| {
+        let read = done(room.backend.stream_read(&room.stream(stream), after, limit, Duration::ZERO).await);
+        (read.stands, read.entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>())
+    };
+    assert_eq!(read("s", ids[3], 3).await, (true, ids[4..7].to_vec()), "the limit counts what comes after it");
+    assert_eq!(read("s", ids[0], 100).await, (true, ids[1..].to_vec()));
+    assert_eq!(read("s", ids[9], 1).await, (true, vec![]));
+    assert_eq!(read("s", EventId::ZERO, 3).await, (false, ids[..3].to_vec()), "there is no such entry");
+    assert_eq!(read("s", EventId::MAX, 3).await, (false, vec![]));
+    assert_eq!(read("none", ids[0], 3).await, (false, vec![]));
+    room.commit(room.begin().trim_stream("s", Trim::MaxLength { length: 5, approximate: false })).await;
+    assert_eq!(read("s", ids[4], 2).await, (false, ids[5..7].to_vec()), "it was trimmed");
+    assert_eq!(read("s", ids[5], 2).await, (true, ids[6..8].to_vec()), "the oldest that stayed");
+    room.commit(room.begin().delete_events("s", vec![ids[7]])).await;
+    assert_eq!(read("s", ids[7], 2).await, (false, ids[8..].to_vec()), "it was deleted");
+    room.commit(room.begin().destroy_stream("s")).await;
+    assert_eq!(read("s", ids[8], 2).await, (false, vec![]));
 }
 
 pub(super) async fn a_stream_that_does_not_exist_is_like_an_empty_one(subject: Subject) {

@@ -200,6 +200,7 @@ macro_rules! __conformance_cases {
                 an_id_is_greater_than_those_of_a_destroyed_stream
                 an_id_is_greater_than_those_of_deleted_events
                 a_read_begins_after_an_id_and_ends_at_its_limit
+                a_read_says_whether_the_entry_before_it_still_stands
                 a_stream_that_does_not_exist_is_like_an_empty_one
                 a_stream_describes_itself
                 an_exact_trim_leaves_exactly_the_newest
@@ -226,6 +227,8 @@ macro_rules! __conformance_cases {
                 creating_a_group_creates_its_stream
                 creating_a_group_again_leaves_its_cursor_alone
                 each_event_is_handed_out_once
+                what_is_handed_out_without_acknowledgement_is_never_pending
+                a_waiting_consumer_that_does_not_acknowledge_gets_what_is_appended
                 the_cursor_passes_deleted_events
                 an_event_is_pending_until_it_is_acknowledged
                 acknowledging_for_nobody_is_ignored

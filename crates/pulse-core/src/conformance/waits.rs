@@ -9,7 +9,7 @@ use super::{
     room::{Room, WAIT, consumer, done, ids_of},
     soon,
 };
-use crate::{Error, EventId, GroupStart};
+use crate::{Acks, Error, EventId, GroupStart};
 
 /// Gives what was started a chance to reach its wait. Nothing depends on whether it did.
 async fn settle() {
@@ -23,13 +23,13 @@ pub(super) async fn a_read_ends_empty_when_nothing_comes(subject: Subject) {
     room.take("s", &group, "c", 10).await;
     let (stream, wait) = (room.stream("s"), Duration::from_millis(30));
     let read = room.backend.stream_read(&stream, EventId::MAX, 10, wait);
-    assert!(done(soon("the read", read).await).is_empty());
+    assert!(done(soon("the read", read).await).entries.is_empty());
     let name = consumer("c");
-    let read = room.backend.group_read(&stream, &group, &name, 10, wait);
+    let read = room.backend.group_read(&stream, &group, &name, 10, wait, Acks::Explicit);
     assert!(done(soon("the read of the group", read).await).is_empty());
     let none = room.stream("none");
     let read = room.backend.stream_read(&none, EventId::ZERO, 10, wait);
-    assert!(done(soon("the read of no stream", read).await).is_empty());
+    assert!(done(soon("the read of no stream", read).await).entries.is_empty());
 }
 
 pub(super) async fn a_waiting_read_gets_what_is_appended(subject: Subject) {
@@ -46,7 +46,7 @@ pub(super) async fn a_waiting_read_gets_what_is_appended(subject: Subject) {
             if round % 3 == 0 { &room } else { &other }.append("s", "e").await
         };
         let (entries, id) = tokio::join!(soon("the appended event", read), append);
-        assert_eq!(done(entries).into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [id]);
+        assert_eq!(done(entries).entries.into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [id]);
         after = id;
     }
 }
@@ -62,7 +62,7 @@ pub(super) async fn every_waiting_reader_gets_every_event(subject: Subject) {
             let mut ids: Vec<EventId> = Vec::new();
             while ids.len() < 30 {
                 let after = ids.last().copied().unwrap_or(EventId::ZERO);
-                let entries = done(soon("the next events", backend.stream_read(stream, after, 7, WAIT)).await);
+                let entries = done(soon("the next events", backend.stream_read(stream, after, 7, WAIT)).await).entries;
                 ids.extend(entries.into_iter().map(|entry| entry.id));
             }
             ids
@@ -87,7 +87,7 @@ pub(super) async fn a_waiting_consumer_gets_what_is_appended(subject: Subject) {
     let group = room.group("s", "g").await;
     for round in 0..10 {
         let name = consumer("c");
-        let read = room.backend.group_read(&stream, &group, &name, 10, WAIT);
+        let read = room.backend.group_read(&stream, &group, &name, 10, WAIT, Acks::Explicit);
         let append = async {
             if round % 2 == 0 {
                 settle().await;
@@ -113,7 +113,7 @@ pub(super) async fn each_event_goes_to_one_waiting_consumer(subject: Subject) {
         let (stream, group) = (&stream, &group);
         async move {
             loop {
-                let read = backend.group_read(stream, group, &name, 3, WAIT);
+                let read = backend.group_read(stream, group, &name, 3, WAIT, Acks::Explicit);
                 let deliveries = tokio::select! {
                     () = stop.cancelled() => return,
                     deliveries = read => done(deliveries),
@@ -158,7 +158,7 @@ pub(super) async fn a_waiting_consumer_learns_that_its_group_is_gone(subject: Su
     for way in ["group", "stream"] {
         let group = room.group("s", "g").await;
         let name = consumer("c");
-        let read = room.backend.group_read(&stream, &group, &name, 10, WAIT);
+        let read = room.backend.group_read(&stream, &group, &name, 10, WAIT, Acks::Explicit);
         let end = async {
             settle().await;
             if way == "group" {
@@ -171,8 +171,10 @@ pub(super) async fn a_waiting_consumer_learns_that_its_group_is_gone(subject: Su
         no_group(result);
     }
     let never = super::room::valid(crate::Group::new("g"));
-    no_group(room.backend.group_read(&stream, &never, &consumer("c"), 1, Duration::ZERO).await);
-    no_group(soon("the answer", room.backend.group_read(&stream, &never, &consumer("c"), 1, WAIT)).await);
+    no_group(room.backend.group_read(&stream, &never, &consumer("c"), 1, Duration::ZERO, Acks::Explicit).await);
+    no_group(
+        soon("the answer", room.backend.group_read(&stream, &never, &consumer("c"), 1, WAIT, Acks::Explicit)).await,
+    );
 }
 
 pub(super) async fn waiting_reads_do_not_hold_up_other_calls(subject: Subject) {
@@ -182,7 +184,7 @@ pub(super) async fn waiting_reads_do_not_hold_up_other_calls(subject: Subject) {
     let waiting = async {
         let reads = streams.iter().map(|stream| room.backend.stream_read(stream, EventId::ZERO, 1, WAIT));
         let name = consumer("c");
-        tokio::join!(join_all(reads), room.backend.group_read(&idle, &group, &name, 1, WAIT))
+        tokio::join!(join_all(reads), room.backend.group_read(&idle, &group, &name, 1, WAIT, Acks::Explicit))
     };
     let working = async {
         settle().await;
@@ -210,7 +212,7 @@ pub(super) async fn hundreds_of_waits_are_served_side_by_side(subject: Subject) 
     };
     let (entries, committed) = tokio::join!(soon("all the events", join_all(reads)), append);
     for (i, entries) in entries.into_iter().enumerate() {
-        let ids: Vec<_> = done(entries).into_iter().map(|entry| entry.id).collect();
+        let ids: Vec<_> = done(entries).entries.into_iter().map(|entry| entry.id).collect();
         assert_eq!(Some(ids), committed.event_id(i).map(|id| vec![id]), "stream {i}");
     }
 }
@@ -223,7 +225,7 @@ pub(super) async fn consumers_of_many_groups_wait_side_by_side(subject: Subject)
         assert!(done(room.backend.group_create(&stream, group, GroupStart::Newest).await));
     }
     let name = consumer("c");
-    let reads = names.iter().map(|group| room.backend.group_read(&stream, group, &name, 10, WAIT));
+    let reads = names.iter().map(|group| room.backend.group_read(&stream, group, &name, 10, WAIT, Acks::Explicit));
     let append = async {
         settle().await;
         room.append("s", "e").await

@@ -6,7 +6,7 @@ use imbl::OrdMap;
 
 use super::{store::millis, streams::StreamState};
 use crate::{
-    Claimed, Consumer, ConsumerInfo, Delivery, EventId, Group, GroupInfo, GroupStart, PendingEvent, PendingQuery,
+    Acks, Claimed, Consumer, ConsumerInfo, Delivery, EventId, Group, GroupInfo, GroupStart, PendingEvent, PendingQuery,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -65,14 +65,23 @@ impl StreamState {
         true
     }
 
-    pub(super) fn deliver(&mut self, group: &Group, consumer: &Consumer, limit: usize, now: u64) -> Vec<Delivery> {
+    pub(super) fn deliver(
+        &mut self,
+        group: &Group,
+        consumer: &Consumer,
+        limit: usize,
+        acks: Acks,
+        now: u64,
+    ) -> Vec<Delivery> {
         let Some(state) = self.groups.get(group) else { return Vec::new() };
         let entries = self.after(state.cursor, limit);
         let Some(state) = self.groups.get_mut(group) else { return Vec::new() };
         state.consumers.insert(consumer.clone(), now);
         for entry in &entries {
-            let pending = Pending { consumer: consumer.clone(), since: now, deliveries: 1 };
-            state.pending.insert(entry.id, pending);
+            if acks == Acks::Explicit {
+                let pending = Pending { consumer: consumer.clone(), since: now, deliveries: 1 };
+                state.pending.insert(entry.id, pending);
+            }
             state.cursor = entry.id;
         }
         entries.into_iter().map(|entry| Delivery::new(entry, 1)).collect()

@@ -27,8 +27,8 @@ use self::{
     streams::StreamState,
 };
 use crate::{
-    Backend, Claimed, Committed, Consumer, Cursor, Delivery, Entry, Error, EventId, Group, GroupInfo, GroupStart,
-    Limits, MapFeed, MapId, MapPage, PendingEvent, PendingQuery, Scope, ServerTime, StreamId, StreamInfo, Swept,
+    Acks, Backend, Claimed, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo, GroupStart,
+    Limits, MapFeed, MapId, MapPage, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamId, StreamInfo, Swept,
     Transaction, Version,
 };
 
@@ -95,14 +95,15 @@ impl Memory {
         self.store.end_feeds(self.key);
     }
 
-    /// Runs `read` until it finds something, the wait is over, or the client is closed; each time anything happens to
+    /// Runs `read` until it finds enough, the wait is over, or the client is closed; each time anything happens to
     /// the stream.
     async fn read_waiting<T>(
         &self,
         stream: &StreamId,
         wait: Duration,
-        mut read: impl FnMut() -> Result<Vec<T>, Error> + Send,
-    ) -> Result<Vec<T>, Error> {
+        is_enough: impl Fn(&T) -> bool + Send,
+        mut read: impl FnMut() -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
         self.open()?;
         let until = Instant::now() + wait.min(FOR_EVER);
         let bell = self.store.bell(stream);
@@ -112,7 +113,7 @@ impl Memory {
             // Enabled before the look, so that what happens between the look and the wait is not missed.
             rung.as_mut().enable();
             let found = read()?;
-            if !found.is_empty() || wait.is_zero() {
+            if is_enough(&found) || wait.is_zero() {
                 return Ok(found);
             }
             // A stream that expires during the wait rings no bell.
@@ -195,13 +196,11 @@ impl Backend for Memory {
         after: EventId,
         limit: usize,
         wait: Duration,
-    ) -> Result<Vec<Entry>, Error> {
-        self.read_waiting(stream, wait, || {
+    ) -> Result<Read, Error> {
+        let found = |read: &Read| !read.entries.is_empty();
+        self.read_waiting(stream, wait, found, || {
             Ok(self.store.read(stream.scope(), |scope, now| {
-                scope
-                    .live_stream(stream.name(), now)
-                    .map(|stream| stream.after(after, limit.max(1)))
-                    .unwrap_or_default()
+                scope.live_stream(stream.name(), now).map(|stream| stream.read(after, limit.max(1))).unwrap_or_default()
             }))
         })
         .await
@@ -237,10 +236,12 @@ impl Backend for Memory {
         consumer: &Consumer,
         limit: usize,
         wait: Duration,
+        acks: Acks,
     ) -> Result<Vec<Delivery>, Error> {
         // Taking and returning happen in one poll, so nothing can be handed to a future that is dropped.
-        self.read_waiting(stream, wait, || {
-            self.store.in_group(stream, group, |stream, now| stream.deliver(group, consumer, limit.max(1), now))
+        let found = |deliveries: &Vec<Delivery>| !deliveries.is_empty();
+        self.read_waiting(stream, wait, found, || {
+            self.store.in_group(stream, group, |stream, now| stream.deliver(group, consumer, limit.max(1), acks, now))
         })
         .await
     }

@@ -5,7 +5,7 @@ use std::{ops::Bound::Excluded, ops::Bound::Unbounded, sync::Arc};
 use imbl::OrdMap;
 
 use super::{groups::GroupState, scope::ScopeState};
-use crate::{Entry, EventId, Group, NewEvent, StreamInfo, Trim};
+use crate::{Entry, EventId, Group, NewEvent, Read, StreamInfo, Trim};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct StreamState {
@@ -100,6 +100,10 @@ impl StreamState {
     pub(super) fn after(&self, after: EventId, limit: usize) -> Vec<Entry> {
         let entry = |(id, event): (&EventId, &NewEvent)| Entry { id: *id, event: Ok(event.clone().with_id(*id)) };
         self.entries.range((Excluded(after), Unbounded)).take(limit).map(entry).collect()
+    }
+
+    pub(super) fn read(&self, after: EventId, limit: usize) -> Read {
+        Read::new(self.after(after, limit), self.entries.contains_key(&after))
     }
 
     pub(super) fn trim(&mut self, trim: Trim) -> u64 {

@@ -14,7 +14,7 @@ use super::{
     streams::{read_entries, read_entry},
 };
 use crate::{
-    Claimed, Consumer, ConsumerInfo, Delivery, Error, EventId, Group, GroupInfo, GroupStart, PendingEvent,
+    Acks, Claimed, Consumer, ConsumerInfo, Delivery, Error, EventId, Group, GroupInfo, GroupStart, PendingEvent,
     PendingQuery, StreamId, StreamInfo,
 };
 
@@ -71,23 +71,26 @@ impl Redis {
         group: &Group,
         consumer: &Consumer,
         limit: usize,
+        acks: Acks,
     ) -> Result<Vec<Delivery>, Error> {
         let ask = Ask::new("read", stream);
         let key = self.keys.stream(stream);
         let limit = limit.max(1).to_string();
         let args = || {
-            vec![
+            let mut args = Vec::with_capacity(9);
+            args.extend([
                 Value::from_static_str("GROUP"),
                 Value::from(group.as_str()),
                 Value::from(consumer.as_str()),
                 Value::from_static_str("COUNT"),
                 Value::from(limit.as_str()),
-                Value::from_static_str("STREAMS"),
-                Value::Bytes(key.clone()),
-                Value::from_static_str(">"),
-            ]
+            ]);
+            args.extend((acks == Acks::None).then_some(Value::from_static_str("NOACK")));
+            args.extend([Value::from_static_str("STREAMS"), Value::Bytes(key.clone()), Value::from_static_str(">")]);
+            args
         };
-        match self.link.try_call(ask, Repeat::Never, "XREADGROUP", Route::Key(6), args).await? {
+        let place = if acks == Acks::None { 7 } else { 6 };
+        match self.link.try_call(ask, Repeat::Never, "XREADGROUP", Route::Key(place), args).await? {
             Answer::Reply(reply) => read_handed_out(reply).map_err(|misfit| ask.protocol(misfit)),
             Answer::Refused(refusal, message) => Err(self.group_error(ask, stream, group, refusal, &message)),
         }

@@ -2,7 +2,7 @@
 //!
 //! Once the server has handed out events, they are pending and will not be handed out again for a while. So the command
 //! runs in a task of its own; what comes back to nobody is kept, and the next read of that consumer gets it first, unless
-//! somebody else took it over meanwhile.
+//! somebody else took it over meanwhile. Reads without acknowledgements promise less, and are sent as they are.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 use super::{Backend, Redis};
-use crate::{Consumer, Delivery, Error, EventId, Group, StreamId};
+use crate::{Acks, Consumer, Delivery, Error, EventId, Group, StreamId};
 
 type Reader = (StreamId, Group, Consumer);
 
@@ -140,7 +140,13 @@ impl Backend {
         consumer: &Consumer,
         limit: usize,
         wait: Duration,
+        acks: Acks,
     ) -> Result<Vec<Delivery>, Error> {
+        let found = |deliveries: &Vec<Delivery>| !deliveries.is_empty();
+        if acks == Acks::None {
+            let read = || self.redis.hand_out(stream, group, consumer, limit, Acks::None);
+            return self.redis.wait_for(stream, wait, found, read).await;
+        }
         let reader = (stream.clone(), group.clone(), consumer.clone());
         let stash = self.redis.handouts.of(&reader);
         let (reader, stash) = (&reader, &stash);
@@ -154,7 +160,7 @@ impl Backend {
             }
             self.read_in_task(reader, stash, limit).await
         };
-        self.redis.wait_for(stream, wait, read).await
+        self.redis.wait_for(stream, wait, found, read).await
     }
 
     /// Of what was kept, that which is still the reader's: meanwhile others may have taken it over, and acknowledged it.
@@ -207,7 +213,7 @@ struct HandOut {
 impl HandOut {
     async fn run(self) {
         let (stream, group, consumer) = &self.reader;
-        let outcome = self.redis.hand_out(stream, group, consumer, self.limit).await;
+        let outcome = self.redis.hand_out(stream, group, consumer, self.limit, Acks::Explicit).await;
         if let Err(outcome) = self.done.send(outcome) {
             self.stash.settle(outcome);
         }

@@ -63,9 +63,9 @@ use self::{
     puts::Puts,
 };
 use crate::{
-    Claimed, Client, ClientBuilder, Committed, Consumer, Cursor, Delivery, Entry, Error, EventId, Group, GroupInfo,
-    GroupStart, Limits, MapFeed, MapId, MapPage, Outcome, PendingEvent, PendingQuery, Scope, ServerTime, StreamId,
-    StreamInfo, Swept, Transaction, Version,
+    Acks, Claimed, Client, ClientBuilder, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo,
+    GroupStart, Limits, MapFeed, MapId, MapPage, Outcome, PendingEvent, PendingQuery, Read, Scope, ServerTime,
+    StreamId, StreamInfo, Swept, Transaction, Version,
 };
 
 /// Connects by URL.
@@ -257,7 +257,7 @@ impl crate::Backend for Backend {
         after: EventId,
         limit: usize,
         wait: Duration,
-    ) -> Result<Vec<Entry>, Error> {
+    ) -> Result<Read, Error> {
         self.redis.read_stream(stream, after, limit, wait).await
     }
 
@@ -280,8 +280,9 @@ impl crate::Backend for Backend {
         consumer: &Consumer,
         limit: usize,
         wait: Duration,
+        acks: Acks,
     ) -> Result<Vec<Delivery>, Error> {
-        self.read_group(stream, group, consumer, limit, wait).await
+        self.read_group(stream, group, consumer, limit, wait, acks).await
     }
 
     async fn group_claim(

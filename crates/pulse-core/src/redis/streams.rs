@@ -16,7 +16,7 @@ use super::{
     link::{Answer, Repeat, Route},
     reply::{self, Fields, Misfit},
 };
-use crate::{Entry, Error, Event, EventId, Group, Headers, Malformed, NewEvent, StreamId, StreamInfo};
+use crate::{Entry, Error, Event, EventId, Group, Headers, Malformed, NewEvent, Read, StreamId, StreamInfo};
 
 /// The fields of an event, each a name and a value.
 pub(super) fn event_fields(event: &NewEvent) -> impl Iterator<Item = (&'static str, Bytes)> + use<> {
@@ -137,41 +137,44 @@ impl Redis {
         after: EventId,
         limit: usize,
         wait: Duration,
-    ) -> Result<Vec<Entry>, Error> {
+    ) -> Result<Read, Error> {
         let ask = Ask::new("read", stream);
         let key = self.keys.stream(stream);
-        // Nothing can follow the largest id, and the server would call such a range invalid; "+" alone is empty then.
-        let start = if after == EventId::MAX {
-            "(18446744073709551615-18446744073709551614".into()
-        } else {
-            format!("({after}")
-        };
-        let limit = limit.max(1).to_string();
+        // The range begins with the entry after which is read, to see whether it is still there.
+        let (start, limit) = (after.to_string(), limit.max(1));
+        let count = limit.saturating_add(1).min(MOST).to_string();
         let args = &|| {
             vec![
                 Value::Bytes(key.clone()),
                 Value::from(start.as_str()),
                 Value::from_static_str("+"),
                 Value::from_static_str("COUNT"),
-                Value::from(limit.as_str()),
+                Value::from(count.as_str()),
             ]
         };
         let read = || async move {
             let reply = self.stream_call(ask, stream, Repeat::Freely, "XRANGE", args).await?;
-            read_entries(reply).map_err(|misfit| ask.protocol(misfit))
+            let mut entries = read_entries(reply).map_err(|misfit| ask.protocol(misfit))?;
+            let stands = entries.first().is_some_and(|entry| entry.id == after);
+            if stands {
+                entries.remove(0);
+            }
+            entries.truncate(limit);
+            Ok(Read::new(entries, stands))
         };
-        self.wait_for(stream, wait, read).await
+        self.wait_for(stream, wait, |read: &Read| !read.entries.is_empty(), read).await
     }
 
-    /// Reads until something is there, the wait is over, or the client closes. The wait has no effect by itself.
+    /// Reads until enough is there, the wait is over, or the client closes. The wait has no effect by itself.
     pub(super) async fn wait_for<T, F>(
         &self,
         stream: &StreamId,
         wait: Duration,
+        is_enough: impl Fn(&T) -> bool + Send + Sync,
         read: impl Fn() -> F + Send + Sync,
-    ) -> Result<Vec<T>, Error>
+    ) -> Result<T, Error>
     where
-        F: Future<Output = Result<Vec<T>, Error>> + Send,
+        F: Future<Output = Result<T, Error>> + Send,
     {
         if wait.is_zero() {
             return read().await;
@@ -185,7 +188,7 @@ impl Redis {
             let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let Some(bell) = &hung else {
                 let found = read().await?;
-                if !found.is_empty() || over {
+                if is_enough(&found) || over {
                     return Ok(found);
                 }
                 hung = Some(self.bells.at(&channel));
@@ -202,7 +205,7 @@ impl Redis {
                 () = self.link.closed().cancelled() => return Err(Error::Closed),
             }
             let found = read().await?;
-            if !found.is_empty() || over {
+            if is_enough(&found) || over {
                 return Ok(found);
             }
             tokio::select! {
@@ -249,6 +252,9 @@ impl Redis {
         }
     }
 }
+
+/// The most entries that are asked for at once.
+const MOST: usize = 1 << 31;
 
 /// How often a waiting reader looks although nobody rang: some writers do not ring, and a ring can get lost.
 const LOOK: Duration = Duration::from_secs(5);

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::{Faulty, Operation, link::End, relay::Relay};
 use crate::{
-    Backend, Claimed, Committed, Consumer, Cursor, Delivery, Entry, Error, EventId, Group, GroupInfo, GroupStart,
-    Limits, MapFeed, MapId, MapPage, PendingEvent, PendingQuery, Scope, ServerTime, StreamId, StreamInfo, Swept,
+    Acks, Backend, Claimed, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo, GroupStart,
+    Limits, MapFeed, MapId, MapPage, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamId, StreamInfo, Swept,
     Transaction, Version,
 };
 
@@ -56,7 +56,7 @@ impl Backend for Faulty {
         after: EventId,
         limit: usize,
         wait: Duration,
-    ) -> Result<Vec<Entry>, Error> {
+    ) -> Result<Read, Error> {
         let effect = self.inner.backend.stream_read(stream, after, limit, wait);
         self.inner.call(Operation::StreamRead, stream.to_string(), effect).await
     }
@@ -82,7 +82,12 @@ impl Backend for Faulty {
         consumer: &Consumer,
         limit: usize,
         wait: Duration,
+        acks: Acks,
     ) -> Result<Vec<Delivery>, Error> {
+        if acks == Acks::None {
+            let effect = self.inner.backend.group_read(stream, group, consumer, limit, wait, acks);
+            return self.inner.call(Operation::GroupRead, stream.to_string(), effect).await;
+        }
         let reader = (stream.clone(), group.clone(), consumer.clone());
         let trip = self.inner.depart(Operation::GroupRead, stream.to_string()).await?;
         let mut deliveries = self.inner.undelivered.take(&reader, limit);
@@ -95,7 +100,7 @@ impl Backend for Faulty {
             deliveries.retain(|delivery| still.contains(&delivery.entry.id));
         }
         if deliveries.is_empty() {
-            deliveries = trip.pass(self.inner.backend.group_read(stream, group, consumer, limit, wait)).await?;
+            deliveries = trip.pass(self.inner.backend.group_read(stream, group, consumer, limit, wait, acks)).await?;
         }
         let held = self.inner.undelivered.hold(reader, deliveries);
         let arrived = trip.arrive().await;

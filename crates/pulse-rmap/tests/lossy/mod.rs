@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use pulse_rmap::pulse_core::{
-    Backend, Claimed, Committed, Consumer, Cursor, Delivery, Entry, Error, EventId, FeedItem, FeedSender, GapCause,
-    Group, GroupInfo, GroupStart, Limits, MapFeed, MapId, MapPage, Outcome, PendingEvent, PendingQuery, Scope,
+    Acks, Backend, Claimed, Committed, Consumer, Cursor, Delivery, Error, EventId, FeedItem, FeedSender, GapCause,
+    Group, GroupInfo, GroupStart, Limits, MapFeed, MapId, MapPage, Outcome, PendingEvent, PendingQuery, Read, Scope,
     ServerTime, StreamId, StreamInfo, Swept, Transaction, Version,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -153,7 +153,7 @@ impl Backend for Lossy {
         after: EventId,
         limit: usize,
         wait: Duration,
-    ) -> Result<Vec<Entry>, Error> {
+    ) -> Result<Read, Error> {
         self.inner.stream_read(stream, after, limit, wait).await
     }
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
@@ -172,8 +172,9 @@ impl Backend for Lossy {
         consumer: &Consumer,
         limit: usize,
         wait: Duration,
+        acks: Acks,
     ) -> Result<Vec<Delivery>, Error> {
-        self.inner.group_read(stream, group, consumer, limit, wait).await
+        self.inner.group_read(stream, group, consumer, limit, wait, acks).await
     }
     async fn group_claim(
         &self,

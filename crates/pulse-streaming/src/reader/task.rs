@@ -79,7 +79,7 @@ impl ReaderTask {
 
     async fn read(&self) -> Result<Vec<Entry>, pulse_core::Error> {
         let room = self.output.room().await;
-        self.client.backend().stream_read(&self.stream, self.position, room, self.block).await
+        Ok(self.client.backend().stream_read(&self.stream, self.position, room, self.block).await?.entries)
     }
 
     fn hand_over(&mut self, entries: Vec<Entry>) {

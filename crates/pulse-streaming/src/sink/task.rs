@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
-use pulse_core::{Delivery as CoreDelivery, EventId, PendingQuery};
+use pulse_core::{Acks, Delivery as CoreDelivery, EventId, PendingQuery};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -160,7 +160,7 @@ impl SinkTask {
         };
         let wait = self.next_tick.saturating_duration_since(Instant::now()).min(timing.block);
         self.reading = true;
-        let deliveries = self.member.backend().group_read(stream, group, consumer, room, wait).await;
+        let deliveries = self.member.backend().group_read(stream, group, consumer, room, wait, Acks::Explicit).await;
         self.reading = false;
         deliveries
     }
@@ -309,7 +309,7 @@ impl SinkTask {
     async fn await_return(&mut self) -> Outcome<()> {
         let Member { stream, group, timing, .. } = &*self.member;
         let backend = self.member.backend();
-        if backend.stream_read(stream, EventId::ZERO, 1, timing.block).await?.is_empty() {
+        if backend.stream_read(stream, EventId::ZERO, 1, timing.block).await?.entries.is_empty() {
             return Ok(());
         }
         let after = plan::restart_after(self.known, backend.stream_info(stream).await?.as_ref());
@@ -333,7 +333,10 @@ impl SinkTask {
         if self.reading {
             // The backend may still be handing out events for the read that was cut off. This read comes after it;
             // what either of them got shows among the pending events.
-            backend.group_read(stream, group, consumer, 1, Duration::ZERO).await.or_else(unless_no_group)?;
+            backend
+                .group_read(stream, group, consumer, 1, Duration::ZERO, Acks::Explicit)
+                .await
+                .or_else(unless_no_group)?;
         }
         let mut after = EventId::ZERO;
         loop {

@@ -13,9 +13,9 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use pulse_core::{
-    Backend, Claimed, Client, Committed, Consumer, Cursor, Delivery, Entry, Error, EventId, Group, GroupInfo,
-    GroupStart, Limits, Malformed, MapFeed, MapId, MapPage, Outcome, PendingEvent, PendingQuery, Scope, ServerTime,
-    StreamId, StreamInfo, Swept, Transaction, Version,
+    Acks, Backend, Claimed, Client, Committed, Consumer, Cursor, Delivery, Entry, Error, EventId, Group, GroupInfo,
+    GroupStart, Limits, Malformed, MapFeed, MapId, MapPage, Outcome, PendingEvent, PendingQuery, Read, Scope,
+    ServerTime, StreamId, StreamInfo, Swept, Transaction, Version,
 };
 
 /// The name of events that are handed out as something that Pulse did not write.
@@ -145,9 +145,10 @@ impl Backend for Probe {
         after: EventId,
         limit: usize,
         wait: Duration,
-    ) -> Result<Vec<Entry>, Error> {
-        let entries = self.pass(self.inner.stream_read(stream, after, limit, wait)).await?;
-        Ok(entries.into_iter().map(garble).collect())
+    ) -> Result<Read, Error> {
+        let mut read = self.pass(self.inner.stream_read(stream, after, limit, wait)).await?;
+        read.entries = read.entries.into_iter().map(garble).collect();
+        Ok(read)
     }
 
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
@@ -169,8 +170,9 @@ impl Backend for Probe {
         consumer: &Consumer,
         limit: usize,
         wait: Duration,
+        acks: Acks,
     ) -> Result<Vec<Delivery>, Error> {
-        let deliveries = self.pass(self.inner.group_read(stream, group, consumer, limit, wait)).await?;
+        let deliveries = self.pass(self.inner.group_read(stream, group, consumer, limit, wait, acks)).await?;
         Ok(deliveries.into_iter().map(garble_delivery).collect())
     }
 

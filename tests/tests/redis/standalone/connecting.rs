@@ -145,7 +145,7 @@ async fn a_client_that_the_caller_configured_is_used_and_left_alone() {
     assert!(feed.next().await.is_some());
     assert!(server.cli(&["KEYS", "*"]).contains("shop:{orders}:m:m"));
     let read = client.backend().stream_read(&stream("s"), pulse_core::EventId::ZERO, 9, Duration::ZERO).await;
-    assert_eq!(read.unwrap().len(), 1);
+    assert_eq!(read.unwrap().entries.len(), 1);
     client.close().await;
     let value: Option<String> = theirs.get("nothing").await.unwrap();
     assert_eq!(value, None);

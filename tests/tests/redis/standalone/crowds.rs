@@ -71,7 +71,8 @@ async fn a_cut_connection_tells_each_of_them_the_truth() {
     let mut after = EventId::ZERO;
     let mut there = HashSet::new();
     loop {
-        let page = client.backend().stream_read(&stream("s"), after, 1000, std::time::Duration::ZERO).await.unwrap();
+        let page =
+            client.backend().stream_read(&stream("s"), after, 1000, std::time::Duration::ZERO).await.unwrap().entries;
         let Some(end) = page.last() else { break };
         after = end.id;
         there.extend(page.iter().map(|entry| entry.id));

@@ -99,7 +99,7 @@ async fn calls_wait_for_a_server_that_comes_back() {
         async move {
             loop {
                 match client.backend().stream_read(&stream("s"), last, 9, Duration::from_secs(60)).await {
-                    Ok(entries) => return entries,
+                    Ok(read) => return read.entries,
                     Err(error) => assert!(error.is_retryable(), "{error:?}"),
                 }
             }
@@ -238,6 +238,8 @@ async fn a_cut_while_commits_are_under_way_leaves_no_doubt_that_is_not_told() {
         let value: i64 = std::str::from_utf8(&value).unwrap().parse().unwrap();
         assert!((certain..=certain + doubtful).contains(&value), "{value} of {certain} and {doubtful} in doubt");
     }
-    assert!(client.backend().stream_read(&stream("s"), EventId::ZERO, 1, Duration::ZERO).await.unwrap().is_empty());
+    assert!(
+        client.backend().stream_read(&stream("s"), EventId::ZERO, 1, Duration::ZERO).await.unwrap().entries.is_empty()
+    );
     client.close().await;
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pulse_core::{
-    Binding, Client, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, LeaseId, NewEvent, PendingQuery,
-    Transaction,
+    Acks, Binding, Client, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, LeaseId, NewEvent,
+    PendingQuery, Transaction,
 };
 use tests::Server;
 
@@ -136,11 +136,11 @@ async fn foreign_entries_of_a_stream_are_handed_out_as_what_they_are() {
     server.cli(&["XADD", key, "*", "n", "name", "p", "payload", "h", "no headers"]);
     client.commit(Transaction::new(&scope()).append("s", NewEvent::new("ours", "p"))).await.unwrap();
     let backend = client.backend();
-    let entries = backend.stream_read(&stream("s"), EventId::ZERO, 9, Duration::ZERO).await.unwrap();
+    let entries = backend.stream_read(&stream("s"), EventId::ZERO, 9, Duration::ZERO).await.unwrap().entries;
     assert_eq!(entries.iter().map(|entry| entry.event.is_ok()).collect::<Vec<_>>(), [false, false, true]);
     let (group, consumer) = (Group::new("g").unwrap(), Consumer::new("c").unwrap());
     backend.group_create(&stream("s"), &group, GroupStart::Oldest).await.unwrap();
-    let read = backend.group_read(&stream("s"), &group, &consumer, 9, Duration::ZERO).await.unwrap();
+    let read = backend.group_read(&stream("s"), &group, &consumer, 9, Duration::ZERO, Acks::Explicit).await.unwrap();
     assert_eq!(read.iter().map(|delivery| delivery.entry.event.is_ok()).collect::<Vec<_>>(), [false, false, true]);
     let claimed = backend.group_claim(&stream("s"), &group, &consumer, Duration::ZERO, 9).await.unwrap();
     assert_eq!(claimed.deliveries.len(), 3);
@@ -173,7 +173,7 @@ async fn consumers_whose_names_are_no_text_hide_nobody_else() {
     let consumer = Consumer::new("c").unwrap();
     let append = Transaction::new(&scope()).append("s", NewEvent::new("n", "p"));
     let mut held = Vec::from_iter(client.commit(append.clone()).await.unwrap().event_id(0));
-    backend.group_read(&stream("s"), &group, &consumer, 1, Duration::ZERO).await.unwrap();
+    backend.group_read(&stream("s"), &group, &consumer, 1, Duration::ZERO, Acks::Explicit).await.unwrap();
     for name in [r"'\255'", "''", "string.rep('x', 5000)"] {
         held.extend(client.commit(append.clone()).await.unwrap().event_id(0));
         let read = format!("redis.call('XREADGROUP', 'GROUP', 'g', {name}, 'STREAMS', KEYS[1], '>')");

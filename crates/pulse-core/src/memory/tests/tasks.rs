@@ -84,7 +84,7 @@ async fn concurrent_consumers_take_every_event_once_while_it_is_appended() {
                 let (stream, group) = (stream(), group());
                 let read = tokio::select! {
                     () = done.cancelled() => return,
-                    read = memory.group_read(&stream, &group, &name, 3, LONG) => read.unwrap(),
+                    read = memory.group_read(&stream, &group, &name, 3, LONG, Acks::Explicit) => read.unwrap(),
                     // Dropping the call now and then must not lose anything.
                     () = tokio::time::sleep(Duration::from_millis(1)) => continue,
                 };

@@ -175,7 +175,7 @@ async fn idle_times_of_deliveries_and_consumers_are_exact() {
     let (name, late) = (consumer("c"), consumer("late"));
     memory.group_create(&stream(), &group(), GroupStart::Oldest).await.unwrap();
     let id = id_of_new_event(&memory).await;
-    memory.group_read(&stream(), &group(), &name, 1, Duration::ZERO).await.unwrap();
+    memory.group_read(&stream(), &group(), &name, 1, Duration::ZERO, Acks::Explicit).await.unwrap();
     tokio::time::advance(TTL).await;
     let pending = memory.group_pending(&stream(), &group(), PendingQuery::new(1)).await.unwrap();
     assert_eq!((pending[0].idle, pending[0].deliveries), (TTL, 1));

@@ -8,10 +8,10 @@ use super::*;
 async fn a_wait_ends_after_its_time_and_not_before() {
     let memory = Memory::default();
     let began = Instant::now();
-    assert!(memory.stream_read(&stream(), EventId::ZERO, 1, TTL).await.unwrap().is_empty());
+    assert!(memory.stream_read(&stream(), EventId::ZERO, 1, TTL).await.unwrap().entries.is_empty());
     assert_eq!(began.elapsed(), TTL);
     memory.group_create(&stream(), &group(), GroupStart::Oldest).await.unwrap();
-    assert!(memory.group_read(&stream(), &group(), &consumer("c"), 1, TTL).await.unwrap().is_empty());
+    assert!(memory.group_read(&stream(), &group(), &consumer("c"), 1, TTL, Acks::Explicit).await.unwrap().is_empty());
     assert_eq!(began.elapsed(), TTL * 2);
 }
 
@@ -25,7 +25,7 @@ async fn a_wait_for_ever_is_none_that_overflows() {
         id_of_new_event(&memory).await
     };
     let (read, id) = tokio::join!(read, later);
-    assert_eq!(read.unwrap()[0].id, id);
+    assert_eq!(read.unwrap().entries[0].id, id);
     assert_eq!(began.elapsed(), LONG, "woken by the event, not by a clock");
 }
 
@@ -34,7 +34,7 @@ async fn a_wait_ends_at_once_when_its_client_is_closed_or_what_it_reads_vanishes
     let memory = Memory::default();
     let other = memory.another_client();
     let (stream, group, name) = (stream(), group(), consumer("c"));
-    let wait = || memory.group_read(&stream, &group, &name, 1, LONG);
+    let wait = || memory.group_read(&stream, &group, &name, 1, LONG, Acks::Explicit);
     let create = || other.group_create(&stream, &group, GroupStart::Oldest);
     let began = Instant::now();
 
@@ -56,7 +56,7 @@ async fn a_wait_ends_at_once_when_its_client_is_closed_or_what_it_reads_vanishes
 async fn a_wait_on_a_stream_that_expires_ends_at_its_deadline_also_if_that_was_set_meanwhile() {
     let memory = Memory::default();
     let (stream, group, name) = (stream(), group(), consumer("c"));
-    let wait = || memory.group_read(&stream, &group, &name, 1, LONG);
+    let wait = || memory.group_read(&stream, &group, &name, 1, LONG, Acks::Explicit);
     for expires in ["before the wait", "during the wait"] {
         memory.group_create(&stream, &group, GroupStart::Oldest).await.unwrap();
         let began = Instant::now();
@@ -87,7 +87,7 @@ async fn a_wait_outlives_a_deadline_that_is_moved() {
         }
         id_of_new_event(&memory).await
     };
-    let (read, id) = tokio::join!(memory.group_read(&stream, &group, &name, 1, LONG), keep);
+    let (read, id) = tokio::join!(memory.group_read(&stream, &group, &name, 1, LONG, Acks::Explicit), keep);
     assert_eq!(read.unwrap()[0].entry.id, id);
 }
 
@@ -96,13 +96,13 @@ async fn a_dropped_wait_was_handed_nothing() {
     let memory = Memory::default();
     memory.group_create(&stream(), &group(), GroupStart::Oldest).await.unwrap();
     let (stream, group, first, second) = (stream(), group(), consumer("first"), consumer("second"));
-    let mut dropped = memory.group_read(&stream, &group, &first, 1, LONG);
+    let mut dropped = memory.group_read(&stream, &group, &first, 1, LONG, Acks::Explicit);
     assert!((&mut dropped).now_or_never().is_none());
     // The event has rung the bell of the waiting call, which is dropped before it looks.
     let id = id_of_new_event(&memory).await;
     drop(dropped);
     assert!(memory.group_pending(&stream, &group, PendingQuery::new(1)).await.unwrap().is_empty());
-    let read = memory.group_read(&stream, &group, &second, 1, Duration::ZERO).await.unwrap();
+    let read = memory.group_read(&stream, &group, &second, 1, Duration::ZERO, Acks::Explicit).await.unwrap();
     assert_eq!((read[0].entry.id, read[0].deliveries), (id, 1));
 }
 
@@ -112,14 +112,14 @@ async fn one_event_wakes_every_reader_but_goes_to_one_consumer() {
     memory.group_create(&stream(), &group(), GroupStart::Oldest).await.unwrap();
     let (stream, group) = (stream(), group());
     let names: Vec<Consumer> = (0..10).map(|i| consumer(&format!("c{i}"))).collect();
-    let takers = names.iter().map(|name| memory.group_read(&stream, &group, name, 1, TTL));
+    let takers = names.iter().map(|name| memory.group_read(&stream, &group, name, 1, TTL, Acks::Explicit));
     let readers = names.iter().map(|_| memory.stream_read(&stream, EventId::ZERO, 1, TTL));
     let (taken, read, id) =
         tokio::join!(futures::future::join_all(takers), futures::future::join_all(readers), id_of_new_event(&memory));
     let taken: Vec<EventId> = taken.into_iter().flat_map(Result::unwrap).map(|delivery| delivery.entry.id).collect();
     assert_eq!(taken, [id]);
     for read in read {
-        assert_eq!(read.unwrap()[0].id, id);
+        assert_eq!(read.unwrap().entries[0].id, id);
     }
 }
 
