@@ -195,7 +195,7 @@ async fn a_thousand_feeds_and_readers_need_no_more_connections_than_none() {
         client.commit(Transaction::new(&scope()).append(name, NewEvent::new("e", "p"))).await.unwrap();
     }
     for reader in readers {
-        assert_eq!(reader.await.unwrap().unwrap().len(), 1);
+        assert_eq!(reader.await.unwrap().unwrap().entries.len(), 1);
     }
     drop(feeds);
     let unsubscribed = async || server.cli(&["PUBSUB", "SHARDCHANNELS"]).trim().is_empty();

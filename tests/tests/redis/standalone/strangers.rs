@@ -159,7 +159,7 @@ async fn garbage_in_a_doorbell_only_wakes() {
     until("the doorbell hangs", hung).await;
     server.cli(&["SPUBLISH", "pulse:{orders}:w:s", "garbage"]);
     client.commit(Transaction::new(&scope()).append("s", NewEvent::new("e", "p"))).await.unwrap();
-    assert_eq!(reader.await.unwrap().unwrap().len(), 1);
+    assert_eq!(reader.await.unwrap().unwrap().entries.len(), 1);
     client.close().await;
 }
 
