@@ -68,10 +68,11 @@ impl<'a> Driver<'a> {
             let feed = backend.map_feed(&id).await.map_err(|e| unexpected(&e))?;
             replicas.push(Replica { map, feed, version: None, content: BTreeMap::new() });
         }
+        let began = backend.server_time(&scope).await.map_err(|e| unexpected(&e))?.0;
         Ok(Self {
             backend,
             scope,
-            world: World::default(),
+            world: World { began, ..World::default() },
             leases: std::array::from_fn(|_| LeaseId::random()),
             events: BTreeMap::new(),
             incarnations: BTreeSet::new(),

@@ -90,6 +90,10 @@ impl Driver<'_> {
                 let trim = Trim::Before { id: self.event(stream, *event), approximate: false };
                 Write::TrimStream { stream: (*stream).into(), trim }
             }
+            Do::TrimOlder(stream, age) => {
+                Write::TrimStream { stream: (*stream).into(), trim: Trim::OlderThan { age: *age, approximate: false } }
+            }
+            Do::TrimConsumed(stream) => Write::TrimStream { stream: (*stream).into(), trim: Trim::Consumed },
             Do::DeleteEvents(stream, events) => {
                 Write::DeleteEvents { stream: (*stream).into(), ids: self.ids(stream, events) }
             }

@@ -14,6 +14,8 @@ pub(crate) type Millis = u64;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct World {
     pub now: Millis,
+    /// What the backend's clock showed when the model's showed 0.
+    pub began: Millis,
     pub maps: BTreeMap<String, Map>,
     pub streams: BTreeMap<String, Stream>,
     /// Deadlines.
@@ -262,6 +264,15 @@ impl World {
                         stream.events.keys().copied().take(excess as usize).collect()
                     }
                     (Some(stream), Trim::Before { id, .. }) => stream.events.range(..id).map(|(id, _)| *id).collect(),
+                    (Some(stream), Trim::OlderThan { age, .. }) => {
+                        let first = EventId::new((self.began + now).saturating_sub(millis(*age)), 0);
+                        stream.events.range(..first).map(|(id, _)| *id).collect()
+                    }
+                    (Some(stream), Trim::Consumed) => {
+                        let needed = |id: &EventId| stream.groups.values().any(|group| group.needs(*id));
+                        let consumed = stream.events.keys().take_while(|id| !stream.groups.is_empty() && !needed(id));
+                        consumed.copied().collect()
+                    }
                     (_, other) => panic!("the model does not know {other:?}"),
                 };
                 WriteResult::Count(self.delete_events(stream, &gone).len() as u64)
@@ -373,6 +384,13 @@ impl World {
             });
         let of_maps = self.maps.values().filter_map(|map| map.deadline);
         of_entries.chain(of_maps).chain(self.leases.values().copied()).min().map(|deadline| deadline - self.now)
+    }
+}
+
+impl Group {
+    /// Whether it still needs an event, or one before it.
+    fn needs(&self, id: EventId) -> bool {
+        id > self.cursor || self.pending.keys().next().is_some_and(|pending| *pending <= id)
     }
 }
 

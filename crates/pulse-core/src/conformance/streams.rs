@@ -201,6 +201,68 @@ pub(super) async fn an_approximate_trim_never_drops_too_much(subject: Subject) {
     }
 }
 
+pub(super) async fn a_trim_by_age_drops_what_is_older(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let trim = |age, approximate| room.begin().trim_stream("s", Trim::OlderThan { age, approximate });
+    assert_eq!(room.commit(trim(SHORT, false)).await.count(0), Some(0), "there is no stream");
+    let old = room.append_many("s", 300).await;
+    room.let_pass(MODERATE).await;
+    let new = room.append_many("s", 200).await;
+    for age in [LONG, Duration::MAX] {
+        assert_eq!(room.commit(trim(age, false)).await.count(0), Some(0));
+    }
+    let dropped = room.commit(trim(MODERATE, true)).await.count(0).unwrap_or_default();
+    assert!(dropped <= old.len() as u64, "an approximate trim never drops too much: {dropped}");
+    assert_eq!(room.commit(trim(MODERATE, false)).await.count(0), Some(old.len() as u64 - dropped));
+    assert_eq!(room.ids("s").await, new);
+    room.let_pass(SHORT).await;
+    let event = room.begin().append("s", NewEvent::new("e", "p"));
+    let committed = room.commit(event.trim_stream("s", Trim::OlderThan { age: SHORT, approximate: false })).await;
+    assert_eq!(committed.count(1), Some(200));
+    assert_eq!(
+        room.ids("s").await.first().copied(),
+        committed.event_id(0),
+        "the event of this transaction is the youngest"
+    );
+}
+
+pub(super) async fn a_trim_of_what_was_consumed_waits_for_every_group(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let ids = room.append_many("s", 10).await;
+    let trim = async || room.commit(room.begin().trim_stream("s", Trim::Consumed)).await.count(0);
+    let ack = |group, ids: &[EventId]| room.begin().ack("s", group, ids.to_vec());
+    assert_eq!(room.commit(room.begin().trim_stream("none", Trim::Consumed)).await.count(0), Some(0));
+    assert_eq!(trim().await, Some(0), "without groups nothing was consumed");
+    let group = room.group("s", "g").await;
+    assert_eq!(trim().await, Some(0), "nothing was handed out");
+    room.take("s", &group, "c", 5).await;
+    assert_eq!(trim().await, Some(0), "the oldest is pending");
+    room.commit(ack(&group, &[ids[0], ids[1], ids[3]])).await;
+    assert_eq!(trim().await, Some(2), "up to the oldest pending event");
+    assert_eq!(room.ids("s").await, ids[2..]);
+    let other = room.group("s", "other").await;
+    room.commit(ack(&group, &[ids[2], ids[4]])).await;
+    assert_eq!(trim().await, Some(0), "the other group has read nothing");
+    room.take("s", &other, "c", 2).await;
+    room.commit(ack(&other, &ids)).await;
+    assert_eq!(trim().await, Some(2), "up to the cursor that is furthest behind");
+    assert_eq!(room.ids("s").await, ids[4..]);
+    for group in [&group, &other] {
+        room.take("s", group, "c", 100).await;
+        room.commit(ack(group, &ids)).await;
+    }
+    let last = room.begin().append("s", NewEvent::new("e", "p")).trim_stream("s", Trim::Consumed);
+    let committed = room.commit(last).await;
+    assert_eq!(committed.count(1), Some(6));
+    assert_eq!(room.ids("s").await.first().copied(), committed.event_id(0));
+    for group in [&group, &other] {
+        done(room.backend.group_destroy(&room.stream("s"), group).await);
+    }
+    let end = crate::GroupStart::After(EventId::MAX);
+    done(room.backend.group_create(&room.stream("s"), &group, end).await);
+    assert_eq!(trim().await, Some(1), "a cursor at the very end needs nothing");
+}
+
 pub(super) async fn single_events_are_deleted_and_counted(subject: Subject) {
     let room = Room::open(&subject).await;
     let ids = room.append_many("s", 5).await;

@@ -205,6 +205,8 @@ macro_rules! __conformance_cases {
                 a_stream_describes_itself
                 an_exact_trim_leaves_exactly_the_newest
                 an_approximate_trim_never_drops_too_much
+                a_trim_by_age_drops_what_is_older
+                a_trim_of_what_was_consumed_waits_for_every_group
                 single_events_are_deleted_and_counted
                 a_destroyed_stream_is_gone_with_its_groups
                 a_stream_expires_by_itself

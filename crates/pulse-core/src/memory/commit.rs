@@ -98,7 +98,7 @@ impl Work<'_> {
             Write::Append { stream, event } => self.append(stream, event),
             Write::TrimStream { stream, trim } => {
                 let stream = self.state.live_stream_mut(stream, self.now);
-                Ok(WriteResult::Count(stream.map_or(0, |stream| stream.trim(*trim))))
+                Ok(WriteResult::Count(stream.map_or(0, |stream| stream.trim(*trim, self.now))))
             }
             Write::DeleteEvents { stream, ids } => {
                 let stream = self.state.live_stream_mut(stream, self.now);

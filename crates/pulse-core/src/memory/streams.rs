@@ -4,7 +4,7 @@ use std::{ops::Bound::Excluded, ops::Bound::Unbounded, sync::Arc};
 
 use imbl::OrdMap;
 
-use super::{groups::GroupState, scope::ScopeState};
+use super::{groups::GroupState, scope::ScopeState, store::millis};
 use crate::{Entry, EventId, Group, NewEvent, Read, StreamInfo, Trim};
 
 #[derive(Debug, Clone, Default)]
@@ -106,15 +106,18 @@ impl StreamState {
         Read::new(self.after(after, limit), self.entries.contains_key(&after))
     }
 
-    pub(super) fn trim(&mut self, trim: Trim) -> u64 {
+    /// Drops old events and returns how many.
+    pub(super) fn trim(&mut self, trim: Trim, now: u64) -> u64 {
+        let (most, first) = match trim {
+            Trim::MaxLength { length, .. } => (length, EventId::ZERO),
+            Trim::Before { id, .. } => (u64::MAX, id),
+            Trim::OlderThan { age, .. } => (u64::MAX, EventId::new(now.saturating_sub(millis(age)), 0)),
+            Trim::Consumed => (u64::MAX, self.groups.values().map(GroupState::needs).min().unwrap_or_default()),
+        };
         let mut dropped = 0;
         while let Some((id, _)) = self.entries.get_min() {
             let id = *id;
-            let surplus = match trim {
-                Trim::MaxLength { length, .. } => self.entries.len() as u64 > length,
-                Trim::Before { id: first, .. } => id < first,
-            };
-            if !surplus {
+            if self.entries.len() as u64 <= most && id >= first {
                 break;
             }
             self.entries.remove(&id);
@@ -175,13 +178,13 @@ mod tests {
         for id in &ids {
             stream.append(*id, NewEvent::new("n", "p"));
         }
-        assert_eq!(stream.trim(Trim::MaxLength { length: 7, approximate: false }), 3);
-        assert_eq!(stream.trim(Trim::Before { id: ids[4], approximate: true }), 1);
+        assert_eq!(stream.trim(Trim::MaxLength { length: 7, approximate: false }, 0), 3);
+        assert_eq!(stream.trim(Trim::Before { id: ids[4], approximate: true }, 0), 1);
         assert_eq!(stream.delete(&[ids[5], ids[5], EventId::new(99, 0)]), 1);
         let info = stream.info();
         assert_eq!((info.length, info.appended, info.first), (5, 10, Some(ids[4])));
         assert_eq!((info.last, info.max_deleted), (ids[9], ids[5]));
-        assert_eq!(stream.trim(Trim::MaxLength { length: 0, approximate: false }), 5);
+        assert_eq!(stream.trim(Trim::MaxLength { length: 0, approximate: false }, 0), 5);
         assert_eq!((stream.info().first, stream.info().last), (None, ids[9]));
     }
 }

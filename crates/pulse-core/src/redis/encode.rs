@@ -315,6 +315,10 @@ impl<'a> Encoder<'a> {
             Write::TrimStream { stream, trim: Trim::Before { id, approximate } } => {
                 op([13, self.stream(stream), u64::from(*approximate), self.text(&id.to_string())])
             }
+            Write::TrimStream { stream, trim: Trim::OlderThan { age, approximate } } => {
+                op([22, self.stream(stream), u64::from(*approximate), millis(*age).min(LARGEST)])
+            }
+            Write::TrimStream { stream, trim: Trim::Consumed } => op([23, self.stream(stream)]),
             Write::DeleteEvents { stream, ids } => {
                 let (first, last) = self.ids(ids);
                 op([14, self.stream(stream), first, last])

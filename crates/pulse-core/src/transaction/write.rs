@@ -71,6 +71,16 @@ pub enum Trim {
         /// Whether a few more may stay where that makes trimming cheaper.
         approximate: bool,
     },
+    /// All that were appended longer ago than this, by the server's clock: whose id's milliseconds lie before then.
+    OlderThan {
+        /// The greatest age of an event that stays, at a resolution of one millisecond.
+        age: Duration,
+        /// Whether a few more may stay where that makes trimming cheaper.
+        approximate: bool,
+    },
+    /// All that every consumer group has been handed and has acknowledged: everything before the oldest event that is
+    /// pending or was not handed out yet in any group. A stream without groups loses nothing.
+    Consumed,
 }
 
 /// One change. Maps and streams are named inside the transaction's scope.

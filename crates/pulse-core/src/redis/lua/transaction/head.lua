@@ -6,7 +6,7 @@
 -- by the first half, which is where a wrong type, a slot under migration or a full memory shows itself.
 --
 -- It is one chunk in several files, put together in this order: head, maps, leases, sweep, changes, values, expectations,
--- writes, decide, streams, apply. Defining a function costs more here than most calls, because a script defines all of its
+-- writes, decide, the trims of ../trims.lua, streams, apply. Defining a function costs more here than most calls, because a script defines all of its
 -- functions each time it runs. So what is not needed by most stands in functions named `need_…`, which define it when it is.
 --
 -- KEYS     the hashes of the maps, then the streams, in the order of the program's tables; or the leases of the scope.

@@ -33,8 +33,11 @@ local function write_streams()
       results[index] = call('XADD', key, id, unpack(ARGV, writes[at + 1], writes[at + 2]))
       rung[stream] = true
     elseif code == 12 or code == 13 then
-      local how = code == 12 and 'MAXLEN' or 'MINID'
-      results[index] = call('XTRIM', key, how, writes[at + 1] == 1 and '~' or '=', ARGV[writes[at + 2]])
+      need_trims()
+      results[index] = trim(key, code, writes[at + 1], ARGV[writes[at + 2]])
+    elseif code >= 22 then
+      need_trims()
+      results[index] = trim(key, code, writes[at + 1], writes[at + 2])
     elseif code == 14 then
       local count = 0
       for from = writes[at + 1], writes[at + 2], CHUNK do

@@ -81,6 +81,15 @@ local function stage(code, index, at)
     now()
     later(expiries, code, at, index)
     return 3
+  elseif code == 22 then -- trim what is older: stream, whether approximately, milliseconds
+    touch(first)
+    now()
+    later(stream_writes, code, at, index)
+    return 3
+  elseif code == 23 then -- trim what was consumed: stream
+    touch(first)
+    later(stream_writes, code, at, index)
+    return 1
   end
   need_leases()
   if code <= 19 then -- grant a lease: lease, milliseconds; renew a lease: lease, milliseconds
