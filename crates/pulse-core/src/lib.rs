@@ -55,8 +55,8 @@ pub use self::{
     session::{Session, SessionState},
     sweeper::SweepGuard,
     transaction::{
-        Binding, Committed, Deadline, Duplicates, Expectation, FailedExpectation, Found, Transaction, Trim, Write,
-        WriteResult,
+        Binding, Committed, Deadline, Duplicates, Expectation, FailedExpectation, Found, MAX_ONCE_LEN, Once,
+        Transaction, Trim, Write, WriteResult,
     },
 };
 

@@ -97,7 +97,7 @@ impl Limits {
     }
 }
 
-fn within(what: &'static str, subject: &str, size: usize, limit: usize) -> Result<usize, Error> {
+pub(crate) fn within(what: &'static str, subject: &str, size: usize, limit: usize) -> Result<usize, Error> {
     if size > limit {
         return Err(Error::LimitExceeded { what, subject: subject.to_owned(), size, limit });
     }

@@ -130,9 +130,13 @@ impl<'a> Driver<'a> {
         let mut ids = Vec::new();
         for (write, result) in writes.iter().zip(&committed.results) {
             if let (Write::Append { stream, .. }, WriteResult::Event(id)) = (write, result) {
-                ids.push(*id);
                 let stream = STREAMS.into_iter().find(|name| **name == **stream);
-                self.events.entry(stream.unwrap_or_default()).or_default().push(*id);
+                let events = self.events.entry(stream.unwrap_or_default()).or_default();
+                // One that was appended by the same once-id before is nothing new.
+                if !events.contains(id) {
+                    ids.push(*id);
+                    events.push(*id);
+                }
             }
         }
         let mut ids = ids.into_iter();

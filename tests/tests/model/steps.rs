@@ -99,6 +99,7 @@ pub(crate) enum Do {
     DestroyMap(Name),
     ExpireMap(Name, Expiry),
     Append(Name, Name),
+    AppendOnce { stream: Name, event: Name, once: Name, window: Duration },
     TrimLength(Name, u64),
     TrimBefore(Name, EventRef),
     TrimOlder(Name, Duration),
@@ -229,6 +230,8 @@ fn write(time: Time) -> impl Strategy<Value = Do> {
     ];
     let on_streams = prop_oneof![
         6 => (stream(), select(&["e", "f"][..])).prop_map(|(s, e)| Do::Append(s, e)),
+        3 => (stream(), select(&["e", "f"][..]), select(&["i", "j", "k"][..]), ttl(time))
+            .prop_map(|(stream, event, once, window)| Do::AppendOnce { stream, event, once, window }),
         1 => (stream(), 0_u64..6).prop_map(|(s, n)| Do::TrimLength(s, n)),
         1 => (stream(), event()).prop_map(|(s, e)| Do::TrimBefore(s, e)),
         1 => (stream(), ttl(time)).prop_map(|(s, age)| Do::TrimOlder(s, age)),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pulse_core::{
-    Binding, Consumer, Deadline, Duplicates, Error, EventId, Expectation, Group, Incarnation, NewEvent, Revision, Trim,
-    Version, Write,
+    Binding, Consumer, Deadline, Duplicates, Error, EventId, Expectation, Group, Incarnation, NewEvent, Once, Revision,
+    Trim, Version, Write,
 };
 
 use super::{
@@ -81,7 +81,14 @@ impl Driver<'_> {
             Do::Clear(map) => Write::Clear { map: (*map).into() },
             Do::DestroyMap(map) => Write::DestroyMap { map: (*map).into() },
             Do::ExpireMap(map, expiry) => Write::ExpireMap { map: (*map).into(), deadline: deadline(*expiry) },
-            Do::Append(stream, event) => Write::Append { stream: (*stream).into(), event: NewEvent::new(*event, "p") },
+            Do::Append(stream, event) => {
+                Write::Append { stream: (*stream).into(), event: NewEvent::new(*event, "p"), once: None }
+            }
+            Do::AppendOnce { stream, event, once, window } => Write::Append {
+                stream: (*stream).into(),
+                event: NewEvent::new(*event, "p"),
+                once: Some(Once::new(*once, *window)),
+            },
             Do::TrimLength(stream, length) => {
                 let trim = Trim::MaxLength { length: *length, approximate: false };
                 Write::TrimStream { stream: (*stream).into(), trim }

@@ -53,6 +53,8 @@ pub(crate) struct Stream {
     pub last: EventId,
     pub max_deleted: EventId,
     pub groups: BTreeMap<String, Group>,
+    /// The event of each once-id, and the end of its window.
+    onces: BTreeMap<String, (EventId, Millis)>,
     deadline: Option<Millis>,
 }
 
@@ -247,9 +249,16 @@ impl World {
             }
             // Deadlines of maps and streams are set when all else is done.
             Write::ExpireMap { .. } | Write::ExpireStream { .. } => WriteResult::Done,
-            Write::Append { stream, event } => {
+            Write::Append { stream, event, once } => {
                 let stream = self.streams.entry(stream.to_string()).or_default();
+                let known = once.as_ref().and_then(|once| stream.onces.get(&*once.id));
+                if let Some((first, _)) = known.filter(|(_, deadline)| *deadline > now) {
+                    return Ok(WriteResult::Event(*first));
+                }
                 let id = ids(stream.last);
+                if let Some(once) = once {
+                    stream.onces.insert(once.id.to_string(), (id, now + millis(once.window)));
+                }
                 stream.events.insert(id, event.name().to_owned());
                 stream.appended += 1;
                 stream.last = id;

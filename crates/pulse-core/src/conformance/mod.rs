@@ -70,6 +70,7 @@ mod lifetimes;
 mod limits;
 mod lists;
 mod maps;
+mod onces;
 mod pages;
 mod room;
 mod streams;

@@ -213,6 +213,15 @@ macro_rules! __conformance_cases {
                 the_expiry_of_a_stream_is_renewed_and_taken_back
                 the_clock_of_the_backend_goes_on
             }
+            onces {
+                what_was_appended_once_is_not_appended_again
+                a_once_id_counts_for_one_stream_and_one_window
+                a_once_id_vanishes_with_its_stream
+                a_once_id_outlives_its_event
+                simultaneous_appends_by_one_once_id_add_one_event
+                an_append_once_takes_part_in_its_transaction
+                many_once_ids_come_and_go
+            }
             waits {
                 a_read_ends_empty_when_nothing_comes
                 a_waiting_read_gets_what_is_appended

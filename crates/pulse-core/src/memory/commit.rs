@@ -7,10 +7,11 @@ use bytes::Bytes;
 use super::{
     scope::{Bound, Changed, ScopeState},
     store::millis,
+    streams::StreamState,
 };
 use crate::{
     Binding, Committed, Deadline, Duplicates, Error, Expectation, FailedExpectation, Found, LeaseId, Limits, NewEvent,
-    Scope, Transaction, Version, Write, WriteResult,
+    Once, Scope, Transaction, Version, Write, WriteResult,
     list::{decode_list, encode_list},
 };
 
@@ -95,7 +96,7 @@ impl Work<'_> {
             Write::DestroyMap { map } => Ok(WriteResult::Count(self.state.destroy(&mut self.changed, map))),
             // They depend on what exists after all other writes, so they come last.
             Write::ExpireMap { .. } | Write::ExpireStream { .. } => Ok(WriteResult::Done),
-            Write::Append { stream, event } => self.append(stream, event),
+            Write::Append { stream, event, once } => self.append(stream, event, once.as_ref()),
             Write::TrimStream { stream, trim } => {
                 let stream = self.state.live_stream_mut(stream, self.now);
                 Ok(WriteResult::Count(stream.map_or(0, |stream| stream.trim(*trim, self.now))))
@@ -212,12 +213,20 @@ impl Work<'_> {
         Ok(WriteResult::List { items, changed })
     }
 
-    fn append(&mut self, name: &Arc<str>, event: &NewEvent) -> Result<WriteResult, Error> {
+    fn append(&mut self, name: &Arc<str>, event: &NewEvent, once: Option<&Once>) -> Result<WriteResult, Error> {
+        let known = |stream: &StreamState| stream.appended_once(&once?.id, self.now);
+        if let Some(first) = self.state.live_stream(name, self.now).and_then(known) {
+            return Ok(WriteResult::Event(first));
+        }
+        let deadline = once.map(|once| self.after(once.window));
         let stream = self.state.stream_mut(name, self.now);
         let Some(id) = stream.next_id(self.now) else {
             return Err(Error::StreamExhausted { stream: self.scope.stream(name)?, last: stream.last });
         };
         stream.append(id, event.clone());
+        if let (Some(once), Some(deadline)) = (once, deadline) {
+            stream.record_once(&once.id, id, deadline, self.now);
+        }
         self.changed.streams.push(name.clone());
         Ok(WriteResult::Event(id))
     }

@@ -2,7 +2,7 @@
 
 use std::{ops::Bound::Excluded, ops::Bound::Unbounded, sync::Arc};
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use super::{groups::GroupState, scope::ScopeState, store::millis};
 use crate::{Entry, EventId, Group, NewEvent, Read, StreamInfo, Trim};
@@ -18,7 +18,21 @@ pub(super) struct StreamState {
     /// When the stream vanishes, in milliseconds; set by [`ScopeState::set_stream_deadline`] alone.
     pub(super) deadline: Option<u64>,
     pub(super) groups: OrdMap<Group, GroupState>,
+    onces: Onces,
 }
+
+/// What was appended once.
+#[derive(Debug, Clone, Default)]
+struct Onces {
+    /// For each once-id its event and the end of its window, in milliseconds.
+    events: OrdMap<Arc<str>, (EventId, u64)>,
+    /// The once-ids by the ends of their windows.
+    windows: OrdSet<(u64, Arc<str>)>,
+}
+
+/// How many once-ids whose window has ended are forgotten with each that is added: more than one, so that they do not pile
+/// up.
+const ENDED_ONCES: usize = 2;
 
 impl ScopeState {
     /// The stream, unless it has expired.
@@ -91,6 +105,27 @@ impl StreamState {
         self.entries.insert(id, event);
         self.last = id;
         self.appended += 1;
+    }
+
+    /// The event that was appended by this once-id, if its window has not ended.
+    pub(super) fn appended_once(&self, once: &str, now: u64) -> Option<EventId> {
+        self.onces.events.get(once).filter(|(_, deadline)| *deadline > now).map(|(id, _)| *id)
+    }
+
+    pub(super) fn record_once(&mut self, once: &Arc<str>, id: EventId, deadline: u64, now: u64) {
+        if let Some((_, before)) = self.onces.events.insert(once.clone(), (id, deadline)) {
+            self.onces.windows.remove(&(before, once.clone()));
+        }
+        self.onces.windows.insert((deadline, once.clone()));
+        for _ in 0..ENDED_ONCES {
+            match self.onces.windows.get_min().cloned() {
+                Some(ended) if ended.0 <= now => {
+                    self.onces.windows.remove(&ended);
+                    self.onces.events.remove(&ended.1);
+                }
+                _ => break,
+            }
+        }
     }
 
     pub(super) fn entry(&self, id: EventId) -> Option<Entry> {

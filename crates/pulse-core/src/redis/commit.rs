@@ -42,7 +42,7 @@ impl Redis {
 
     async fn commit_generally(&self, transaction: &Transaction) -> Result<Committed, Error> {
         let scope = transaction.scope();
-        let repeat = if transaction.is_idempotent() { Repeat::Freely } else { Repeat::Never };
+        let repeat = self.repeat(transaction);
         let encoded = encode::transaction(&self.keys, transaction, self.limits.value_bytes);
         let ask = Ask::new(COMMIT, scope);
         let answer = self
@@ -69,6 +69,29 @@ impl Redis {
         }
     }
 
+    /// Whether the transaction may be sent again after an unknown outcome.
+    pub(super) fn repeat(&self, transaction: &Transaction) -> Repeat {
+        let writes = transaction.writes();
+        let onces = || {
+            writes.iter().filter_map(|write| match write {
+                Write::Append { once, .. } => once.as_ref(),
+                _ => None,
+            })
+        };
+        if onces().next().is_none() {
+            return if transaction.is_idempotent() { Repeat::Freely } else { Repeat::Never };
+        }
+        // Retention and lifetimes go by the moment anyway, so a moment later will do for them as well.
+        let harmless = |write: &Write| match write {
+            Write::Append { once, .. } => once.is_some(),
+            Write::TrimStream { .. } | Write::ExpireStream { .. } | Write::Ack { .. } => true,
+            _ => false,
+        };
+        let lasting = onces().all(|once| once.window > self.link.timeout());
+        let safe = transaction.expectations().is_empty() && lasting && writes.iter().all(harmless);
+        if safe { Repeat::Safely } else { Repeat::Never }
+    }
+
     pub(super) async fn sweep_scope(&self, scope: &Scope) -> Result<Swept, Error> {
         let encoded = encode::sweep(&self.keys, scope, SWEEP_BUDGET);
         let ask = Ask::new("sweep", scope);
@@ -86,7 +109,7 @@ impl Redis {
     /// Takes one of the short ways, if one leads to the same.
     async fn commit_shortly(&self, transaction: &Transaction) -> Result<Option<Committed>, Error> {
         match transaction.writes() {
-            [Write::Append { stream, event }] => {
+            [Write::Append { stream, event, once: None }] => {
                 let must_exist = match transaction.expectations() {
                     [] => false,
                     [Expectation::StreamExists { stream: expected }] if expected == stream => true,

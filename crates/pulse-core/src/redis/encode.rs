@@ -34,7 +34,10 @@ impl Encoded {
     /// The keys that the script may touch, by kind and name, and what type each has to be.
     pub(super) fn keys_by_type(&self) -> impl Iterator<Item = (&'static str, &str, &'static str)> {
         let maps = self.maps.iter().flat_map(|(name, _)| [("m:", &**name, "hash"), ("b:", &**name, "hash")]);
-        let streams = self.streams.iter().map(|name| ("s:", &**name, "stream"));
+        let streams = self
+            .streams
+            .iter()
+            .flat_map(|name| [("s:", &**name, "stream"), ("u:", &**name, "hash"), ("x:", &**name, "zset")]);
         let leases = self.leases.iter().map(|id| ("e:", id.as_str(), "set"));
         maps.chain(streams).chain([("l", "", "zset"), ("d", "", "zset")]).chain(leases)
     }
@@ -304,10 +307,16 @@ impl<'a> Encoder<'a> {
                 let (kind, ttl) = deadline_parts(*deadline);
                 op([10, self.map(map), kind, ttl])
             }
-            Write::Append { stream, event } => {
+            Write::Append { stream, event, once } => {
                 let fields = event_fields(event).flat_map(|(name, value)| [Bytes::from_static(name.as_bytes()), value]);
                 let (first, last) = self.strings(fields);
-                op([11, self.stream(stream), first, last])
+                match once {
+                    None => op([11, self.stream(stream), first, last]),
+                    Some(once) => {
+                        let id = self.text(&once.id);
+                        op([24, self.stream(stream), first, last, id, millis(once.window)])
+                    }
+                }
             }
             Write::TrimStream { stream, trim: Trim::MaxLength { length, approximate } } => {
                 op([12, self.stream(stream), u64::from(*approximate), self.text(&(*length).min(LENGTH).to_string())])

@@ -34,8 +34,10 @@ use crate::{Error, Outcome};
 /// Whether a command may be sent again when it is unknown whether it was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// Repeating it changes nothing.
+    /// Repeating it changes nothing, nor does it matter whether it was carried out.
     Freely,
+    /// Repeating it changes nothing, but whoever asked must know whether it may have been carried out.
+    Safely,
     /// Only after it was certainly not carried out.
     Never,
 }
@@ -295,8 +297,11 @@ impl Link {
     {
         let deadline = since + self.timeout;
         let mut pauses = Pauses::default();
+        // Whether an earlier attempt may have been carried out, where that matters.
+        let mut begun = false;
+        let known = |begun: bool, error: Error| if begun { as_unknown(error) } else { error };
         loop {
-            self.connected(ask, deadline).await?;
+            self.connected(ask, deadline).await.map_err(|error| known(begun, error))?;
             let answer = {
                 let _awaited = self.awaited.one();
                 send(self.until(deadline, repeat)).await
@@ -318,6 +323,10 @@ impl Link {
                     _ if self.closed.is_cancelled() => return Err(Error::Closed),
                     Failure::NotSent => ask.unavailable(Outcome::NotApplied, source(error)),
                     Failure::Unknown if repeat == Repeat::Freely => ask.unavailable(Outcome::NotApplied, source(error)),
+                    Failure::Unknown if repeat == Repeat::Safely => {
+                        begun = true;
+                        ask.unavailable(Outcome::Unknown, source(error))
+                    }
                     Failure::Unknown => return Err(ask.unavailable(Outcome::Unknown, source(error))),
                     Failure::TimedOut => {
                         if !self.clustered {
@@ -325,7 +334,7 @@ impl Link {
                         }
                         let outcome = match repeat {
                             Repeat::Freely => Outcome::NotApplied,
-                            Repeat::Never => Outcome::Unknown,
+                            Repeat::Safely | Repeat::Never => Outcome::Unknown,
                         };
                         return Err(ask.timeout(self.timeout, outcome));
                     }
@@ -335,7 +344,7 @@ impl Link {
                 },
             };
             if !pauses.wait(deadline, &self.closed).await {
-                return Err(if self.closed.is_cancelled() { Error::Closed } else { problem });
+                return Err(if self.closed.is_cancelled() { Error::Closed } else { known(begun, problem) });
             }
         }
     }
@@ -346,12 +355,12 @@ impl Link {
         // Almost always the whole time is left, and the client for that is at hand.
         if left > self.timeout - self.timeout / 16 {
             return match repeat {
-                Repeat::Freely => self.freely.clone(),
+                Repeat::Freely | Repeat::Safely => self.freely.clone(),
                 Repeat::Never => self.once.clone(),
             };
         }
         self.client.with_options(&match repeat {
-            Repeat::Freely => Options { timeout: Some(left), ..FREELY },
+            Repeat::Freely | Repeat::Safely => Options { timeout: Some(left), ..FREELY },
             Repeat::Never => Options { timeout: Some(left), ..ONCE },
         })
     }
@@ -438,5 +447,21 @@ impl Pauses {
             () = closed.cancelled() => false,
             () = tokio::time::sleep_until(until) => true,
         }
+    }
+}
+
+/// The error of a later attempt, where an earlier one may have been carried out.
+fn as_unknown(error: Error) -> Error {
+    match error {
+        Error::Timeout { operation, subject, after, .. } => {
+            Error::Timeout { operation, subject, after, outcome: Outcome::Unknown }
+        }
+        Error::Unavailable { operation, subject, source, .. } => {
+            Error::Unavailable { operation, subject, source, outcome: Outcome::Unknown }
+        }
+        Error::Refused { operation, subject, message, .. } => {
+            Error::Unavailable { operation, subject, source: Arc::new(ServerSaid(message)), outcome: Outcome::Unknown }
+        }
+        other => other,
     }
 }

@@ -30,6 +30,7 @@ pub(super) static TRANSACTION: LazyLock<Script> = LazyLock::new(|| {
         include_str!("lua/transaction/writes.lua"),
         include_str!("lua/transaction/decide.lua"),
         include_str!("lua/trims.lua"),
+        include_str!("lua/onces.lua"),
         include_str!("lua/transaction/streams.lua"),
         include_str!("lua/transaction/apply.lua"),
     ))

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Binding, Deadline, Duplicates, Expectation, Trim, Write};
+use super::{Binding, Deadline, Duplicates, Expectation, Once, Trim, Write};
 use crate::{Error, EventId, Group, LeaseId, Limits, NewEvent, Scope, Version};
 
 /// Expectations and writes on one scope, committed together or not at all.
@@ -156,7 +156,28 @@ impl Transaction {
 
     /// Appends an event.
     pub fn append(self, stream: impl Into<Arc<str>>, event: NewEvent) -> Self {
-        self.write(Write::Append { stream: stream.into(), event })
+        self.write(Write::Append { stream: stream.into(), event, once: None })
+    }
+
+    /// Appends an event unless one was appended by the same once-id already.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use pulse_core::{NewEvent, Once, Scope, Transaction};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), pulse_core::Error> {
+    /// let client = pulse_core::connect("memory:").await?;
+    /// let scope = Scope::new("orders")?;
+    /// let append = || {
+    ///     let once = Once::new("order-7-paid", Duration::from_secs(3600));
+    ///     Transaction::new(&scope).append_once("log", NewEvent::new("paid", "7"), once)
+    /// };
+    /// let first = client.commit(append()).await?.event_id(0);
+    /// let again = client.commit(append()).await?.event_id(0);
+    /// assert_eq!(first, again);
+    /// # Ok(()) }
+    /// ```
+    pub fn append_once(self, stream: impl Into<Arc<str>>, event: NewEvent, once: Once) -> Self {
+        self.write(Write::Append { stream: stream.into(), event, once: Some(once) })
     }
 
     /// Drops old events.
@@ -224,7 +245,8 @@ impl Transaction {
     }
 
     /// Whether committing it once more after it took effect leaves everything as it is after the first time: only
-    /// acknowledgements, event deletions and lease operations do, and only where nothing is expected.
+    /// acknowledgements, event deletions, lease operations and appends made [once](Once) (within their window) do, and only
+    /// where nothing is expected.
     #[must_use]
     pub fn is_idempotent(&self) -> bool {
         self.expectations.is_empty()
@@ -236,6 +258,7 @@ impl Transaction {
                         | Write::GrantLease { .. }
                         | Write::RenewLease { .. }
                         | Write::DropLease { .. }
+                        | Write::Append { once: Some(_), .. }
                 )
             })
     }
@@ -268,7 +291,8 @@ mod tests {
             .delete_events("e", vec![EventId::ZERO])
             .grant_lease(LeaseId(1), ttl)
             .renew_lease(LeaseId(1), ttl)
-            .drop_lease(LeaseId(2));
+            .drop_lease(LeaseId(2))
+            .append_once("e", NewEvent::new("n", "p"), Once::new("id", ttl));
         assert!(repeatable.is_idempotent());
         assert!(!repeatable.clone().expect_lease_alive(LeaseId(1)).is_idempotent());
         for once in [

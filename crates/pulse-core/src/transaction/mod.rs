@@ -16,4 +16,4 @@ mod write;
 pub use builder::Transaction;
 pub use committed::{Committed, WriteResult};
 pub use expectation::{Expectation, FailedExpectation, Found};
-pub use write::{Binding, Deadline, Duplicates, Trim, Write};
+pub use write::{Binding, Deadline, Duplicates, MAX_ONCE_LEN, Once, Trim, Write};

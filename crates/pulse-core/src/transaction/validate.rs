@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Binding, Deadline, Expectation, Transaction, Write};
-use crate::{Error, Limits, name};
+use super::{Binding, Deadline, Expectation, MAX_ONCE_LEN, Once, Transaction, Write};
+use crate::{Error, Limits, limits::within, name};
 
 /// The longest accepted lifetime of a lease, entry, map or stream: a hundred years.
 const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
@@ -71,9 +71,10 @@ fn check_write(write: &Write, limits: &Limits) -> Result<usize, Error> {
             }
             Ok(name.len())
         }
-        Write::Append { stream, event } => {
+        Write::Append { stream, event, once } => {
             name::check("stream", stream)?;
-            limits.check_event(stream, event)
+            let once = once.as_ref().map_or(Ok(0), |once| check_once(stream, once))?;
+            Ok(limits.check_event(stream, event)? + once)
         }
         Write::TrimStream { stream, .. } | Write::DestroyStream { stream } => {
             name::check("stream", stream)?;
@@ -89,6 +90,17 @@ fn check_write(write: &Write, limits: &Limits) -> Result<usize, Error> {
         }
         Write::DropLease { .. } => Ok(8),
     }
+}
+
+fn check_once(stream: &str, once: &Once) -> Result<usize, Error> {
+    if once.id.is_empty() {
+        return Err(Error::InvalidRequest {
+            subject: format!("stream {stream}"),
+            reason: "the once-id is empty".into(),
+        });
+    }
+    check_ttl(stream, once.window)?;
+    within("the once-id in bytes", stream, once.id.len(), MAX_ONCE_LEN)
 }
 
 fn check_ttl(subject: &str, ttl: Duration) -> Result<(), Error> {
@@ -157,6 +169,18 @@ mod tests {
     }
 
     #[test]
+    fn a_once_id_is_from_one_byte_to_a_kibibyte_long() {
+        let with =
+            |id: String| begin().append_once("e", NewEvent::new("n", "p"), Once::new(id, Duration::from_secs(1)));
+        assert!(matches!(check(&with(String::new())), Err(Error::InvalidRequest { .. })));
+        assert!(check(&with("i".repeat(MAX_ONCE_LEN))).is_ok());
+        let long = check(&with("i".repeat(MAX_ONCE_LEN + 1)));
+        assert!(matches!(long, Err(Error::LimitExceeded { what: "the once-id in bytes", .. })), "{long:?}");
+        let limits = Limits::default().with_transaction_bytes(100);
+        assert!(validate(&with("i".repeat(99)), &limits).is_err(), "it counts towards the size of the transaction");
+    }
+
+    #[test]
     fn lifetimes_are_from_a_millisecond_to_a_hundred_years() {
         let with = |ttl| {
             [
@@ -165,6 +189,7 @@ mod tests {
                 begin().expire_stream("e", Deadline::Renew(ttl)),
                 begin().grant_lease(LeaseId(1), ttl),
                 begin().renew_lease(LeaseId(1), ttl),
+                begin().append_once("e", NewEvent::new("n", "p"), Once::new("id", ttl)),
             ]
         };
         for ttl in [Duration::from_millis(1), MAX_TTL] {

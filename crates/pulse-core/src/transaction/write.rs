@@ -161,13 +161,16 @@ pub enum Write {
         /// When.
         deadline: Deadline,
     },
-    /// Appends an event, creating the stream if need be. Result:
+    /// Appends an event, creating the stream if need be; or, with a [`Once`] that names what was appended already, adds
+    /// nothing and yields the id that the first event was given. Result:
     /// [`WriteResult::Event`](super::WriteResult::Event).
     Append {
         /// The stream.
         stream: Arc<str>,
         /// The event.
         event: NewEvent,
+        /// What it is recognised by, if it is to be appended only once.
+        once: Option<Once>,
     },
     /// Drops old events. Result: [`WriteResult::Count`](super::WriteResult::Count) of the dropped events.
     TrimStream {
@@ -235,6 +238,33 @@ pub enum Write {
         lease: LeaseId,
     },
 }
+
+/// What an event is recognised by, so that appending it again adds nothing.
+///
+/// It counts for one stream, for the length of the window after the first append, also if that event was trimmed or deleted
+/// since, and vanishes with the stream. Appending again does not prolong the window.
+///
+/// Because repeating it is safe within the window, a commit whose outcome is unknown may be made again with the same
+/// once-id; the backend over Redis does so by itself, where all writes allow it and the window is longer than the command
+/// time-out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// Any text that is not empty, up to [`MAX_ONCE_LEN`] bytes.
+    pub id: Arc<str>,
+    /// How long after the first append the once-id is known, from a millisecond to a hundred years.
+    pub window: Duration,
+}
+
+impl Once {
+    /// Puts one together.
+    #[must_use]
+    pub fn new(id: impl Into<Arc<str>>, window: Duration) -> Self {
+        Self { id: id.into(), window }
+    }
+}
+
+/// The longest id of a [`Once`], in bytes.
+pub const MAX_ONCE_LEN: usize = 1024;
 
 /// What [`Write::ListAppend`] does with items that the list has already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

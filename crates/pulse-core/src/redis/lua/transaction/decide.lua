@@ -32,6 +32,12 @@ local function decide()
     index = index + 1
   end
 
+  for stream in pairs(satellites) do
+    local name = ARGV[stream_table[stream][1]]
+    call('HLEN', PREFIX .. 'u:' .. name)
+    call('ZCARD', PREFIX .. 'x:' .. name)
+  end
+
   for i = 1, #maps do
     local map = maps[i]
     if map.count > 0 then

@@ -6,7 +6,7 @@
 -- by the first half, which is where a wrong type, a slot under migration or a full memory shows itself.
 --
 -- It is one chunk in several files, put together in this order: head, maps, leases, sweep, changes, values, expectations,
--- writes, decide, the trims of ../trims.lua, streams, apply. Defining a function costs more here than most calls, because a script defines all of its
+-- writes, decide, ../trims and ../onces, streams, apply. Defining a function costs more here than most calls, because a script defines all of its
 -- functions each time it runs. So what is not needed by most stands in functions named `need_…`, which define it when it is.
 --
 -- KEYS     the hashes of the maps, then the streams, in the order of the program's tables; or the leases of the scope.
@@ -24,6 +24,8 @@
 --            16 hexadecimal digits of incarnation, decimal revision, "b" if there are bindings, "@" and a deadline
 --   b:NAME   hash: the bindings of a map's entries, "L" and the lease, or "T" and the deadline
 --   s:NAME   stream
+--   u:NAME   hash: what was appended to a stream once, the event of each once-id
+--   x:NAME   sorted set: the once-ids by the ends of their windows
 --   l        sorted set: the leases by deadline
 --   e:LEASE  set: the entries bound to a lease
 --   d        sorted set by deadline: "E" and an entry, "M" and a map

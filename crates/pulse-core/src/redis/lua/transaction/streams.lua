@@ -23,15 +23,30 @@ local function write_streams()
   end
 
   local rung, past = {}, {}
+  -- How often an event was appended once to each stream.
+  local onces = {}
   for i = 1, #stream_writes, 3 do
     local code, at, index = stream_writes[i], stream_writes[i + 1], stream_writes[i + 2]
     local stream = writes[at]
-    local key = KEYS[#map_table + stream]
-    if code == 11 then
-      local id = past[stream] and first_id(past[stream]) or '*'
-      past[stream] = nil
-      results[index] = call('XADD', key, id, unpack(ARGV, writes[at + 1], writes[at + 2]))
-      rung[stream] = true
+    local key, name = KEYS[#map_table + stream], ARGV[stream_table[stream][1]]
+    if code == 11 or code == 24 then
+      local found
+      if code == 24 then
+        need_onces()
+        found = find_once(key, PREFIX .. 'u:' .. name, PREFIX .. 'x:' .. name, ARGV[writes[at + 3]])
+      end
+      if found then
+        results[index] = found
+      else
+        local id = past[stream] and first_id(past[stream]) or '*'
+        past[stream] = nil
+        results[index] = call('XADD', key, id, unpack(ARGV, writes[at + 1], writes[at + 2]))
+        rung[stream] = true
+        if code == 24 then
+          record_once(PREFIX .. 'u:' .. name, PREFIX .. 'x:' .. name, ARGV[writes[at + 3]], writes[at + 4], results[index])
+          onces[stream] = (onces[stream] or 0) + 1
+        end
+      end
     elseif code == 12 or code == 13 then
       need_trims()
       results[index] = trim(key, code, writes[at + 1], ARGV[writes[at + 2]])
@@ -54,7 +69,7 @@ local function write_streams()
       results[index] = call('XLEN', key)
       if call('EXISTS', key) == 1 then
         past[stream] = last_id(key)
-        call('UNLINK', key)
+        call('UNLINK', key, PREFIX .. 'u:' .. name, PREFIX .. 'x:' .. name)
         rung[stream] = true
       end
     end
@@ -70,7 +85,13 @@ local function write_streams()
       elseif call('PTTL', key) == -1 then
         call('PEXPIREAT', key, format('%.0f', now() + writes[at + 2]))
       end
+      onces[writes[at]] = onces[writes[at]] or 0
     end
+  end
+  for stream, count in pairs(onces) do
+    need_onces()
+    local name = ARGV[stream_table[stream][1]]
+    tidy_onces(KEYS[#map_table + stream], PREFIX .. 'u:' .. name, PREFIX .. 'x:' .. name, math.min(CHUNK, 2 * count + 2))
   end
   for stream in pairs(rung) do
     call('SPUBLISH', PREFIX .. 'w:' .. ARGV[stream_table[stream][1]], '')

@@ -10,6 +10,7 @@ local function later(list, code, at, index)
 end
 
 local destroyed_streams = {}
+local satellites = {} -- the streams whose keys beside them are needed
 
 -- Whoever touches a stream again after destroying it needs the slot to stay, and the time for the ids that follow.
 local function touch(stream)
@@ -72,6 +73,7 @@ local function stage(code, index, at)
     return 4
   elseif code == 16 then -- destroy a stream: stream
     touch(first)
+    satellites[first] = true
     destroyed_streams[first] = true
     later(stream_writes, code, at, index)
     return 1
@@ -79,6 +81,7 @@ local function stage(code, index, at)
     results[index] = 0
     touch(first)
     now()
+    satellites[first] = true
     later(expiries, code, at, index)
     return 3
   elseif code == 22 then -- trim what is older: stream, whether approximately, milliseconds
@@ -86,6 +89,12 @@ local function stage(code, index, at)
     now()
     later(stream_writes, code, at, index)
     return 3
+  elseif code == 24 then -- append an event once: stream, first, last, once-id, milliseconds
+    touch(first)
+    now()
+    satellites[first] = true
+    later(stream_writes, code, at, index)
+    return 5
   elseif code == 23 then -- trim what was consumed: stream
     touch(first)
     later(stream_writes, code, at, index)
