@@ -1,4 +1,4 @@
-//! Figures on a server: `cargo xtask bench core|rmap [--quick]`. Against a server that runs already, and only the
+//! Figures on a server: `cargo xtask bench core|rmap|streaming [--quick]`. Against a server that runs already, and only the
 //! scenarios with this in their names: `PULSE_BENCH_URL=redis://… cargo bench -p tests -- core appends`.
 //!
 //! Each scenario is one function in the module that carries its subject; it measures ours and its yardstick in turn,
@@ -7,6 +7,7 @@
 mod core;
 mod harness;
 mod rmap;
+mod streaming;
 
 use std::process::ExitCode;
 
@@ -39,7 +40,8 @@ async fn run() -> Result<(), String> {
     match bench.options.subject.as_str() {
         "core" => core::run(&bench, &mut table).await,
         "rmap" => rmap::run(&bench, &mut table).await,
-        unknown => return Err(format!("there are no figures of {unknown:?}: core, rmap")),
+        "streaming" => streaming::run(&bench, &mut table).await,
+        unknown => return Err(format!("there are no figures of {unknown:?}: core, rmap, streaming")),
     }
     println!("\n{table}");
     println!("{cores} cores, {} {}, {version}", std::env::consts::OS, std::env::consts::ARCH);

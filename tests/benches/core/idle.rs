@@ -1,11 +1,11 @@
 //! What clients cost that have nothing to do.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pulse_core::{Client, Error, EventId, MapFeed, NewEvent, Read, Scope, Transaction};
 use tokio::task::JoinSet;
 
-use crate::harness::{Bench, CpuTime, Goal, Row};
+use crate::harness::{Bench, Goal, Rest, Row};
 
 /// Longer than anything here takes.
 const WAIT: Duration = Duration::from_secs(600);
@@ -29,7 +29,7 @@ pub(crate) async fn idle_client(bench: &Bench) -> Vec<Row> {
         Row::plain(
             "the same: commands",
             rest.commands_shown(),
-            rest.commands,
+            rest.commands(),
             "per second",
             Goal::AtMost(2.0),
             "not measured",
@@ -60,7 +60,7 @@ pub(crate) async fn thousand_feeds_and_readers(bench: &Bench) -> Vec<Row> {
         Row::plain(
             "the same, idle: commands",
             rest.commands_shown(),
-            rest.commands,
+            rest.commands(),
             "per second",
             Goal::AtMost(20.0),
             "not measured",
@@ -112,40 +112,4 @@ impl Crowd {
 
 fn scope_of(number: usize) -> Scope {
     Scope::new(format!("crowd-{number}")).expect("a short name is valid")
-}
-
-/// What went on while nothing was asked for.
-struct Rest {
-    /// Share of one core; `None` where the system does not tell.
-    cpu: Option<f64>,
-    /// Per second.
-    commands: f64,
-}
-
-impl Rest {
-    async fn watch(bench: &Bench) -> Self {
-        // What was begun settles first.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let before = bench.server.commands();
-        let (start, used) = (Instant::now(), CpuTime::now());
-        tokio::time::sleep(bench.options.idle).await;
-        let (elapsed, used_then) = (start.elapsed(), CpuTime::now());
-        // One of the commands is the question before.
-        let commands = bench.server.commands().saturating_sub(before + 1);
-        let cpu = used.zip(used_then).map(|(before, after)| after.share_since(before, elapsed));
-        Self { cpu, commands: commands as f64 / elapsed.as_secs_f64() }
-    }
-
-    /// In percent of one core; unknown counts as a goal that is missed.
-    fn cpu(&self) -> f64 {
-        self.cpu.map_or(f64::NAN, |share| share * 100.0)
-    }
-
-    fn cpu_shown(&self) -> String {
-        self.cpu.map_or_else(|| "this system does not tell".into(), |share| format!("{:.2} % of a core", share * 100.0))
-    }
-
-    fn commands_shown(&self) -> String {
-        format!("{:.1} per second", self.commands)
-    }
 }

@@ -8,6 +8,7 @@ mod bare;
 mod load;
 mod options;
 mod process;
+mod rest;
 mod rounds;
 mod server;
 mod table;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     load::{in_turn, median_latency, per_second},
     options::Options,
     process::{CpuTime, resident_bytes},
+    rest::Rest,
     rounds::{Paired, median},
     server::Server,
     table::{Goal, Row, Table, micros, millions, thousands},
