@@ -11,7 +11,7 @@ use super::{
     link::{Answer, Repeat, Route},
     reply::{self, Fields, Misfit},
     scripts::{self, Script},
-    streams::{read_entries, read_entry},
+    streams::{EntryReader, read_entries},
 };
 use crate::{
     Acks, Claimed, Consumer, ConsumerInfo, Delivery, Error, EventId, Group, GroupInfo, GroupStart, PendingEvent,
@@ -275,7 +275,8 @@ fn read_handed_out(reply: Resp3Frame) -> Result<Vec<Delivery>, Misfit> {
 fn read_claimed(reply: Resp3Frame) -> Result<Claimed, Misfit> {
     let [entries, counts, deleted] = reply::exactly(reply)?;
     let entries = reply::list(entries)?.into_iter().zip(reply::list(counts)?);
-    let deliveries = entries.map(|(entry, count)| Ok(Delivery::new(read_entry(entry)?, reply::count(count)?)));
+    let mut reader = EntryReader::default();
+    let deliveries = entries.map(|(entry, count)| Ok(Delivery::new(reader.read(entry)?, reply::count(count)?)));
     let deleted = reply::list(deleted)?.into_iter().map(reply::event_id);
     Ok(Claimed::new(deliveries.collect::<Result<_, Misfit>>()?, deleted.collect::<Result<_, Misfit>>()?))
 }

@@ -63,8 +63,9 @@ pub(super) fn count(frame: Resp3Frame) -> Result<u64, Misfit> {
 }
 
 pub(super) fn event_id(frame: Resp3Frame) -> Result<EventId, Misfit> {
-    let text = text(frame)?;
-    text.parse().map_err(|_| format!("expected an event id, found {text:?}"))
+    let bytes = bytes(frame)?;
+    let id = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+    id.ok_or_else(|| format!("expected an event id, found {:?}", String::from_utf8_lossy(&bytes)))
 }
 
 /// A list; null is an empty one, and a table is keys and values in turn.

@@ -3,7 +3,7 @@
 //! An event is an entry with the fields `n` (name), `t` (topic, if any), `h` (headers, if any: a MessagePack array of
 //! names and values in turn) and `p` (payload). Whatever else stands in a stream is handed out as malformed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 use fred::types::{Resp3Frame, Value};
@@ -77,40 +77,55 @@ pub(super) fn take_string(encoded: &mut Bytes) -> Option<Bytes> {
     Some(string)
 }
 
-/// Reads one entry as `XRANGE` and its relatives give it.
-pub(super) fn read_entry(frame: Resp3Frame) -> Result<Entry, Misfit> {
-    let [id, fields] = reply::exactly(frame)?;
-    let id = reply::event_id(id)?;
-    let event = read_event(id, fields).map_err(|reason| Malformed { reason });
-    Ok(Entry { id, event })
+/// Reads entries of a stream. Most events of a stream share few names and topics, so each is kept once for as long as it
+/// repeats.
+#[derive(Debug, Default)]
+pub(super) struct EntryReader {
+    name: Option<Arc<str>>,
+    topic: Option<Arc<str>>,
 }
 
-fn read_event(id: EventId, fields: Resp3Frame) -> Result<Event, String> {
-    let mut event = NewEvent::new("", Bytes::new());
-    let (mut name, mut payload) = (None, None);
-    let mut fields = reply::list(fields)?.into_iter();
-    while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
-        let value = reply::bytes(value)?;
-        let text = |what, value: Bytes| String::from_utf8(value.into()).map_err(|_| format!("the {what} is not UTF-8"));
-        match &reply::bytes(field)?[..] {
-            b"n" => name = Some(text("name", value)?),
-            b"t" => event = event.with_topic(text("topic", value)?),
-            b"h" => event = event.with_headers(decode_headers(value)?),
-            b"p" => payload = Some(value),
-            // Left to later versions.
-            _ => {}
-        }
+impl EntryReader {
+    /// Reads one entry as `XRANGE` and its relatives give it.
+    pub(super) fn read(&mut self, frame: Resp3Frame) -> Result<Entry, Misfit> {
+        let [id, fields] = reply::exactly(frame)?;
+        let id = reply::event_id(id)?;
+        let event = self.read_event(id, fields).map_err(|reason| Malformed { reason });
+        Ok(Entry { id, event })
     }
-    let name = name.ok_or("the field `n`, its name, is missing")?;
-    let payload = payload.ok_or("the field `p`, its payload, is missing")?;
-    let mut event = event.with_id(id);
-    event.name = name.into();
-    event.payload = payload;
-    Ok(event)
+
+    fn read_event(&mut self, id: EventId, fields: Resp3Frame) -> Result<Event, String> {
+        let (mut name, mut topic, mut headers, mut payload) = (None, None, Headers::default(), None);
+        let mut fields = reply::list(fields)?.into_iter();
+        while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+            let value = reply::bytes(value)?;
+            match &reply::bytes(field)?[..] {
+                b"n" => name = Some(shared(&mut self.name, "name", &value)?),
+                b"t" => topic = Some(shared(&mut self.topic, "topic", &value)?),
+                b"h" => headers = decode_headers(value)?,
+                b"p" => payload = Some(value),
+                // Left to later versions.
+                _ => {}
+            }
+        }
+        let name = name.ok_or("the field `n`, its name, is missing")?;
+        let payload = payload.ok_or("the field `p`, its payload, is missing")?;
+        Ok(Event { id, name, topic, headers, payload })
+    }
+}
+
+/// The text, as the one before if it is the same.
+fn shared(last: &mut Option<Arc<str>>, what: &str, value: &Bytes) -> Result<Arc<str>, String> {
+    if let Some(last) = last.as_ref().filter(|last| last.as_bytes() == &value[..]) {
+        return Ok(last.clone());
+    }
+    let text = std::str::from_utf8(value).map_err(|_| format!("the {what} is not UTF-8"))?;
+    Ok(last.insert(text.into()).clone())
 }
 
 pub(super) fn read_entries(frame: Resp3Frame) -> Result<Vec<Entry>, Misfit> {
-    reply::list(frame)?.into_iter().map(read_entry).collect()
+    let mut entries = EntryReader::default();
+    reply::list(frame)?.into_iter().map(|frame| entries.read(frame)).collect()
 }
 
 impl Redis {
