@@ -16,6 +16,8 @@ struct Counters {
     claimed: metrics::Counter,
     malformed: metrics::Counter,
     lost: metrics::Counter,
+    missed: metrics::Counter,
+    gaps: metrics::Counter,
 }
 
 macro_rules! counters {
@@ -40,6 +42,8 @@ impl Meter {
             claimed: metrics::counter!("pulse_streaming_claimed_total", &labels),
             malformed: metrics::counter!("pulse_streaming_malformed_total", &labels),
             lost: metrics::counter!("pulse_streaming_lost_total", &labels),
+            missed: metrics::counter!("pulse_streaming_missed_total", &labels),
+            gaps: metrics::counter!("pulse_streaming_gaps_total", &labels),
         };
         Self { counters: std::sync::Arc::new(counters) }
     }
@@ -49,7 +53,7 @@ impl Meter {
         Self {}
     }
 
-    counters!(added, delivered, acked, claimed, malformed, lost);
+    counters!(added, delivered, acked, claimed, malformed, lost, missed, gaps);
 }
 
 impl std::fmt::Debug for Meter {

@@ -3,6 +3,7 @@
 mod closing;
 mod faults;
 mod reading;
+mod retention;
 #[cfg(feature = "standalone")]
 mod servers;
 mod sinks;

@@ -3,6 +3,7 @@
 //! [`Reader`] is the subscriber's handle; one task for each stream ([`task`]) reads into the buffer that they share.
 
 mod builder;
+mod continuity;
 mod task;
 
 use std::{
@@ -14,7 +15,8 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::builder::ReaderBuilder;
-use self::task::ReaderTask;
+pub(crate) use self::continuity::Missed;
+use self::{continuity::Continuity, task::ReaderTask};
 use crate::{Error, Event, EventStream, Notice, Operation, Start, buffer::Buffer, filter::Filter, streams::Streams};
 
 /// Reads every event of one or more streams, in the order of each stream.
@@ -84,12 +86,10 @@ impl Reader {
     }
 
     async fn begin(&self, stream: &EventStream, start: Start) -> Result<(), Error> {
-        let position = match start {
-            Start::Newest => start.position(stream.info().await?.as_ref()),
-            known => known.position(None),
-        };
+        let (continuity, missed) = Continuity::begin(start, stream.info().await?.as_ref());
         let output = self.buffer.producer();
-        let task = ReaderTask::new(stream, position, self.filter.clone(), self.block, output, self.cancel.clone());
+        let task = ReaderTask::new(stream, continuity, self.filter.clone(), self.block, output, self.cancel.clone());
+        task.begins(missed);
         self.tasks.spawn(task.run());
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use pulse_core::{Client, Entry, Event as CoreEvent, EventId, StreamId};
 use tokio_util::sync::CancellationToken;
 
+use super::continuity::{Continuity, Missed};
 use crate::{
     Event, EventStream, Notice, backoff::Backoff, buffer::Producer, filter::Filter, meter::Meter, trouble::Trouble,
 };
@@ -13,8 +14,7 @@ use crate::{
 pub(super) struct ReaderTask {
     client: Client,
     stream: StreamId,
-    /// The last entry that was read; the next read begins after it.
-    position: EventId,
+    continuity: Continuity,
     filter: Filter,
     /// How long one read waits at the backend.
     block: Duration,
@@ -29,7 +29,7 @@ pub(super) struct ReaderTask {
 impl ReaderTask {
     pub(super) fn new(
         stream: &EventStream,
-        position: EventId,
+        continuity: Continuity,
         filter: Filter,
         block: Duration,
         output: Producer<Result<Event, Notice>>,
@@ -38,7 +38,7 @@ impl ReaderTask {
         Self {
             client: stream.client().clone(),
             stream: stream.id().clone(),
-            position,
+            continuity,
             filter,
             block,
             output,
@@ -46,6 +46,11 @@ impl ReaderTask {
             trouble: Trouble::new(Backoff::default()),
             meter: Meter::new(stream.id(), ""),
         }
+    }
+
+    /// Tells what is missing at the start.
+    pub(super) fn begins(&self, missed: Option<Missed>) {
+        self.output.push(missed.map(|missed| Err(missed.told(&self.stream, None, &self.meter))));
     }
 
     pub(super) async fn run(mut self) {
@@ -62,11 +67,8 @@ impl ReaderTask {
     /// Returns only when the client is closed.
     async fn read_for_ever(&mut self) -> Result<Infallible, pulse_core::Error> {
         loop {
-            match self.read().await {
-                Ok(entries) => {
-                    self.trouble.over(&self.stream);
-                    self.hand_over(entries);
-                }
+            match self.step().await {
+                Ok(()) => self.trouble.over(&self.stream),
                 Err(error @ pulse_core::Error::Closed) => return Err(error),
                 Err(error) => {
                     let (pause, notice) = self.trouble.met(&self.stream, error);
@@ -77,14 +79,25 @@ impl ReaderTask {
         }
     }
 
-    async fn read(&self) -> Result<Vec<Entry>, pulse_core::Error> {
+    async fn step(&mut self) -> Result<(), pulse_core::Error> {
         let room = self.output.room().await;
-        Ok(self.client.backend().stream_read(&self.stream, self.position, room, self.block).await?.entries)
+        let backend = self.client.backend();
+        let read = backend.stream_read(&self.stream, self.continuity.position(), room, self.block).await?;
+        let ids: Vec<EventId> = read.entries.iter().map(|entry| entry.id).collect();
+        let full = ids.len() >= room;
+        if self.continuity.doubts(read.stands, &ids) {
+            // Should this fail, nothing was taken yet, and the same is read again.
+            let info = backend.stream_info(&self.stream).await?;
+            let missed = self.continuity.verify(&ids, full, info.as_ref());
+            self.output.push(missed.map(|missed| Err(missed.told(&self.stream, None, &self.meter))));
+        } else {
+            self.continuity.follows(&ids, full);
+        }
+        self.hand_over(read.entries);
+        Ok(())
     }
 
-    fn hand_over(&mut self, entries: Vec<Entry>) {
-        let Some(last) = entries.last() else { return };
-        self.position = self.position.max(last.id);
+    fn hand_over(&self, entries: Vec<Entry>) {
         let events: Vec<_> = entries.into_iter().filter_map(|entry| self.wanted(entry)).collect();
         self.meter.delivered(events.len());
         self.output.push(events.into_iter().map(|event| Ok(Event::new(self.stream.clone(), event))));
