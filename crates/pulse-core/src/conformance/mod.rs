@@ -56,6 +56,7 @@
 //! # }
 //! ```
 
+mod appends;
 mod cancellation;
 mod claims;
 mod closing;

@@ -213,6 +213,12 @@ macro_rules! __conformance_cases {
                 the_expiry_of_a_stream_is_renewed_and_taken_back
                 the_clock_of_the_backend_goes_on
             }
+            appends {
+                several_events_a_trim_and_a_lifetime_are_one_transaction
+                an_append_that_expects_a_stream_or_a_length_says_which_does_not_hold
+                simultaneous_appends_never_exceed_the_length_that_they_expect
+                simultaneous_batches_stay_together_and_are_trimmed
+            }
             onces {
                 what_was_appended_once_is_not_appended_again
                 a_once_id_counts_for_one_stream_and_one_window

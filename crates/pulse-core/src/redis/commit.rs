@@ -1,7 +1,7 @@
 //! Commits: which way a transaction takes, and what its answer means.
 //!
 //! Most go through `lua/transaction/`. Three kinds have a shorter way with the same effect: unbound puts into one map
-//! (`puts`), a single append (`appends`), and a single acknowledgement (`XACK`).
+//! (`puts`), appends to one stream (`appends`), and a single acknowledgement (`XACK`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -109,20 +109,7 @@ impl Redis {
     /// Takes one of the short ways, if one leads to the same.
     async fn commit_shortly(&self, transaction: &Transaction) -> Result<Option<Committed>, Error> {
         match transaction.writes() {
-            [Write::Append { stream, event, once: None }] => {
-                let must_exist = match transaction.expectations() {
-                    [] => false,
-                    [Expectation::StreamExists { stream: expected }] if expected == stream => true,
-                    _ => return Ok(None),
-                };
-                let stream = transaction.scope().stream(stream)?;
-                let Some(id) = self.append(&stream, event, must_exist).await? else {
-                    let expected = transaction.expectations()[0].clone();
-                    let failed = FailedExpectation::new(0, expected, Found::NoStream);
-                    return Err(expectation_failed(transaction.scope(), failed));
-                };
-                Ok(Some(Committed::new(vec![WriteResult::Event(id)], Vec::new())))
-            }
+            [Write::Append { .. }, ..] => self.commit_appends(transaction).await,
             [Write::Ack { stream, group, ids }] if transaction.expectations().is_empty() => {
                 let stream = transaction.scope().stream(stream)?;
                 let count = Box::pin(self.acknowledge(&stream, group, ids)).await?;
@@ -214,7 +201,7 @@ fn listed(transaction: &Transaction, place: Resp3Frame) -> Result<(&Arc<str>, &A
     }
 }
 
-fn expectation_failed(scope: &Scope, failed: FailedExpectation) -> Error {
+pub(super) fn expectation_failed(scope: &Scope, failed: FailedExpectation) -> Error {
     Error::ExpectationFailed { scope: scope.to_string(), failed: Box::new(failed) }
 }
 

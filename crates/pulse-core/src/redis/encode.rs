@@ -13,7 +13,7 @@ use super::{keys::Keys, streams::event_fields};
 use crate::{Binding, Deadline, Duplicates, EventId, Expectation, LeaseId, Scope, Transaction, Trim, Version, Write};
 
 /// The largest number that the script's doubles hold exactly.
-const LARGEST: u64 = 1 << 53;
+pub(super) const LARGEST: u64 = 1 << 53;
 
 /// A transaction ready to be sent.
 #[derive(Debug)]
@@ -409,14 +409,14 @@ fn push(program: &mut Vec<u64>, (operation, count): Operation) {
 }
 
 /// The longest stream length that the server takes as a limit.
-const LENGTH: u64 = i64::MAX as u64;
+pub(super) const LENGTH: u64 = i64::MAX as u64;
 
 /// A version as the script writes it.
 pub(super) fn version_text(version: Option<Version>) -> String {
     version.map_or_else(String::new, |version| format!("{}{}", version.incarnation, version.revision))
 }
 
-fn deadline_parts(deadline: Deadline) -> (u64, u64) {
+pub(super) fn deadline_parts(deadline: Deadline) -> (u64, u64) {
     match deadline {
         Deadline::IfUnset(ttl) => (0, millis(ttl)),
         Deadline::Renew(ttl) => (1, millis(ttl)),
@@ -425,7 +425,7 @@ fn deadline_parts(deadline: Deadline) -> (u64, u64) {
 }
 
 /// Lifetimes are at most a hundred years, so this fits.
-fn millis(ttl: std::time::Duration) -> u64 {
+pub(super) fn millis(ttl: std::time::Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(LARGEST)
 }
 

@@ -47,6 +47,10 @@ pub(super) trait Kind: Clone + Send + Sync + 'static {
 
     /// The script that takes several, with one key.
     fn script() -> &'static Script;
+    /// The key.
+    fn key(&self) -> &Bytes;
+    /// Whether the command may be sent again after an unknown outcome.
+    fn repeat(&self) -> Repeat;
     /// Of a write, about how many bytes travel.
     fn weight(item: &Self::Item) -> usize;
     /// What is asked, for errors.
@@ -62,8 +66,8 @@ pub(super) type Given<T> = Result<T, (Refusal, String)>;
 
 /// What a caller is told to do.
 pub(super) enum Turn<K: Kind> {
-    /// Send it alone, and keep the flight until the answer is there.
-    Alone(Flight<K>),
+    /// Send it alone, and keep the flight until the answer is there. If the write was made, it comes back.
+    Alone(Flight<K>, Option<(K, K::Item)>),
     /// It was sent with others, and this is what became of it.
     Together(Given<K::Share>),
 }
@@ -101,7 +105,8 @@ impl<K: Kind> Gatherer<K> {
         Self { shared: Arc::new(Shared { link, tasks, runtime: Handle::current(), lanes: Mutex::default() }) }
     }
 
-    /// Waits for a turn on the way to this key, and for the answer if the write travels with others.
+    /// Waits for a turn on this lane, and for the answer if the write travels with others. A lane is the way to one key for
+    /// writes of one and the same `K`.
     ///
     /// Dropped while it waits for company, it is not sent.
     pub(super) async fn turn(&self, key: &Bytes, write: impl FnOnce() -> (K, K::Item)) -> Result<Turn<K>, Error> {
@@ -110,13 +115,14 @@ impl<K: Kind> Gatherer<K> {
             let lane = lanes.entry(key.clone()).or_insert_with(Lane::new);
             if lane.flights < FLIGHTS && lane.waiting.is_empty() {
                 lane.flights += 1;
-                return Ok(Turn::Alone(Flight { shared: self.shared.clone(), key: key.clone() }));
+                return Ok(Turn::Alone(Flight { shared: self.shared.clone(), key: key.clone() }, None));
             }
             let (kind, item) = write();
             if K::weight(&item) > LARGE {
                 // Ahead of what waits: calls that are made at the same time have no order.
                 lane.flights += 1;
-                return Ok(Turn::Alone(Flight { shared: self.shared.clone(), key: key.clone() }));
+                let flight = Flight { shared: self.shared.clone(), key: key.clone() };
+                return Ok(Turn::Alone(flight, Some((kind, item))));
             }
             lane.kind.get_or_insert(kind);
             let (sender, answer) = oneshot::channel();
@@ -214,7 +220,7 @@ impl<K: Kind> Carrier<K> {
             // Those whom the last answer woke come back with their next writes.
             tokio::task::yield_now().await;
             let Some(batch) = self.shared.next(&self.key) else { return };
-            batch.send(&self.shared.link, &self.key).await;
+            batch.send(&self.shared.link).await;
         }
     }
 }
@@ -229,17 +235,17 @@ struct Batch<K: Kind> {
 }
 
 impl<K: Kind> Batch<K> {
-    async fn send(self, link: &Link, key: &Bytes) {
+    async fn send(self, link: &Link) {
         let kind = self.kind.clone();
         let ask = kind.ask();
         if self.since.elapsed() >= link.timeout() {
             return self.answer_all(&Err(ask.timeout(link.timeout(), Outcome::NotApplied)));
         }
         let arguments = |all: &mut Vec<Value>| {
-            all.push(Value::Bytes(key.clone()));
+            all.push(Value::Bytes(kind.key().clone()));
             kind.arguments(&self.items, all);
         };
-        let reply = match link.run_since(self.since, ask, Repeat::Never, K::script(), 1, arguments).await {
+        let reply = match link.run_since(self.since, ask, kind.repeat(), K::script(), 1, arguments).await {
             Ok(Answer::Reply(reply)) => reply,
             Ok(Answer::Refused(refusal, message)) => return self.answer_all(&Ok((refusal, message))),
             Err(error) => return self.answer_all(&Err(error)),

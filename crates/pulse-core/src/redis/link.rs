@@ -248,13 +248,12 @@ impl Link {
         &self,
         ask: Ask<'_>,
         key: &Bytes,
-        must_exist: bool,
         fields: impl Fn() -> Vec<(Key, Value)> + Send + Sync,
     ) -> Result<Answer, Error> {
         let send = |client: WithOptions<Fred>| {
             let (key, fields) = (key.clone(), fields());
             async move {
-                match client.xadd::<Value, _, _, _, _>(key, must_exist, None::<()>, "*", fields).await {
+                match client.xadd::<Value, _, _, _, _>(key, false, None::<()>, "*", fields).await {
                     Ok(Value::Bytes(data)) => Ok(Resp3Frame::BlobString { data, attributes: None }),
                     Ok(Value::String(id)) => Ok(Resp3Frame::BlobString { data: id.into_inner(), attributes: None }),
                     Ok(_) => Ok(Resp3Frame::Null),

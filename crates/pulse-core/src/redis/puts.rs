@@ -47,10 +47,15 @@ impl Redis {
     ) -> Result<Option<Committed>, Error> {
         let hash = self.keys.key(scope, "m:", map);
         let feed = || self.keys.key(scope, "f:", map);
-        let write = || (Puts { scope: scope.clone(), feed: feed() }, Put { key: key.clone(), value: value.clone() });
+        let write = || {
+            (
+                Puts { scope: scope.clone(), hash: hash.clone(), feed: feed() },
+                Put { key: key.clone(), value: value.clone() },
+            )
+        };
         let done = match self.puts.turn(&hash, write).await? {
             Turn::Together(given) => given,
-            Turn::Alone(_flight) => {
+            Turn::Alone(_flight, _) => {
                 let arguments = |all: &mut Vec<Value>| {
                     all.push(Value::Bytes(hash.clone()));
                     all.push(Value::Bytes(feed()));
@@ -115,6 +120,7 @@ fn puts_into_one_map(writes: &[Write]) -> Option<&Arc<str>> {
 #[derive(Debug, Clone)]
 pub(super) struct Puts {
     scope: Scope,
+    hash: Bytes,
     feed: Bytes,
 }
 
@@ -131,6 +137,14 @@ impl Kind for Puts {
 
     fn script() -> &'static Script {
         &scripts::PUTS
+    }
+
+    fn key(&self) -> &Bytes {
+        &self.hash
+    }
+
+    fn repeat(&self) -> Repeat {
+        Repeat::Never
     }
 
     fn weight(put: &Put) -> usize {

@@ -39,8 +39,15 @@ pub(super) static TRANSACTION: LazyLock<Script> = LazyLock::new(|| {
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/put.lua")));
 /// Unbound puts into one map.
 pub(super) static PUTS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/puts.lua")));
-/// Events of different callers for one stream.
-pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/append.lua")));
+/// Events for one stream.
+pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(
+        include_str!("lua/append.lua"),
+        include_str!("lua/trims.lua"),
+        include_str!("lua/onces.lua"),
+        include_str!("lua/append_main.lua"),
+    ))
+});
 /// Takes over idle pending events.
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/claim.lua")));
 /// Sets idle times.
