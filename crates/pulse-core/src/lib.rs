@@ -19,8 +19,10 @@ mod id;
 mod limits;
 pub mod list;
 mod memory;
+pub mod message_pack;
 mod meter;
 mod name;
+pub mod nesting;
 #[cfg(feature = "redis")]
 mod redis;
 mod session;

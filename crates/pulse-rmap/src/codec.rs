@@ -14,13 +14,11 @@ use bytes::Bytes;
 use pulse_core::{
     Source,
     list::{decode_list, encode_list},
+    message_pack,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{
-    kind::{Counter, List},
-    nesting::too_deep,
-};
+use crate::kind::{Counter, List};
 
 /// Both directions for one type.
 pub(crate) struct Codec<V> {
@@ -47,7 +45,7 @@ impl<V> fmt::Debug for Codec<V> {
 impl<V: Serialize + DeserializeOwned> Codec<V> {
     /// MessagePack, with structs as maps from field names to values, so that fields can be added later.
     pub(crate) fn message_pack() -> Self {
-        Self { encode: encode_message_pack, decode: decode_message_pack, plain: false }
+        Self { encode: message_pack::encode, decode: decode_message_pack, plain: false }
     }
 }
 
@@ -128,23 +126,8 @@ pub(crate) fn own_bytes<V: 'static>(value: &V) -> Bytes {
     }
 }
 
-fn encode_message_pack<V: Serialize>(value: &V) -> Result<Bytes, Source> {
-    let raw = rmp_serde::to_vec_named(value).map_err(|error| Arc::new(error) as Source)?;
-    // What nobody would decode must not be stored.
-    if too_deep(&raw) { Err(source(TOO_DEEP)) } else { Ok(raw.into()) }
-}
-
 fn decode_message_pack<V: DeserializeOwned>(raw: &Bytes) -> Result<V, Source> {
-    if too_deep(raw) {
-        return Err(source(TOO_DEEP));
-    }
-    let mut rest = &raw[..];
-    let value = rmp_serde::from_read(&mut rest).map_err(|error| Arc::new(error) as Source)?;
-    // Plain text often begins with a byte that is a whole MessagePack integer; only the rest of it gives it away.
-    if !rest.is_empty() {
-        return Err(source("bytes follow the value"));
-    }
-    Ok(value)
+    message_pack::decode(raw)
 }
 
 /// A value and the bytes that must be kept beside it; or why there is none, and the bytes.
@@ -165,8 +148,6 @@ impl<V: 'static> Codec<V> {
         }
     }
 }
-
-const TOO_DEEP: &str = "arrays and maps nest deeper than 128 levels";
 
 fn source(reason: &'static str) -> Source {
     Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(reason))

@@ -10,7 +10,6 @@ mod hasher;
 mod kind;
 mod map;
 mod meter;
-mod nesting;
 mod replica;
 mod replicator;
 mod shared;

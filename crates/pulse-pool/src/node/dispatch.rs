@@ -127,7 +127,7 @@ impl Node {
 
     /// A record as it came from the backend.
     pub(super) fn decode(&self, key: &JobKey, raw: &[u8]) -> Result<JobRecord, Error> {
-        rmp_serde::from_slice(raw).map_err(|error| {
+        pulse_core::message_pack::decode(raw).map_err(|error| {
             let key = format!("{key} in {}", self.pool.tables.jobs.id());
             self.pool.backend("read a job")(pulse_core::Error::Corrupt { key, reason: error.to_string() })
         })

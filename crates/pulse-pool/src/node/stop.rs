@@ -141,6 +141,6 @@ impl Node {
 
 /// Whether a record is that of a dispatch.
 fn is_of(raw: Option<&Bytes>, dispatch: DispatchId) -> bool {
-    let record = raw.and_then(|raw| rmp_serde::from_slice::<JobRecord>(raw).ok());
+    let record = raw.and_then(|raw| pulse_core::message_pack::decode::<JobRecord>(raw).ok());
     record.is_some_and(|record| record.dispatch == dispatch)
 }

@@ -8,10 +8,11 @@
 //! they cannot nest too deep.
 
 /// How many arrays and maps may stand inside each other. The same as in `serde_json`.
-pub(crate) const MAX_NESTING: usize = 128;
+pub const MAX_NESTING: usize = 128;
 
 /// Whether the bytes nest deeper than [`MAX_NESTING`]. What else is wrong with them is for the decoder to find.
-pub(crate) fn too_deep(raw: &[u8]) -> bool {
+#[must_use]
+pub fn too_deep(raw: &[u8]) -> bool {
     // Each level takes a byte at least.
     raw.len() > MAX_NESTING && measure(raw).is_none()
 }
@@ -167,7 +168,7 @@ mod tests {
 
         #[test]
         fn garbage_is_walked_without_a_panic(raw in prop::collection::vec(any::<u8>(), 0..2000)) {
-            too_deep(&raw);
+            let _ = too_deep(&raw);
         }
     }
 }
