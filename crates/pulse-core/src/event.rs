@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
 
-use crate::EventId;
+use crate::{EventId, Source, message_pack};
 
 /// Named values that travel with an event, in the order given; names may repeat.
 ///
@@ -69,6 +70,15 @@ impl NewEvent {
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, payload: impl Into<Bytes>) -> Self {
         Self { name: name.into(), topic: None, headers: Headers::default(), payload: payload.into() }
+    }
+
+    /// An event whose payload is a value, encoded as MessagePack.
+    ///
+    /// # Errors
+    ///
+    /// As [`message_pack::encode`].
+    pub fn encoded(name: impl Into<Arc<str>>, value: &(impl Serialize + ?Sized)) -> Result<Self, Source> {
+        Ok(Self::new(name, message_pack::encode(value)?))
     }
 
     /// Sets the topic that readers can filter by.

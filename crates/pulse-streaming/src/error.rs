@@ -27,6 +27,29 @@ pub enum Error {
         /// What would be right.
         reason: &'static str,
     },
+    /// The stream has as many events as it may have, so nothing was added.
+    #[error(
+        "stream {stream} is full: it has {length} events and may have {capacity}; add again when some were dropped or consumed"
+    )]
+    Full {
+        /// The stream.
+        stream: StreamId,
+        /// How many events it has.
+        length: u64,
+        /// How many it may have.
+        capacity: u64,
+    },
+    /// A payload could not be encoded, or does not decode as the type that was asked for.
+    #[error("cannot {operation} stream {stream}: the payload is no such value")]
+    Payload {
+        /// What was asked.
+        operation: Operation,
+        /// The stream.
+        stream: StreamId,
+        /// What is wrong with it.
+        #[source]
+        source: pulse_core::Source,
+    },
     /// The reader or sink reads this stream already; reading it twice would hand every event out twice.
     #[error("stream {stream} was added already: add each stream once")]
     AlreadyAdded {
@@ -90,6 +113,10 @@ impl fmt::Debug for OptionValue {
 pub enum Operation {
     /// Adding events.
     Add,
+    /// Dropping events.
+    Remove,
+    /// Decoding an event.
+    Decode,
     /// Asking for its state or that of a sink.
     Describe,
     /// Removing it.
@@ -110,6 +137,8 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Add => "add to",
+            Self::Remove => "drop events of",
+            Self::Decode => "decode an event of",
             Self::Describe => "describe",
             Self::Destroy => "destroy",
             Self::Read => "read",
@@ -122,10 +151,10 @@ impl fmt::Display for Operation {
 }
 
 impl Error {
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Whether the same call may succeed later without anybody changing anything here.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        self.backend().is_some_and(pulse_core::Error::is_retryable)
+        matches!(self, Self::Full { .. }) || self.backend().is_some_and(pulse_core::Error::is_retryable)
     }
 
     /// Whether the request may have taken effect although it failed: an event may stand in the stream, say. Repeating

@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use pulse_core::{EventId, Headers, StreamId};
+use pulse_core::{EventId, Headers, StreamId, message_pack};
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Operation};
 
 /// An event that was read from a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,19 @@ impl Event {
     #[must_use]
     pub fn into_payload(self) -> Bytes {
         self.event.payload
+    }
+
+    /// Decodes the payload, which was encoded as MessagePack.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Payload`] if it is no such value.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        message_pack::decode(&self.event.payload).map_err(|source| Error::Payload {
+            operation: Operation::Decode,
+            stream: self.stream.clone(),
+            source,
+        })
     }
 
     /// When it was added, by the server's clock, at a resolution of one millisecond.

@@ -54,7 +54,8 @@ mod streams;
 mod trouble;
 
 pub use pulse_core::{
-    Client, ClientBuilder, ConsumerInfo, EventId, GroupInfo, Headers, NewEvent, Scope, StreamId, StreamInfo, connect,
+    Client, ClientBuilder, ConsumerInfo, EventId, GroupInfo, Headers, NewEvent, Scope, StreamId, StreamInfo,
+    Transaction, Trim, connect,
 };
 
 pub use self::{
@@ -64,7 +65,7 @@ pub use self::{
     reader::{Reader, ReaderBuilder},
     sink::{Delivery, Settlement, Sink, SinkBuilder},
     start::Start,
-    stream::EventStream,
+    stream::{EventStream, Retention, StreamBuilder},
 };
 
 /// The example of the README, so that it is compiled and run.

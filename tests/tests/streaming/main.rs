@@ -7,6 +7,7 @@ mod retention;
 #[cfg(feature = "standalone")]
 mod servers;
 mod sinks;
+mod terms;
 mod writing;
 
 use std::time::Duration;

@@ -1,11 +1,16 @@
-//! A stream: adding events, looking at it, destroying it, and the way to its readers and sinks.
+//! A stream: looking at it, dropping events, destroying it, and the way to its readers and sinks. Adding stands in
+//! [`add`], its options in [`builder`].
+
+mod add;
+mod builder;
+mod retention;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use pulse_core::{
-    Client, EventId, Expectation, Group, GroupInfo, NewEvent, Scope, StreamId, StreamInfo, Transaction, WriteResult,
-};
+use pulse_core::{Client, EventId, Group, GroupInfo, Scope, StreamId, StreamInfo, Transaction, Trim};
+
+use self::retention::Terms;
+pub use self::{builder::StreamBuilder, retention::Retention};
 
 use crate::{Error, Operation, ReaderBuilder, SinkBuilder, meter::Meter};
 
@@ -35,10 +40,16 @@ use crate::{Error, Operation, ReaderBuilder, SinkBuilder, meter::Meter};
 pub struct EventStream {
     client: Client,
     id: StreamId,
+    terms: Arc<Terms>,
     meter: Meter,
 }
 
 impl EventStream {
+    /// Options of a stream of that name: what it keeps, how much it takes, how long it lives.
+    pub fn builder(name: impl Into<String>) -> StreamBuilder {
+        StreamBuilder::new(name.into())
+    }
+
     /// The stream of that name, in the scope of the same name.
     ///
     /// # Errors
@@ -57,8 +68,12 @@ impl EventStream {
     /// [`Error::InvalidName`].
     pub fn in_scope(client: &Client, scope: &Scope, name: impl AsRef<str>) -> Result<Self, Error> {
         let id = scope.stream(name).map_err(Error::name)?;
+        Ok(Self::with_terms(client, id, Terms::default()))
+    }
+
+    fn with_terms(client: &Client, id: StreamId, terms: Terms) -> Self {
         let meter = Meter::new(&id, "");
-        Ok(Self { client: client.clone(), id, meter })
+        Self { client: client.clone(), id, terms: Arc::new(terms), meter }
     }
 
     /// The stream's scope and name.
@@ -71,90 +86,6 @@ impl EventStream {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
-    }
-
-    /// Adds an event with a name, which says what happened, and a payload. Returns its id, which is greater than that
-    /// of every event before it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Backend`]. If [`Error::is_outcome_unknown`], the event may stand in the stream all the same; adding
-    /// it again may add it twice.
-    ///
-    /// # Cancel safety
-    ///
-    /// An add whose future is dropped happens or does not.
-    pub async fn add(&self, name: impl Into<Arc<str>>, payload: impl Into<Bytes>) -> Result<EventId, Error> {
-        self.add_event(NewEvent::new(name, payload)).await
-    }
-
-    /// Adds an event with everything that one can have: name, payload, topic, headers.
-    ///
-    /// # Errors
-    ///
-    /// As [`add`](Self::add).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`add`](Self::add).
-    pub async fn add_event(&self, event: NewEvent) -> Result<EventId, Error> {
-        let transaction = Transaction::new(self.id.scope()).append(self.id.name().clone(), event);
-        self.append(transaction).await?.pop().ok_or_else(|| self.missing_id())
-    }
-
-    /// Adds an event unless the stream does not exist, in which case it returns `None` and does not create it.
-    ///
-    /// # Errors
-    ///
-    /// As [`add`](Self::add).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`add`](Self::add).
-    pub async fn add_if_exists(&self, event: NewEvent) -> Result<Option<EventId>, Error> {
-        let name = self.id.name().clone();
-        let transaction = Transaction::new(self.id.scope()).expect_stream(name.clone()).append(name, event);
-        match self.append(transaction).await {
-            Ok(mut ids) => ids.pop().ok_or_else(|| self.missing_id()).map(Some),
-            Err(error) if is_missing_stream(&error) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Adds events in this order, all or none, in one round trip. Returns their ids in the same order.
-    ///
-    /// # Errors
-    ///
-    /// As [`add`](Self::add); also when the batch is larger than the client's limits for a transaction.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`add`](Self::add).
-    pub async fn add_batch(&self, events: impl IntoIterator<Item = NewEvent>) -> Result<Vec<EventId>, Error> {
-        let start = Transaction::new(self.id.scope());
-        let transaction = events.into_iter().fold(start, |txn, event| txn.append(self.id.name().clone(), event));
-        if transaction.writes().is_empty() {
-            return Ok(Vec::new());
-        }
-        self.append(transaction).await
-    }
-
-    async fn append(&self, transaction: Transaction) -> Result<Vec<EventId>, Error> {
-        let committed = self.client.commit(transaction).await.map_err(Error::on(Operation::Add, &self.id))?;
-        self.meter.added(committed.results.len());
-        let id = |result: &WriteResult| match result {
-            WriteResult::Event(id) => Ok(*id),
-            _ => Err(self.missing_id()),
-        };
-        committed.results.iter().map(id).collect()
-    }
-
-    fn missing_id(&self) -> Error {
-        Error::on(Operation::Add, &self.id)(pulse_core::Error::Protocol {
-            operation: "append",
-            subject: self.id.to_string(),
-            reason: "the backend gave no event id".into(),
-        })
     }
 
     /// Describes the stream, `None` if it does not exist.
@@ -175,6 +106,35 @@ impl EventStream {
     pub async fn sink_info(&self, sink: impl AsRef<str>) -> Result<Option<GroupInfo>, Error> {
         let group = Group::new(sink).map_err(Error::name)?;
         self.client.backend().group_info(&self.id, &group).await.map_err(Error::on(Operation::Describe, &self.id))
+    }
+
+    /// Removes single events, for everybody, and returns how many there were. Sinks that hold them may go on with them; those
+    /// that had not acknowledged them learn that they are [lost](crate::Notice::Lost).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`]. Repeating it is safe.
+    pub async fn remove(&self, ids: impl IntoIterator<Item = EventId>) -> Result<u64, Error> {
+        let ids: Vec<EventId> = ids.into_iter().collect();
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        self.drop_events(Transaction::new(self.id.scope()).delete_events(self.id.name().clone(), ids)).await
+    }
+
+    /// Drops events from the old end, and returns how many. Readers and sinks that had not had them yet are told
+    /// ([`Notice::Missed`](crate::Notice::Missed)).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`].
+    pub async fn trim(&self, trim: Trim) -> Result<u64, Error> {
+        self.drop_events(Transaction::new(self.id.scope()).trim_stream(self.id.name().clone(), trim)).await
+    }
+
+    async fn drop_events(&self, transaction: Transaction) -> Result<u64, Error> {
+        let committed = self.client.commit(transaction).await.map_err(Error::on(Operation::Remove, &self.id))?;
+        Ok(committed.count(0).unwrap_or(0))
     }
 
     /// Removes the stream with all its events and the cursors of its sinks, and returns how many events it had. The
@@ -198,9 +158,4 @@ impl EventStream {
     pub fn sink(&self, name: impl Into<String>) -> SinkBuilder {
         SinkBuilder::new(self, name.into())
     }
-}
-
-fn is_missing_stream(error: &Error) -> bool {
-    let failed = error.backend().and_then(pulse_core::Error::failed_expectation);
-    failed.is_some_and(|failed| matches!(failed.expected, Expectation::StreamExists { .. }))
 }
