@@ -104,6 +104,7 @@ impl<'a> Driver<'a> {
             Step::SetIdle { stream, group, consumer, events, idle } => {
                 self.set_idle(stream, group, consumer, events, *idle).await
             }
+            Step::Missed(stream, group) => self.missed(stream, group).await,
             Step::RemoveConsumer(stream, group, consumer) => self.remove_consumer(stream, group, consumer).await,
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use proptest::{prelude::TestCaseError, prop_assert, prop_assert_eq};
-use pulse_core::{Acks, Claimed, Error, EventId, GroupStart};
+use pulse_core::{Acks, Claimed, Error, EventId, GroupStart, Missed};
 
 use super::{
     drive::{Driver, Met, Outcome, unexpected},
@@ -132,6 +132,15 @@ impl<'a> Driver<'a> {
         })();
         self.world = world;
         result
+    }
+
+    pub(super) async fn missed(&mut self, stream: Name, group: Name) -> Outcome {
+        let taken = self.backend.group_missed(&self.stream(stream)?, &name(group)?).await;
+        let group = self.world.streams.get_mut(stream).and_then(|stream| stream.groups.get_mut(group));
+        let expected = group.and_then(|group| group.missed.take());
+        let expected = expected.map(|(after, before, events)| Missed::new(after, before, Some(events)));
+        prop_assert_eq!(taken.map_err(|e| unexpected(&e))?, expected);
+        Ok(())
     }
 
     pub(super) async fn remove_consumer(&mut self, stream: Name, group: Name, consumer: Name) -> Outcome {

@@ -44,6 +44,7 @@ pub(crate) enum Step {
         idle: Idle,
     },
     RemoveConsumer(Name, Name, Name),
+    Missed(Name, Name),
 }
 
 /// One of the events ever appended to a stream, by its number (modulo how many there are).
@@ -268,6 +269,7 @@ fn step(time: Time) -> impl Strategy<Value = Step> {
         2 => (stream(), group(), consumer(), events(1), idle())
             .prop_map(|(stream, group, consumer, events, idle)| Step::SetIdle { stream, group, consumer, events, idle }),
         1 => (stream(), group(), consumer()).prop_map(|(s, g, c)| Step::RemoveConsumer(s, g, c)),
+        2 => (stream(), group()).prop_map(|(s, g)| Step::Missed(s, g)),
     ]
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct Group {
     pub cursor: EventId,
     pub pending: BTreeMap<EventId, Pending>,
     pub consumers: BTreeSet<String>,
+    /// What trims took from it: after which id, before which, and how many.
+    pub missed: Option<(EventId, EventId, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -284,7 +286,11 @@ impl World {
                     }
                     (_, other) => panic!("the model does not know {other:?}"),
                 };
-                WriteResult::Count(self.delete_events(stream, &gone).len() as u64)
+                let dropped = self.delete_events(stream, &gone).len() as u64;
+                if let Some(stream) = self.streams.get_mut(&**stream) {
+                    stream.miss(&gone);
+                }
+                WriteResult::Count(dropped)
             }
             Write::DeleteEvents { stream, ids } => {
                 let deleted = self.delete_events(stream, ids);
@@ -404,6 +410,18 @@ impl Group {
 }
 
 impl Stream {
+    /// Remembers for each group what a trim dropped that it had not been handed.
+    fn miss(&mut self, gone: &[EventId]) {
+        let before = self.events.keys().next().copied().or(self.last.next()).unwrap_or(EventId::MAX);
+        for group in self.groups.values_mut() {
+            let events = gone.iter().filter(|id| **id > group.cursor).count() as u64;
+            if events > 0 {
+                let (after, _, earlier) = group.missed.unwrap_or((group.cursor, before, 0));
+                group.missed = Some((after, before, earlier + events));
+            }
+        }
+    }
+
     /// The events after an id.
     pub(crate) fn after(&self, id: EventId) -> impl Iterator<Item = EventId> {
         self.events.keys().copied().filter(move |event| *event > id)

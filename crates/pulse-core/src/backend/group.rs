@@ -66,6 +66,27 @@ impl Delivery {
     }
 }
 
+/// What trims took from a consumer group before it was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Missed {
+    /// Where the group's cursor stood at the first of the trims. What is missing comes after it.
+    pub after: EventId,
+    /// What is missing comes before this id: the first that stayed after the last of the trims, or the next that could
+    /// come if none stayed.
+    pub before: EventId,
+    /// How many events it was, `None` if the backend could not tell them all.
+    pub events: Option<u64>,
+}
+
+impl Missed {
+    /// Puts a record together.
+    #[must_use]
+    pub fn new(after: EventId, before: EventId, events: Option<u64>) -> Self {
+        Self { after, before, events }
+    }
+}
+
 /// What a claim took over.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]

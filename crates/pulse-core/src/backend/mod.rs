@@ -30,7 +30,8 @@ use bytes::Bytes;
 pub use self::{
     feed::{Change, FeedItem, FeedSender, GapCause, MapCommit, MapFeed},
     group::{
-        Acks, Claimed, ConsumerInfo, Delivery, GroupInfo, GroupStart, PendingEvent, PendingQuery, Read, StreamInfo,
+        Acks, Claimed, ConsumerInfo, Delivery, GroupInfo, GroupStart, Missed, PendingEvent, PendingQuery, Read,
+        StreamInfo,
     },
 };
 use crate::{
@@ -259,6 +260,23 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`Error::WrongType`] and those of the connection.
     async fn group_info(&self, stream: &StreamId, group: &Group) -> Result<Option<GroupInfo>, Error>;
+
+    /// Takes what trims took from a group before it was handed out, `None` if that is nothing, or if there is no such group.
+    /// Whoever is returned it is the only one: the record is cleared.
+    ///
+    /// Every trim of a commit records what it dropped beyond the group's cursor; trims that follow each other before the
+    /// record is taken make one record. Events that are deleted by their ids are not recorded, and the record ends with
+    /// its group or stream. The backend over Redis counts the events unless very many had been handed out before those that
+    /// were dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may take the record with it, as may one of unknown outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongType`], [`Error::Corrupt`], and those of the connection.
+    async fn group_missed(&self, stream: &StreamId, group: &Group) -> Result<Option<Missed>, Error>;
 
     /// Removes a consumer that has no pending events. Returns `false`, and leaves it alone, if it has some; `true` if
     /// it is gone, also if it never was.

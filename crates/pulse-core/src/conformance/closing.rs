@@ -32,6 +32,7 @@ pub(super) async fn every_call_after_it_fails(subject: Subject) {
         ("group_claim", backend.group_claim(&stream, &group, &name, Duration::ZERO, 1).await.err()),
         ("group_set_idle", backend.group_set_idle(&stream, &group, &name, &[EventId::MAX], WAIT).await.err()),
         ("group_pending", backend.group_pending(&stream, &group, PendingQuery::new(1)).await.err()),
+        ("group_missed", backend.group_missed(&stream, &group).await.err()),
         ("group_info", backend.group_info(&stream, &group).await.err()),
         ("group_remove_consumer", backend.group_remove_consumer(&stream, &group, &name).await.err()),
         ("sweep", backend.sweep(&room.scope).await.err()),

@@ -70,6 +70,7 @@ mod leases;
 mod lifetimes;
 mod limits;
 mod lists;
+mod losses;
 mod maps;
 mod onces;
 mod pages;

@@ -219,6 +219,15 @@ macro_rules! __conformance_cases {
                 simultaneous_appends_never_exceed_the_length_that_they_expect
                 simultaneous_batches_stay_together_and_are_trimmed
             }
+            losses {
+                a_trim_records_what_each_group_had_not_been_handed
+                trims_that_follow_each_other_make_one_record
+                every_kind_of_trim_records_on_every_way
+                an_emptied_stream_records_up_to_the_next_event
+                a_record_ends_with_its_group_and_its_stream
+                of_racing_callers_one_gets_the_record
+                a_group_that_is_trimmed_past_again_and_again_loses_count_of_nothing
+            }
             onces {
                 what_was_appended_once_is_not_appended_again
                 a_once_id_counts_for_one_stream_and_one_window

@@ -6,7 +6,8 @@ use imbl::OrdMap;
 
 use super::{store::millis, streams::StreamState};
 use crate::{
-    Acks, Claimed, Consumer, ConsumerInfo, Delivery, EventId, Group, GroupInfo, GroupStart, PendingEvent, PendingQuery,
+    Acks, Claimed, Consumer, ConsumerInfo, Delivery, EventId, Group, GroupInfo, GroupStart, Missed, PendingEvent,
+    PendingQuery,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,8 @@ pub(super) struct GroupState {
     pending: OrdMap<EventId, Pending>,
     /// Each consumer with the time it was last heard of, in milliseconds.
     consumers: OrdMap<Consumer, u64>,
+    /// What trims took from it.
+    missed: Option<Missed>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +45,15 @@ impl GroupState {
     pub(super) fn needs(&self) -> EventId {
         let next = || self.cursor.next().unwrap_or(EventId::MAX);
         self.pending.get_min().map_or_else(next, |(id, _)| *id)
+    }
+
+    /// Records what a trim dropped that was not handed out yet. `dropped` is in order.
+    pub(super) fn miss(&mut self, dropped: &[EventId], first_left: EventId) {
+        let missed = dropped.len() - dropped.partition_point(|id| *id <= self.cursor);
+        if missed > 0 {
+            let (after, before) = self.missed.map_or((self.cursor, Some(0)), |missed| (missed.after, missed.events));
+            self.missed = Some(Missed::new(after, first_left, before.map(|before| before + missed as u64)));
+        }
     }
 
     fn has_pending(&self, consumer: &Consumer) -> bool {
@@ -92,6 +104,10 @@ impl StreamState {
             state.cursor = entry.id;
         }
         entries.into_iter().map(|entry| Delivery::new(entry, 1)).collect()
+    }
+
+    pub(super) fn take_missed(&mut self, group: &Group) -> Option<Missed> {
+        self.groups.get_mut(group)?.missed.take()
     }
 
     pub(super) fn claim(

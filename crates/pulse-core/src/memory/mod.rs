@@ -28,8 +28,8 @@ use self::{
 };
 use crate::{
     Acks, Backend, Claimed, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo, GroupStart,
-    Limits, MapFeed, MapId, MapPage, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamId, StreamInfo, Swept,
-    Transaction, Version,
+    Limits, MapFeed, MapId, MapPage, Missed, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamId, StreamInfo,
+    Swept, Transaction, Version,
 };
 
 /// Longer than any wait: what stands in for waits that end beyond the range of the clock.
@@ -285,6 +285,14 @@ impl Backend for Memory {
         Ok(self.store.read(stream.scope(), |scope, now| {
             scope.live_stream(stream.name(), now).and_then(|stream| stream.group_info(group, now))
         }))
+    }
+
+    async fn group_missed(&self, stream: &StreamId, group: &Group) -> Result<Option<Missed>, Error> {
+        self.open()?;
+        match self.store.in_group(stream, group, |stream, _| stream.take_missed(group)) {
+            Err(Error::NoGroup { .. }) => Ok(None),
+            taken => taken,
+        }
     }
 
     async fn group_remove_consumer(

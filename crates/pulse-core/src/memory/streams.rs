@@ -149,16 +149,26 @@ impl StreamState {
             Trim::OlderThan { age, .. } => (u64::MAX, EventId::new(now.saturating_sub(millis(age)), 0)),
             Trim::Consumed => (u64::MAX, self.groups.values().map(GroupState::needs).min().unwrap_or_default()),
         };
-        let mut dropped = 0;
+        let mut dropped = Vec::new();
         while let Some((id, _)) = self.entries.get_min() {
             let id = *id;
             if self.entries.len() as u64 <= most && id >= first {
                 break;
             }
             self.entries.remove(&id);
-            dropped += 1;
+            dropped.push(id);
         }
-        dropped
+        if !dropped.is_empty() {
+            let after = || self.last.next().unwrap_or(EventId::MAX);
+            let first_left = self.entries.get_min().map_or_else(after, |(id, _)| *id);
+            let names: Vec<Group> = self.groups.keys().cloned().collect();
+            for name in &names {
+                if let Some(group) = self.groups.get_mut(name) {
+                    group.miss(&dropped, first_left);
+                }
+            }
+        }
+        dropped.len() as u64
     }
 
     pub(super) fn delete(&mut self, ids: &[EventId]) -> u64 {

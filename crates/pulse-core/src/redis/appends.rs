@@ -151,12 +151,12 @@ impl Redis {
         };
         let longest = plan.shorter.map_or_else(empty, |(_, length)| number(length.min(LARGEST)));
         let (once, existence) = (number(plan.once.into()), number(existence));
-        [beside("u:"), beside("x:"), once, longest, existence, code, approximate, operand, lifetime, ttl]
+        [beside("u:"), beside("x:"), once, longest, existence, code, approximate, operand, lifetime, ttl, beside("g:")]
     }
 }
 
 /// How many arguments tell the script what transactions share.
-const SHARED: usize = 10;
+const SHARED: usize = 11;
 
 /// What a transaction does with its one stream.
 struct Plan<'a> {

@@ -34,10 +34,9 @@ impl Encoded {
     /// The keys that the script may touch, by kind and name, and what type each has to be.
     pub(super) fn keys_by_type(&self) -> impl Iterator<Item = (&'static str, &str, &'static str)> {
         let maps = self.maps.iter().flat_map(|(name, _)| [("m:", &**name, "hash"), ("b:", &**name, "hash")]);
-        let streams = self
-            .streams
-            .iter()
-            .flat_map(|name| [("s:", &**name, "stream"), ("u:", &**name, "hash"), ("x:", &**name, "zset")]);
+        let streams = self.streams.iter().flat_map(|name| {
+            [("s:", &**name, "stream"), ("u:", &**name, "hash"), ("x:", &**name, "zset"), ("g:", &**name, "hash")]
+        });
         let leases = self.leases.iter().map(|id| ("e:", id.as_str(), "set"));
         maps.chain(streams).chain([("l", "", "zset"), ("d", "", "zset")]).chain(leases)
     }

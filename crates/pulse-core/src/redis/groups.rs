@@ -14,8 +14,8 @@ use super::{
     streams::{EntryReader, read_entries},
 };
 use crate::{
-    Acks, Claimed, Consumer, ConsumerInfo, Delivery, Error, EventId, Group, GroupInfo, GroupStart, PendingEvent,
-    PendingQuery, StreamId, StreamInfo,
+    Acks, Claimed, Consumer, ConsumerInfo, Delivery, Error, EventId, Group, GroupInfo, GroupStart, Missed,
+    PendingEvent, PendingQuery, StreamId, StreamInfo,
 };
 
 impl Redis {
@@ -52,8 +52,11 @@ impl Redis {
     pub(super) async fn destroy_group(&self, stream: &StreamId, group: &Group) -> Result<bool, Error> {
         let ask = Ask::new("destroy a group", stream);
         let key = self.keys.stream(stream);
-        let args = || vec![Value::from_static_str("DESTROY"), Value::Bytes(key.clone()), Value::from(group.as_str())];
-        match self.link.try_call(ask, Repeat::Never, "XGROUP", Route::Key(1), args).await? {
+        let missed = self.keys.missed(stream);
+        let args = |args: &mut Vec<Value>| {
+            args.extend([Value::Bytes(key.clone()), Value::from(group.as_str()), Value::Bytes(missed.clone())]);
+        };
+        match self.link.run(ask, Repeat::Never, &scripts::DESTROY_GROUP, 1, args).await? {
             Answer::Reply(reply) => {
                 // Whoever waits for its events learns that there is no such group any more.
                 self.bells.ring(self.keys.doorbell(stream));
@@ -200,6 +203,22 @@ impl Redis {
         }
     }
 
+    pub(super) async fn take_missed(&self, stream: &StreamId, group: &Group) -> Result<Option<Missed>, Error> {
+        let ask = Ask::new("take what was missed", stream);
+        let key = self.keys.missed(stream);
+        let args = |args: &mut Vec<Value>| args.extend([Value::Bytes(key.clone()), Value::from(group.as_str())]);
+        let key = || String::from_utf8_lossy(&key).into_owned();
+        let reply = match self.link.run(ask, Repeat::Never, &scripts::MISSED, 1, args).await? {
+            Answer::Reply(reply) => reply,
+            Answer::Refused(Refusal::WrongType, _) => return Err(Error::WrongType { key: key() }),
+            Answer::Refused(refusal, message) => return Err(self.link.error(ask, refusal, &message)),
+        };
+        let Some(text) = reply::optional_bytes(reply).map_err(|misfit| ask.protocol(misfit))? else { return Ok(None) };
+        let corrupt =
+            || Error::Corrupt { key: key(), reason: "what a group missed is not written as Pulse does".into() };
+        read_missed(&text).map(Some).ok_or_else(corrupt)
+    }
+
     pub(super) async fn remove_consumer(
         &self,
         stream: &StreamId,
@@ -279,6 +298,17 @@ fn read_claimed(reply: Resp3Frame) -> Result<Claimed, Misfit> {
     let deliveries = entries.map(|(entry, count)| Ok(Delivery::new(reader.read(entry)?, reply::count(count)?)));
     let deleted = reply::list(deleted)?.into_iter().map(reply::event_id);
     Ok(Claimed::new(deliveries.collect::<Result<_, Misfit>>()?, deleted.collect::<Result<_, Misfit>>()?))
+}
+
+/// Reads a record as `lua/trims.lua` writes it.
+fn read_missed(text: &[u8]) -> Option<Missed> {
+    let mut parts = std::str::from_utf8(text).ok()?.split(' ');
+    let (after, before) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let events = match parts.next()? {
+        "?" => None,
+        number => Some(number.parse().ok()?),
+    };
+    parts.next().is_none().then(|| Missed::new(after, before, events))
 }
 
 fn read_pending(reply: Resp3Frame) -> Result<Vec<PendingEvent>, Misfit> {

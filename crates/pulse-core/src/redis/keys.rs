@@ -41,6 +41,10 @@ impl Keys {
         self.key(stream.scope(), "s:", stream.name())
     }
 
+    pub(super) fn missed(&self, stream: &StreamId) -> Bytes {
+        self.key(stream.scope(), "g:", stream.name())
+    }
+
     pub(super) fn doorbell(&self, stream: &StreamId) -> Bytes {
         self.key(stream.scope(), "w:", stream.name())
     }

@@ -64,7 +64,7 @@ use self::{
 };
 use crate::{
     Acks, Claimed, Client, ClientBuilder, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo,
-    GroupStart, Limits, MapFeed, MapId, MapPage, Outcome, PendingEvent, PendingQuery, Read, Scope, ServerTime,
+    GroupStart, Limits, MapFeed, MapId, MapPage, Missed, Outcome, PendingEvent, PendingQuery, Read, Scope, ServerTime,
     StreamId, StreamInfo, Swept, Transaction, Version,
 };
 
@@ -318,6 +318,10 @@ impl crate::Backend for Backend {
 
     async fn group_info(&self, stream: &StreamId, group: &Group) -> Result<Option<GroupInfo>, Error> {
         self.redis.describe_group(stream, group).await
+    }
+
+    async fn group_missed(&self, stream: &StreamId, group: &Group) -> Result<Option<Missed>, Error> {
+        self.redis.take_missed(stream, group).await
     }
 
     async fn group_remove_consumer(

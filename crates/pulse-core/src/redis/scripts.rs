@@ -52,6 +52,11 @@ pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/claim.lua")));
 /// Sets idle times.
 pub(super) static SET_IDLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/set_idle.lua")));
+/// Removes a consumer group.
+pub(super) static DESTROY_GROUP: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("lua/destroy_group.lua")));
+/// Takes what a consumer group missed.
+pub(super) static MISSED: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/missed.lua")));
 /// Removes an idle consumer.
 pub(super) static REMOVE_CONSUMER: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("lua/remove_consumer.lua")));

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{Faulty, Operation, link::End, relay::Relay};
 use crate::{
     Acks, Backend, Claimed, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo, GroupStart,
-    Limits, MapFeed, MapId, MapPage, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamId, StreamInfo, Swept,
-    Transaction, Version,
+    Limits, MapFeed, MapId, MapPage, Missed, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamId, StreamInfo,
+    Swept, Transaction, Version,
 };
 
 #[async_trait]
@@ -146,6 +146,11 @@ impl Backend for Faulty {
     async fn group_info(&self, stream: &StreamId, group: &Group) -> Result<Option<GroupInfo>, Error> {
         let effect = self.inner.backend.group_info(stream, group);
         self.inner.call(Operation::GroupInfo, stream.to_string(), effect).await
+    }
+
+    async fn group_missed(&self, stream: &StreamId, group: &Group) -> Result<Option<Missed>, Error> {
+        let effect = self.inner.backend.group_missed(stream, group);
+        self.inner.call(Operation::GroupMissed, stream.to_string(), effect).await
     }
 
     async fn group_remove_consumer(

@@ -25,6 +25,7 @@ pub enum Operation {
     GroupSetIdle,
     GroupPending,
     GroupInfo,
+    GroupMissed,
     GroupRemoveConsumer,
     Sweep,
     ServerTime,
@@ -47,6 +48,7 @@ impl Operation {
             Self::GroupSetIdle => "group_set_idle",
             Self::GroupPending => "group_pending",
             Self::GroupInfo => "group_info",
+            Self::GroupMissed => "group_missed",
             Self::GroupRemoveConsumer => "group_remove_consumer",
             Self::Sweep => "sweep",
             Self::ServerTime => "server_time",
@@ -62,6 +64,7 @@ impl Operation {
             | Self::GroupRead
             | Self::GroupClaim
             | Self::GroupSetIdle
+            | Self::GroupMissed
             | Self::GroupRemoveConsumer
             | Self::Sweep => true,
             Self::MapVersion

@@ -13,8 +13,8 @@ use std::{
 use bytes::Bytes;
 use pulse_rmap::pulse_core::{
     Acks, Backend, Claimed, Committed, Consumer, Cursor, Delivery, Error, EventId, FeedItem, FeedSender, GapCause,
-    Group, GroupInfo, GroupStart, Limits, MapFeed, MapId, MapPage, Outcome, PendingEvent, PendingQuery, Read, Scope,
-    ServerTime, StreamId, StreamInfo, Swept, Transaction, Version,
+    Group, GroupInfo, GroupStart, Limits, MapFeed, MapId, MapPage, Missed, Outcome, PendingEvent, PendingQuery, Read,
+    Scope, ServerTime, StreamId, StreamInfo, Swept, Transaction, Version,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -207,6 +207,10 @@ impl Backend for Lossy {
     async fn group_info(&self, stream: &StreamId, group: &Group) -> Result<Option<GroupInfo>, Error> {
         self.inner.group_info(stream, group).await
     }
+    async fn group_missed(&self, stream: &StreamId, group: &Group) -> Result<Option<Missed>, Error> {
+        self.inner.group_missed(stream, group).await
+    }
+
     async fn group_remove_consumer(
         &self,
         stream: &StreamId,

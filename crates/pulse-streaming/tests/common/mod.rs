@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pulse_core::{
     Acks, Backend, Claimed, Client, Committed, Consumer, Cursor, Delivery, Entry, Error, EventId, Group, GroupInfo,
-    GroupStart, Limits, Malformed, MapFeed, MapId, MapPage, Outcome, PendingEvent, PendingQuery, Read, Scope,
+    GroupStart, Limits, Malformed, MapFeed, MapId, MapPage, Missed, Outcome, PendingEvent, PendingQuery, Read, Scope,
     ServerTime, StreamId, StreamInfo, Swept, Transaction, Version,
 };
 
@@ -211,6 +211,10 @@ impl Backend for Probe {
 
     async fn group_info(&self, stream: &StreamId, group: &Group) -> Result<Option<GroupInfo>, Error> {
         self.pass(self.inner.group_info(stream, group)).await
+    }
+
+    async fn group_missed(&self, stream: &StreamId, group: &Group) -> Result<Option<Missed>, Error> {
+        self.pass(self.inner.group_missed(stream, group)).await
     }
 
     async fn group_remove_consumer(

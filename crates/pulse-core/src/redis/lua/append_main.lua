@@ -12,12 +12,13 @@ if shared > 0 then
     need_onces()
   end
   if trim_code then
+    call('HLEN', ARGV[13])
     need_trims()
   end
 end
 
 local function trim_stream()
-  trimmed = trimmed + trim(key, trim_code, tonumber(ARGV[9]), tonumber(ARGV[10]) or ARGV[10])
+  trimmed = trimmed + trim(key, ARGV[13], trim_code, tonumber(ARGV[9]), tonumber(ARGV[10]) or ARGV[10])
 end
 
 -- What keeps a transaction from being carried out, if anything does.
@@ -93,6 +94,14 @@ if shared > 0 and carried_out then
       call('PERSIST', key)
     elseif lifetime and (lifetime == 1 or call('PTTL', key) == -1) then
       call('PEXPIREAT', key, format('%.0f', now() + ARGV[12]))
+    end
+    if lifetime then
+      local ends = call('PEXPIRETIME', key)
+      if ends > 0 then
+        call('PEXPIREAT', ARGV[13], format('%.0f', ends))
+      else
+        call('PERSIST', ARGV[13])
+      end
     end
     if onces > 0 or lifetime then
       tidy_onces(key, events, windows, math.min(1000, 2 * onces + 2))

@@ -1,4 +1,4 @@
--- Trims of a stream, shared by the scripts that append. Needs `call`, `match` and `now`.
+-- Trims of a stream, shared by the scripts that append. Needs `call`, `find`, `match` and `now`.
 
 local trim
 
@@ -29,15 +29,19 @@ local function need_trims()
     return millis ~= LAST and increment(millis) .. '-0' or nil
   end
 
-  -- The groups of a stream: for each its name, its cursor and how many events are pending.
+  local function fields_of(list)
+    local fields = {}
+    for i = 1, #list, 2 do
+      fields[list[i]] = list[i + 1]
+    end
+    return fields
+  end
+
+  -- The groups of a stream, as the server describes them.
   local function groups_of(key)
     local groups = call('EXISTS', key) == 1 and call('XINFO', 'GROUPS', key) or {}
     for i = 1, #groups do
-      local fields, group = groups[i], {}
-      for j = 1, #fields, 2 do
-        group[fields[j]] = fields[j + 1]
-      end
-      groups[i] = group
+      groups[i] = fields_of(groups[i])
     end
     return groups
   end
@@ -66,16 +70,94 @@ local function need_trims()
     return #groups > 0 and call('XTRIM', key, 'MAXLEN', '=', 0) or 0
   end
 
+  -- Adds to what a group missed: the cursor then, the first id that stayed, and how many, "?" if that is not known.
+  local function record(missed, name, after, before, events)
+    local known = call('HGET', missed, name)
+    if known then
+      local first, count = match(known, '^(%d+%-%d+) %S+ (%S+)$')
+      after = first or after
+      events = events and tonumber(count) and events + tonumber(count)
+    end
+    call('HSET', missed, name, after .. ' ' .. before .. ' ' .. (events and string.format('%.0f', events) or '?'))
+  end
+
+  -- The most entries that are read to count what a group missed.
+  local MOST = 4096
+
+  -- Drops old events, and records for each group what it had not been handed yet. It was missed exactly if the entry after
+  -- the group's cursor is gone; how many there were is the number that was dropped less those up to the cursor, which
+  -- must be counted beforehand.
+  local function trim_recorded(key, missed, how, exactly, bound)
+    local groups = groups_of(key)
+    if #groups == 0 then
+      return call('XTRIM', key, how, exactly, bound)
+    end
+    local stream = fields_of(call('XINFO', 'STREAM', key))
+    local last = stream['last-generated-id']
+    local most = how == 'MAXLEN' and stream.length - bound or stream.length
+    if most <= 0 then
+      return 0
+    end
+    local first_order, last_order = sortable(stream['first-entry'][1]), sortable(last)
+    local bound_order = how == 'MINID' and sortable(find(bound, '-', 1, true) and bound or bound .. '-0')
+    local behind = {}
+    for i = 1, #groups do
+      local group = groups[i]
+      local cursor = group['last-delivered-id']
+      local order = sortable(cursor)
+      -- One that has been handed everything misses nothing, nor one whose cursor is where nothing is dropped.
+      if order < last_order and not (bound_order and order >= bound_order) then
+        group.cursor, group.handed = cursor, 0
+        if order < first_order then
+          group.next_order = first_order
+        else
+          local following = call('XRANGE', key, '(' .. cursor, '+', 'COUNT', 1)[1]
+          group.next_order = following and sortable(following[1])
+          -- The server's own count tells most of those apart that are far from what is dropped.
+          local safe = how == 'MAXLEN' and group.lag and group.lag <= tonumber(bound)
+          local enough = math.min(most, MOST)
+          group.handed = not safe and #call('XRANGE', key, '-', cursor, 'COUNT', enough)
+          if group.handed == enough and enough < most then
+            group.handed = false
+          end
+        end
+        if group.next_order then
+          behind[#behind + 1] = group
+        end
+      end
+    end
+    local dropped = call('XTRIM', key, how, exactly, bound)
+    if dropped == 0 or #behind == 0 then
+      return dropped
+    end
+    local first = call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+    local before = first and first[1] or next_id(last) or last
+    local before_order = first and sortable(before)
+    local recorded
+    for i = 1, #behind do
+      local group = behind[i]
+      if not before_order or group.next_order < before_order then
+        record(missed, group.name, group.cursor, before, group.handed and dropped - group.handed)
+        recorded = true
+      end
+    end
+    local expiry = recorded and call('PEXPIRETIME', key)
+    if expiry and expiry > 0 then
+      call('PEXPIREAT', missed, string.format('%.0f', expiry))
+    end
+    return dropped
+  end
+
   -- Drops old events, and says how many: 12 all but so many; 13 those before an id; 22 those older than so many
-  -- milliseconds; 23 what was consumed.
-  trim = function(key, code, approximate, operand)
+  -- milliseconds; 23 what was consumed. What groups missed is recorded in a hash.
+  trim = function(key, missed, code, approximate, operand)
     local exactly = approximate == 1 and '~' or '='
     if code == 12 then
-      return call('XTRIM', key, 'MAXLEN', exactly, operand)
+      return trim_recorded(key, missed, 'MAXLEN', exactly, operand)
     elseif code == 13 then
-      return call('XTRIM', key, 'MINID', exactly, operand)
+      return trim_recorded(key, missed, 'MINID', exactly, operand)
     elseif code == 22 then
-      return call('XTRIM', key, 'MINID', exactly, string.format('%.0f', math.max(0, now() - operand)))
+      return trim_recorded(key, missed, 'MINID', exactly, string.format('%.0f', math.max(0, now() - operand)))
     end
     return trim_consumed(key)
   end

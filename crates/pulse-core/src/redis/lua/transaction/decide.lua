@@ -32,10 +32,13 @@ local function decide()
     index = index + 1
   end
 
-  for stream in pairs(satellites) do
+  for stream, needed in pairs(satellites) do
     local name = ARGV[stream_table[stream][1]]
-    call('HLEN', PREFIX .. 'u:' .. name)
-    call('ZCARD', PREFIX .. 'x:' .. name)
+    if needed then
+      call('HLEN', PREFIX .. 'u:' .. name)
+      call('ZCARD', PREFIX .. 'x:' .. name)
+      call('HLEN', PREFIX .. 'g:' .. name)
+    end
   end
 
   for i = 1, #maps do

@@ -26,6 +26,7 @@
 --   s:NAME   stream
 --   u:NAME   hash: what was appended to a stream once, the event of each once-id
 --   x:NAME   sorted set: the once-ids by the ends of their windows
+--   g:NAME   hash: what trims took from the groups of a stream before it was handed out
 --   l        sorted set: the leases by deadline
 --   e:LEASE  set: the entries bound to a lease
 --   d        sorted set by deadline: "E" and an entry, "M" and a map

@@ -49,10 +49,10 @@ local function write_streams()
       end
     elseif code == 12 or code == 13 then
       need_trims()
-      results[index] = trim(key, code, writes[at + 1], ARGV[writes[at + 2]])
+      results[index] = trim(key, PREFIX .. 'g:' .. name, code, writes[at + 1], ARGV[writes[at + 2]])
     elseif code >= 22 then
       need_trims()
-      results[index] = trim(key, code, writes[at + 1], writes[at + 2])
+      results[index] = trim(key, PREFIX .. 'g:' .. name, code, writes[at + 1], writes[at + 2])
     elseif code == 14 then
       local count = 0
       for from = writes[at + 1], writes[at + 2], CHUNK do
@@ -69,7 +69,7 @@ local function write_streams()
       results[index] = call('XLEN', key)
       if call('EXISTS', key) == 1 then
         past[stream] = last_id(key)
-        call('UNLINK', key, PREFIX .. 'u:' .. name, PREFIX .. 'x:' .. name)
+        call('UNLINK', key, PREFIX .. 'u:' .. name, PREFIX .. 'x:' .. name, PREFIX .. 'g:' .. name)
         rung[stream] = true
       end
     end
@@ -86,6 +86,12 @@ local function write_streams()
         call('PEXPIREAT', key, format('%.0f', now() + writes[at + 2]))
       end
       onces[writes[at]] = onces[writes[at]] or 0
+      local missed, ends = PREFIX .. 'g:' .. ARGV[stream_table[writes[at]][1]], call('PEXPIRETIME', key)
+      if ends > 0 then
+        call('PEXPIREAT', missed, format('%.0f', ends))
+      else
+        call('PERSIST', missed)
+      end
     end
   end
   for stream, count in pairs(onces) do

@@ -65,6 +65,7 @@ local function stage(code, index, at)
     -- append an event: stream, first, last; trim to a length: stream, whether approximately, length;
     -- trim what is before an id: stream, whether approximately, id; delete events: stream, first, last
     touch(first)
+    satellites[first] = satellites[first] or code == 12 or code == 13
     later(stream_writes, code, at, index)
     return 3
   elseif code == 15 then -- acknowledge: stream, group, first, last
@@ -87,6 +88,7 @@ local function stage(code, index, at)
   elseif code == 22 then -- trim what is older: stream, whether approximately, milliseconds
     touch(first)
     now()
+    satellites[first] = true
     later(stream_writes, code, at, index)
     return 3
   elseif code == 24 then -- append an event once: stream, first, last, once-id, milliseconds
