@@ -67,6 +67,16 @@ pub enum Error {
         /// The event.
         id: EventId,
     },
+    /// The partitioned stream was made with another number of partitions, which decides where each key lives.
+    #[error("stream {stream} has {recorded} partitions and cannot be used with {asked}: open it with {recorded}")]
+    PartitionsDiffer {
+        /// The name of the stream.
+        stream: String,
+        /// How many partitions it was opened with here.
+        asked: u32,
+        /// How many it has.
+        recorded: u32,
+    },
     /// The reader or sink was closed.
     #[error("cannot {operation} stream {stream}: the reader or sink is closed")]
     Closed {
@@ -184,7 +194,7 @@ impl Error {
     }
 
     /// Makes the error of a failed call on the backend; for `map_err`.
-    pub(crate) fn on(operation: Operation, stream: &StreamId) -> impl Fn(pulse_core::Error) -> Self {
+    pub(crate) fn on(operation: Operation, stream: &StreamId) -> impl Fn(pulse_core::Error) -> Self + use<> {
         let stream = stream.clone();
         move |source| Self::Backend { operation, stream: stream.clone(), source }
     }

@@ -6,8 +6,11 @@
 //! - a [`Sink`] shares the work: instances with one name share one cursor, and each event goes to one of them, at least
 //!   once, until it is acknowledged.
 //!
-//! Both are `futures::Stream`s with a bounded buffer, heal by themselves, and say so ([`Notice`]) where something was
-//! lost that healing cannot bring back.
+//! A [`PartitionedStream`] spreads one logical stream over many, by key, and keeps the order of each key while the
+//! instances of its sinks come and go.
+//!
+//! Readers and sinks are `futures::Stream`s with a bounded buffer, heal by themselves, and say so ([`Notice`]) where
+//! something was lost that healing cannot bring back.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,6 +49,7 @@ mod filter;
 mod meter;
 mod notice;
 mod options;
+mod partitioned;
 mod reader;
 mod sink;
 mod start;
@@ -62,6 +66,7 @@ pub use self::{
     error::{Error, Operation, OptionValue},
     event::Event,
     notice::Notice,
+    partitioned::{PartitionedReaderBuilder, PartitionedSink, PartitionedSinkBuilder, PartitionedStream},
     reader::{Reader, ReaderBuilder},
     sink::{Delivery, Settlement, Sink, SinkBuilder},
     start::Start,

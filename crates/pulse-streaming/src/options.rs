@@ -31,6 +31,23 @@ pub(crate) fn check_ack_grace(stream: &StreamId, time: Duration) -> Result<(), E
     check_time(stream, "ack grace", time, least..=LONGEST, "it must be from ten milliseconds to a year")
 }
 
+pub(crate) fn check_lease(stream: &StreamId, time: Duration) -> Result<(), Error> {
+    let least = Duration::from_millis(100);
+    check_time(stream, "lease", time, least..=LONGEST, "it must be from a tenth of a second to a year")
+}
+
+pub(crate) fn check_in_flight(stream: &StreamId, events: usize) -> Result<(), Error> {
+    if events == 0 {
+        return Err(Error::InvalidOption {
+            stream: stream.clone(),
+            option: "in flight",
+            value: OptionValue::Count(events),
+            reason: "at least one event must be allowed in flight",
+        });
+    }
+    Ok(())
+}
+
 pub(crate) fn check_time(
     stream: &StreamId,
     option: &'static str,

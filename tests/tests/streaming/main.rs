@@ -2,6 +2,7 @@
 
 mod closing;
 mod faults;
+mod partitions;
 mod reading;
 mod retention;
 #[cfg(feature = "standalone")]

@@ -117,6 +117,10 @@ struct Hold {
 
 impl Hold {
     fn request(&self, verdict: Verdict) -> Settlement {
+        // First, so that nothing newer of a partition goes out before what is given back.
+        if let Some(lane) = &self.member.lane {
+            lane.said(self.id, verdict);
+        }
         let (reply, outcome) = oneshot::channel();
         let request = Request { id: self.id, verdict, reply: Some(reply) };
         let state = match self.member.request(request) {
@@ -134,6 +138,9 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.member.ledger().put_down(self.id);
+        if let Some(lane) = &self.member.lane {
+            lane.put_down();
+        }
     }
 }
 

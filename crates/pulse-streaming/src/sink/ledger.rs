@@ -99,6 +99,11 @@ impl Ledger {
         self.in_hand.contains_key(&id)
     }
 
+    /// Whether the user holds no delivery at all.
+    pub(super) fn is_nothing_in_hand(&self) -> bool {
+        self.in_hand.is_empty()
+    }
+
     /// A claim is about to be made.
     pub(super) fn claim_begins(&mut self) {
         self.acked_during_claim = Some(self.unsettled.keys().copied().collect());

@@ -1,14 +1,14 @@
 //! What the parts of a sink instance share for one stream: who it is, its books, and the way to the settler.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use pulse_core::{Backend, Client, Consumer, EventId, Group, StreamId, Transaction};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{ledger::Ledger, plan::Timing};
+use super::{ledger::Ledger, ordered::Lane, plan::Timing};
 use crate::{Error, Operation, meter::Meter};
 
 /// One instance of a sink on one stream: a consumer of the group.
@@ -25,6 +25,8 @@ pub(super) struct Member {
     requests: mpsc::UnboundedSender<Request>,
     /// Told when events may be claimed before the next tick.
     pub(super) claim_soon: Notify,
+    /// Where the events wait of a partition that is handed out in order.
+    pub(super) lane: Option<Arc<Lane>>,
 }
 
 /// What is to happen with a delivery.
@@ -67,6 +69,7 @@ impl Member {
             ledger: Mutex::default(),
             requests,
             claim_soon: Notify::new(),
+            lane: None,
         })
     }
 

@@ -8,6 +8,7 @@ mod builder;
 mod delivery;
 mod ledger;
 mod member;
+pub(crate) mod ordered;
 mod plan;
 mod settler;
 mod slot;

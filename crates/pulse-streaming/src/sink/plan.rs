@@ -73,6 +73,15 @@ pub(super) fn restart_after(known: EventId, stream: Option<&StreamInfo>) -> Even
     }
 }
 
+/// The largest id that is smaller.
+pub(super) fn id_before(id: EventId) -> EventId {
+    match (id.millis, id.sequence.checked_sub(1)) {
+        (millis, Some(sequence)) => EventId::new(millis, sequence),
+        (0, None) => EventId::ZERO,
+        (millis, None) => EventId::new(millis - 1, u64::MAX),
+    }
+}
+
 /// The cursor that hands out everything after this event.
 pub(super) fn cursor_after(id: EventId) -> GroupStart {
     if id == EventId::ZERO { GroupStart::Oldest } else { GroupStart::After(id) }
