@@ -45,7 +45,8 @@ pub use fred::rustls;
 pub use self::{
     backend::{
         Acks, Backend, Change, Claimed, ConsumerInfo, Cursor, Delivery, FeedItem, FeedSender, GapCause, GroupInfo,
-        GroupStart, MapCommit, MapFeed, MapPage, Missed, PendingEvent, PendingQuery, Read, StreamInfo, Swept,
+        GroupStart, MapCommit, MapFeed, MapPage, Missed, PendingEvent, PendingQuery, Read, StreamDetail, StreamInfo,
+        Swept,
     },
     client::{Client, ClientBuilder, Reconnect, connect},
     error::{Error, Outcome, Source},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Consumer, Entry, EventId};
+use crate::{Consumer, Entry, EventId, Group};
 
 /// Where the cursor of a new consumer group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +198,9 @@ pub struct GroupInfo {
     pub last_delivered: EventId,
     /// How many events are pending.
     pub pending: u64,
+    /// How long ago the oldest of the pending events was handed out last, or what
+    /// [`group_set_idle`](super::Backend::group_set_idle) made of it; `None` if none is pending.
+    pub oldest_pending: Option<Duration>,
     /// How many events of the stream were not handed out yet; `None` if the backend cannot tell, as after deletions
     /// from the middle of the stream.
     pub lag: Option<u64>,
@@ -209,7 +212,14 @@ impl GroupInfo {
     /// Puts a description together.
     #[must_use]
     pub fn new(last_delivered: EventId, pending: u64, lag: Option<u64>, consumers: Vec<ConsumerInfo>) -> Self {
-        Self { last_delivered, pending, lag, consumers }
+        Self { last_delivered, pending, oldest_pending: None, lag, consumers }
+    }
+
+    /// Sets how long ago the oldest of the pending events was handed out last.
+    #[must_use]
+    pub fn with_oldest_pending(mut self, idle: Option<Duration>) -> Self {
+        self.oldest_pending = idle;
+        self
     }
 }
 
@@ -230,4 +240,24 @@ pub struct StreamInfo {
     pub max_deleted: EventId,
     /// How many consumer groups it has.
     pub groups: u64,
+}
+
+/// A stream with what it costs and its consumer groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamDetail {
+    /// The stream itself.
+    pub info: StreamInfo,
+    /// How much memory it takes in the backend, about, in bytes.
+    pub bytes: u64,
+    /// Its consumer groups by name, without those of strangers whose names are no [`Group`].
+    pub groups: Vec<(Group, GroupInfo)>,
+}
+
+impl StreamDetail {
+    /// Puts a description together.
+    #[must_use]
+    pub fn new(info: StreamInfo, bytes: u64, groups: Vec<(Group, GroupInfo)>) -> Self {
+        Self { info, bytes, groups }
+    }
 }

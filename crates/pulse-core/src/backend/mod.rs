@@ -31,7 +31,7 @@ pub use self::{
     feed::{Change, FeedItem, FeedSender, GapCause, MapCommit, MapFeed},
     group::{
         Acks, Claimed, ConsumerInfo, Delivery, GroupInfo, GroupStart, Missed, PendingEvent, PendingQuery, Read,
-        StreamInfo,
+        StreamDetail, StreamInfo,
     },
 };
 use crate::{
@@ -167,6 +167,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`Error::WrongType`] and those of the connection.
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error>;
+
+    /// Describes a stream with its groups, as of one moment, `None` if it does not exist. It costs more than
+    /// [`Backend::stream_info`] and [`Backend::group_info`]: it is for people and gauges, not for every event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongType`] and those of the connection.
+    async fn stream_detail(&self, stream: &StreamId) -> Result<Option<StreamDetail>, Error>;
 
     /// Creates a consumer group with its cursor at `start`, and the stream if need be. Returns `false`, and leaves the
     /// cursor alone, if the group exists already.

@@ -26,6 +26,7 @@ pub(super) async fn every_call_after_it_fails(subject: Subject) {
         ("map_feed", backend.map_feed(&map).await.err()),
         ("stream_read", backend.stream_read(&stream, EventId::ZERO, 1, WAIT).await.err()),
         ("stream_info", backend.stream_info(&stream).await.err()),
+        ("stream_detail", backend.stream_detail(&stream).await.err()),
         ("group_create", backend.group_create(&stream, &valid(Group::new("h")), GroupStart::Newest).await.err()),
         ("group_destroy", backend.group_destroy(&stream, &group).await.err()),
         ("group_read", backend.group_read(&stream, &group, &name, 1, WAIT, Acks::Explicit).await.err()),

@@ -181,6 +181,10 @@ pub(super) async fn a_group_that_is_trimmed_past_again_and_again_loses_count_of_
         appended += 7;
         room.commit(batch.trim_stream("s", exactly(10))).await;
         handed += room.take("s", &group, "c", round % 9).await.len() as u64;
+        let info = done(room.backend.group_info(&room.stream("s"), &group).await);
+        let cursor = info.as_ref().map(|info| info.last_delivered);
+        let left = room.ids("s").await.into_iter().filter(|id| Some(*id) > cursor).count() as u64;
+        assert_eq!(info.and_then(|info| info.lag), Some(left), "the lag in round {round}");
         if round % 4 == 0 {
             lost += missed(&room, "s", &group).await.map_or(0, |missed| missed.events.unwrap_or_default());
         }

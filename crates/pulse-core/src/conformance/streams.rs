@@ -164,6 +164,40 @@ pub(super) async fn a_stream_describes_itself(subject: Subject) {
     assert_eq!(info(&room, "s").await, None);
 }
 
+pub(super) async fn a_stream_describes_itself_with_its_groups(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let detail = async |stream| done(room.backend.stream_detail(&room.stream(stream)).await);
+    assert_eq!(detail("none").await, None);
+    let ids = room.append_many("s", 10).await;
+    let Some(plain) = detail("s").await else { panic!("the stream exists") };
+    assert_eq!((Some(plain.info), plain.groups), (info(&room, "s").await, vec![]));
+    room.commit(room.begin().append("s", NewEvent::new("large", vec![7; 100_000]))).await;
+    let [b, a] = [room.group("s", "b").await, room.group("s", "a").await];
+    room.take("s", &b, "y", 2).await;
+    room.take("s", &b, "x", 1).await;
+    room.commit(room.begin().ack("s", &b, vec![ids[0]])).await;
+    let hour = Duration::from_secs(3600);
+    let set = room.backend.group_set_idle(&room.stream("s"), &b, &super::room::consumer("y"), &ids, hour).await;
+    assert_eq!(done(set), [ids[1]]);
+    let Some(detailed) = detail("s").await else { panic!("the stream exists") };
+    assert_eq!(Some(detailed.info), info(&room, "s").await);
+    assert!(detailed.bytes > plain.bytes && detailed.bytes > 100_000, "{} after {}", detailed.bytes, plain.bytes);
+    let names: Vec<_> = detailed.groups.iter().map(|(name, _)| name).collect();
+    assert_eq!(names, [&a, &b]);
+    let [(_, idle), (_, busy)] = &detailed.groups[..] else { panic!("{detailed:?}") };
+    assert_eq!((idle.last_delivered, idle.pending, idle.lag, idle.oldest_pending), (EventId::ZERO, 0, Some(11), None));
+    assert_eq!((busy.last_delivered, busy.pending, busy.lag), (ids[2], 2, Some(8)));
+    let consumers: Vec<_> = busy.consumers.iter().map(|consumer| (consumer.name.as_str(), consumer.pending)).collect();
+    assert_eq!(consumers, [("x", 1), ("y", 1)]);
+    let Some(found) = done(room.backend.group_info(&room.stream("s"), &b).await) else { panic!("{b} exists") };
+    for oldest in [busy.oldest_pending, found.oldest_pending] {
+        assert!(oldest >= Some(hour) && oldest < Some(hour * 2), "that of the oldest: {oldest:?}");
+    }
+    room.commit(room.begin().ack("s", &b, ids.clone())).await;
+    let found = done(room.backend.group_info(&room.stream("s"), &b).await);
+    assert_eq!(found.map(|found| (found.pending, found.oldest_pending)), Some((0, None)));
+}
+
 pub(super) async fn an_exact_trim_leaves_exactly_the_newest(subject: Subject) {
     let room = Room::open(&subject).await;
     let ids = room.append_many("s", 300).await;

@@ -203,6 +203,7 @@ macro_rules! __conformance_cases {
                 a_read_says_whether_the_entry_before_it_still_stands
                 a_stream_that_does_not_exist_is_like_an_empty_one
                 a_stream_describes_itself
+                a_stream_describes_itself_with_its_groups
                 an_exact_trim_leaves_exactly_the_newest
                 an_approximate_trim_never_drops_too_much
                 a_trim_by_age_drops_what_is_older

@@ -186,7 +186,9 @@ impl StreamState {
             ConsumerInfo::new(name.clone(), pending.get(name).copied().unwrap_or_default(), idle)
         };
         let consumers = state.consumers.iter().map(consumer).collect();
-        Some(GroupInfo::new(state.cursor, state.pending.len() as u64, Some(lag), consumers))
+        let oldest = state.pending.get_min().map(|(_, pending)| pending.idle(now));
+        let info = GroupInfo::new(state.cursor, state.pending.len() as u64, Some(lag), consumers);
+        Some(info.with_oldest_pending(oldest))
     }
 
     pub(super) fn remove_consumer(&mut self, group: &Group, consumer: &Consumer) -> bool {

@@ -28,8 +28,8 @@ use self::{
 };
 use crate::{
     Acks, Backend, Claimed, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo, GroupStart,
-    Limits, MapFeed, MapId, MapPage, Missed, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamId, StreamInfo,
-    Swept, Transaction, Version,
+    Limits, MapFeed, MapId, MapPage, Missed, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamDetail,
+    StreamId, StreamInfo, Swept, Transaction, Version,
 };
 
 /// Longer than any wait: what stands in for waits that end beyond the range of the clock.
@@ -209,6 +209,13 @@ impl Backend for Memory {
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
         self.open()?;
         Ok(self.store.read(stream.scope(), |scope, now| scope.live_stream(stream.name(), now).map(StreamState::info)))
+    }
+
+    async fn stream_detail(&self, stream: &StreamId) -> Result<Option<StreamDetail>, Error> {
+        self.open()?;
+        Ok(self
+            .store
+            .read(stream.scope(), |scope, now| scope.live_stream(stream.name(), now).map(|stream| stream.detail(now))))
     }
 
     async fn group_create(&self, stream: &StreamId, group: &Group, start: GroupStart) -> Result<bool, Error> {

@@ -5,7 +5,7 @@ use std::{ops::Bound::Excluded, ops::Bound::Unbounded, sync::Arc};
 use imbl::{OrdMap, OrdSet};
 
 use super::{groups::GroupState, scope::ScopeState, store::millis};
-use crate::{Entry, EventId, Group, NewEvent, Read, StreamInfo, Trim};
+use crate::{Entry, EventId, Group, NewEvent, Read, StreamDetail, StreamInfo, Trim};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct StreamState {
@@ -20,6 +20,9 @@ pub(super) struct StreamState {
     pub(super) groups: OrdMap<Group, GroupState>,
     onces: Onces,
 }
+
+/// About what an event takes besides its own bytes.
+const ENTRY_BYTES: usize = size_of::<(EventId, NewEvent)>() + 32;
 
 /// What was appended once.
 #[derive(Debug, Clone, Default)]
@@ -180,6 +183,12 @@ impl StreamState {
             }
         }
         deleted
+    }
+
+    pub(super) fn detail(&self, now: u64) -> StreamDetail {
+        let events: usize = self.entries.values().map(|event| event.size() + ENTRY_BYTES).sum();
+        let groups = self.groups.keys().filter_map(|group| Some((group.clone(), self.group_info(group, now)?)));
+        StreamDetail::new(self.info(), (size_of::<Self>() + events) as u64, groups.collect())
     }
 
     pub(super) fn info(&self) -> StreamInfo {

@@ -11,11 +11,11 @@ use super::{
     link::{Answer, Repeat, Route},
     reply::{self, Fields, Misfit},
     scripts::{self, Script},
-    streams::{EntryReader, read_entries},
+    streams::{EntryReader, read_entries, read_info},
 };
 use crate::{
     Acks, Claimed, Consumer, ConsumerInfo, Delivery, Error, EventId, Group, GroupInfo, GroupStart, Missed,
-    PendingEvent, PendingQuery, StreamId, StreamInfo,
+    PendingEvent, PendingQuery, StreamDetail, StreamId, StreamInfo,
 };
 
 impl Redis {
@@ -176,10 +176,29 @@ impl Redis {
         let Some(found) = find_group(groups, group).map_err(|misfit| ask.protocol(misfit))? else { return Ok(None) };
         let Some(consumers) = self.group_details(ask, stream, "CONSUMERS", Some(group)).await? else { return Ok(None) };
         let mut info = read_group(found, consumers).map_err(|misfit| ask.protocol(misfit))?;
+        if info.pending > 0 {
+            let oldest = self.list_pending(stream, group, PendingQuery::new(1)).await;
+            match oldest {
+                Ok(oldest) => info.oldest_pending = oldest.first().map(|pending| pending.idle),
+                Err(Error::NoGroup { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
         if let Some(stream) = self.read_stream_info(stream).await? {
             info.lag = lag(&info, &stream);
         }
         Ok(Some(info))
+    }
+
+    pub(super) async fn describe_stream(&self, stream: &StreamId) -> Result<Option<StreamDetail>, Error> {
+        let ask = Ask::new("describe", stream);
+        let key = self.keys.stream(stream);
+        let args = |args: &mut Vec<Value>| args.push(Value::Bytes(key.clone()));
+        match self.link.run(ask, Repeat::Freely, &scripts::DETAIL, 1, args).await? {
+            Answer::Reply(Resp3Frame::Null | Resp3Frame::Boolean { data: false, .. }) => Ok(None),
+            Answer::Reply(reply) => read_detail(reply).map(Some).map_err(|misfit| ask.protocol(misfit)),
+            Answer::Refused(refusal, message) => Err(self.stream_error(ask, stream, refusal, &message)),
+        }
     }
 
     /// The answer of `XINFO`, `None` if there is no such stream or group.
@@ -353,6 +372,29 @@ fn lag(group: &GroupInfo, stream: &StreamInfo) -> Option<u64> {
         Some(_) if stream.max_deleted > group.last_delivered => None,
         Some(_) => group.lag,
     }
+}
+
+fn read_detail(reply: Resp3Frame) -> Result<StreamDetail, Misfit> {
+    let [stream, bytes, found] = reply::exactly(reply)?;
+    let info = read_info(stream)?;
+    let mut groups = Vec::new();
+    for group in reply::list(found)? {
+        let [group, consumers, oldest] = reply::exactly(group)?;
+        let mut fields = Fields::of(group)?;
+        let name = reply::bytes(fields.take("name"))?;
+        let Some(name) = std::str::from_utf8(&name).ok().and_then(|name| Group::new(name).ok()) else {
+            tracing::debug!(?name, "a consumer group of a stranger is left out: Pulse gives no such names");
+            continue;
+        };
+        let mut group = read_group(fields, consumers)?;
+        group.lag = lag(&group, &info);
+        // Negative also for a moment where clocks were set back.
+        let idle = u64::try_from(reply::number(oldest)?).unwrap_or(0);
+        group.oldest_pending = (group.pending > 0).then_some(Duration::from_millis(idle));
+        groups.push((name, group));
+    }
+    groups.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(StreamDetail::new(info, reply::count(bytes)?, groups))
 }
 
 fn read_group(mut group: Fields, consumers: Resp3Frame) -> Result<GroupInfo, Misfit> {

@@ -65,7 +65,7 @@ use self::{
 use crate::{
     Acks, Claimed, Client, ClientBuilder, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo,
     GroupStart, Limits, MapFeed, MapId, MapPage, Missed, Outcome, PendingEvent, PendingQuery, Read, Scope, ServerTime,
-    StreamId, StreamInfo, Swept, Transaction, Version,
+    StreamDetail, StreamId, StreamInfo, Swept, Transaction, Version,
 };
 
 /// Connects by URL.
@@ -263,6 +263,10 @@ impl crate::Backend for Backend {
 
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
         self.redis.read_stream_info(stream).await
+    }
+
+    async fn stream_detail(&self, stream: &StreamId) -> Result<Option<StreamDetail>, Error> {
+        self.redis.describe_stream(stream).await
     }
 
     async fn group_create(&self, stream: &StreamId, group: &Group, start: GroupStart) -> Result<bool, Error> {

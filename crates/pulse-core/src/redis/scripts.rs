@@ -52,6 +52,8 @@ pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/claim.lua")));
 /// Sets idle times.
 pub(super) static SET_IDLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/set_idle.lua")));
+/// Describes a stream with its groups.
+pub(super) static DETAIL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/detail.lua")));
 /// Removes a consumer group.
 pub(super) static DESTROY_GROUP: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("lua/destroy_group.lua")));

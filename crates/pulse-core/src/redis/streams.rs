@@ -284,7 +284,7 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-fn read_info(reply: Resp3Frame) -> Result<StreamInfo, Misfit> {
+pub(super) fn read_info(reply: Resp3Frame) -> Result<StreamInfo, Misfit> {
     let mut fields = Fields::of(reply)?;
     let first = match fields.take("first-entry") {
         Resp3Frame::Null => None,

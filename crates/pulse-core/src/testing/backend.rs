@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{Faulty, Operation, link::End, relay::Relay};
 use crate::{
     Acks, Backend, Claimed, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo, GroupStart,
-    Limits, MapFeed, MapId, MapPage, Missed, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamId, StreamInfo,
-    Swept, Transaction, Version,
+    Limits, MapFeed, MapId, MapPage, Missed, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamDetail,
+    StreamId, StreamInfo, Swept, Transaction, Version,
 };
 
 #[async_trait]
@@ -63,6 +63,10 @@ impl Backend for Faulty {
 
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
         self.inner.call(Operation::StreamInfo, stream.to_string(), self.inner.backend.stream_info(stream)).await
+    }
+
+    async fn stream_detail(&self, stream: &StreamId) -> Result<Option<StreamDetail>, Error> {
+        self.inner.call(Operation::StreamDetail, stream.to_string(), self.inner.backend.stream_detail(stream)).await
     }
 
     async fn group_create(&self, stream: &StreamId, group: &Group, start: GroupStart) -> Result<bool, Error> {

@@ -18,6 +18,7 @@ pub enum Operation {
     MapFeed,
     StreamRead,
     StreamInfo,
+    StreamDetail,
     GroupCreate,
     GroupDestroy,
     GroupRead,
@@ -41,6 +42,7 @@ impl Operation {
             Self::MapFeed => "map_feed",
             Self::StreamRead => "stream_read",
             Self::StreamInfo => "stream_info",
+            Self::StreamDetail => "stream_detail",
             Self::GroupCreate => "group_create",
             Self::GroupDestroy => "group_destroy",
             Self::GroupRead => "group_read",
@@ -73,6 +75,7 @@ impl Operation {
             | Self::MapFeed
             | Self::StreamRead
             | Self::StreamInfo
+            | Self::StreamDetail
             | Self::GroupPending
             | Self::GroupInfo
             | Self::ServerTime => false,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use pulse_rmap::pulse_core::{
     Acks, Backend, Claimed, Committed, Consumer, Cursor, Delivery, Error, EventId, FeedItem, FeedSender, GapCause,
     Group, GroupInfo, GroupStart, Limits, MapFeed, MapId, MapPage, Missed, Outcome, PendingEvent, PendingQuery, Read,
-    Scope, ServerTime, StreamId, StreamInfo, Swept, Transaction, Version,
+    Scope, ServerTime, StreamDetail, StreamId, StreamInfo, Swept, Transaction, Version,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -159,6 +159,10 @@ impl Backend for Lossy {
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
         self.inner.stream_info(stream).await
     }
+    async fn stream_detail(&self, stream: &StreamId) -> Result<Option<StreamDetail>, Error> {
+        self.inner.stream_detail(stream).await
+    }
+
     async fn group_create(&self, stream: &StreamId, group: &Group, start: GroupStart) -> Result<bool, Error> {
         self.inner.group_create(stream, group, start).await
     }

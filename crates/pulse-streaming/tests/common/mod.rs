@@ -15,7 +15,7 @@ use bytes::Bytes;
 use pulse_core::{
     Acks, Backend, Claimed, Client, Committed, Consumer, Cursor, Delivery, Entry, Error, EventId, Group, GroupInfo,
     GroupStart, Limits, Malformed, MapFeed, MapId, MapPage, Missed, Outcome, PendingEvent, PendingQuery, Read, Scope,
-    ServerTime, StreamId, StreamInfo, Swept, Transaction, Version,
+    ServerTime, StreamDetail, StreamId, StreamInfo, Swept, Transaction, Version,
 };
 
 /// The name of events that are handed out as something that Pulse did not write.
@@ -153,6 +153,10 @@ impl Backend for Probe {
 
     async fn stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
         self.pass(self.inner.stream_info(stream)).await
+    }
+
+    async fn stream_detail(&self, stream: &StreamId) -> Result<Option<StreamDetail>, Error> {
+        self.pass(self.inner.stream_detail(stream)).await
     }
 
     async fn group_create(&self, stream: &StreamId, group: &Group, start: GroupStart) -> Result<bool, Error> {

@@ -139,6 +139,11 @@ local function need_trims()
       if not before_order or group.next_order < before_order then
         record(missed, group.name, group.cursor, before, group.handed and dropped - group.handed)
         recorded = true
+        -- The server's own count of what the group has read would lag behind for ever.
+        if stream['max-deleted-entry-id'] == '0-0' then
+          local passed = stream['entries-added'] - (stream.length - dropped)
+          call('XGROUP', 'SETID', key, group.name, group.cursor, 'ENTRIESREAD', string.format('%.0f', passed))
+        end
       end
     end
     local expiry = recorded and call('PEXPIRETIME', key)
