@@ -12,6 +12,8 @@
 #[cfg(any(feature = "standalone", feature = "cluster"))]
 mod cluster;
 #[cfg(any(feature = "standalone", feature = "cluster"))]
+mod process;
+#[cfg(any(feature = "standalone", feature = "cluster"))]
 mod server;
 mod subject;
 
@@ -19,7 +21,7 @@ pub use pulse_core::conformance::{PATIENCE, eventually, soon};
 
 pub use self::subject::{BackendKind, Subject};
 #[cfg(any(feature = "standalone", feature = "cluster"))]
-pub use self::{cluster::Cluster, server::Server};
+pub use self::{cluster::Cluster, process::Process, server::Server};
 
 /// Makes one test per enabled backend of each function `async fn(Subject)`, in the modules `memory`, `standalone` and
 /// `cluster` beside it.

@@ -5,12 +5,14 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+
+use crate::Process;
 
 /// How long a server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,7 +44,7 @@ pub struct Server {
     configured: bool,
     arguments: Vec<String>,
     folder: TempDir,
-    running: Option<Running>,
+    running: Option<Process>,
 }
 
 impl Server {
@@ -151,7 +153,7 @@ impl Server {
     ///
     /// If it does not run.
     pub fn pause(&self) {
-        self.signal("-STOP");
+        self.process().pause();
     }
 
     /// Lets a paused process go on.
@@ -160,7 +162,7 @@ impl Server {
     ///
     /// If it does not run.
     pub fn resume(&self) {
-        self.signal("-CONT");
+        self.process().resume();
     }
 
     /// Runs one command through the server's own command-line client and returns what it prints:
@@ -179,11 +181,8 @@ impl Server {
         text(&output.stdout)
     }
 
-    fn signal(&self, signal: &str) {
-        let running = self.running.as_ref().expect("the server does not run");
-        let pid = running.server.id().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "cannot send {signal} to the server");
+    fn process(&self) -> &Process {
+        self.running.as_ref().expect("the server does not run")
     }
 
     /// Starts the process; returns whether it answers.
@@ -213,7 +212,7 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(10));
         };
-        self.running = Some(Running { guard: guard_of(&server), server });
+        self.running = Some(Process::new(server));
         answers
     }
 
@@ -229,36 +228,6 @@ impl Server {
         };
         ask().unwrap_or(false)
     }
-}
-
-/// A server process, killed on drop, and a guard that kills it if this process dies first.
-#[derive(Debug)]
-struct Running {
-    server: Child,
-    guard: Child,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // The guard first: it must not outlive the server and hit another process of the same id. Both fail only
-        // where the process has ended already.
-        for process in [&mut self.guard, &mut self.server] {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
-/// Starts a shell that waits for the end of its input, which comes with the end of this process, and then kills the
-/// server.
-fn guard_of(server: &Child) -> Child {
-    Command::new("sh")
-        .args(["-c", "read _; kill -9 \"$1\" 2>/dev/null", "guard", &server.id().to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("no shell can be started")
 }
 
 /// The server programs that will do: the one that the environment names, or those in the PATH.

@@ -3,6 +3,8 @@
 mod closing;
 mod faults;
 mod partitions;
+#[cfg(feature = "standalone")]
+mod processes;
 mod reading;
 mod retention;
 #[cfg(feature = "standalone")]
