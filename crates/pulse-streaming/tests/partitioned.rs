@@ -5,9 +5,10 @@ use std::{
     time::Duration,
 };
 
-use pulse_core::{Acks, Consumer, Group};
+use pulse_core::{Acks, Consumer, Group, Trim};
 use pulse_streaming::{
-    Client, Delivery, Error, NewEvent, PartitionedSink, PartitionedSinkBuilder, PartitionedStream, Start, connect,
+    Client, Delivery, Error, NewEvent, Notice, PartitionedSink, PartitionedSinkBuilder, PartitionedStream, Start,
+    connect,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -296,4 +297,25 @@ async fn what_an_earlier_owner_reads_too_late_comes_in_its_place_all_the_same() 
         assert_eq!(number(&delivery), expected);
         delivery.ack().await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_dropped_before_it_was_handed_out_is_told() {
+    let client = client().await;
+    let stream = stream(&client);
+    let mut sink = builder(&stream).buffer(1).join().await.unwrap();
+    add(&stream, "k", 0..10).await;
+    sleep(SOON).await;
+    let partition = &stream.partitions()[stream.partition_of("k") as usize];
+    partition.trim(Trim::MaxLength { length: 3, approximate: false }).await.unwrap();
+    let notice = timeout(SOON, async {
+        loop {
+            match sink.next().await.unwrap() {
+                Ok(delivery) => delivery.ack().await.unwrap(),
+                Err(notice) => return notice,
+            }
+        }
+    });
+    let notice = notice.await.unwrap();
+    assert!(matches!(&notice, Notice::Missed { sink: Some(sink), events: Some(6), .. } if sink == "s"), "{notice:?}");
 }

@@ -19,6 +19,7 @@ use super::{Lane, Lanes, lane::Waiting};
 use crate::{
     Delivery, Error, EventStream, Notice,
     backoff::Backoff,
+    reader::Missed,
     sink::{
         member::{Member, Verdict},
         plan::{self, Timing},
@@ -303,6 +304,7 @@ impl OrderedTask {
         self.claim().await?;
         // What did not come although it was given back some time ago is looked for.
         self.in_doubt |= given_back.iter().any(|id| self.lane().returning().contains(id));
+        self.report_missed().await?;
         if now >= self.next_tidy {
             self.next_tidy = now + timing.tidy(rand::random());
             self.tidy().await?;
@@ -374,6 +376,16 @@ impl OrderedTask {
         meter.lost(ids.len());
         tracing::warn!(%stream, sink = %group, lost = ids.len(), "unacknowledged events were deleted from the stream");
         self.lanes.tell(Notice::Lost { stream: stream.clone(), sink: group.as_str().to_owned(), ids });
+    }
+
+    /// Says which events were dropped before any instance had them.
+    async fn report_missed(&self) -> Outcome<()> {
+        let Member { stream, group, meter, .. } = self.member();
+        if let Some(missed) = self.member().backend().group_missed(stream, group).await? {
+            let missed = Missed { after: missed.after, before: Some(missed.before), events: missed.events };
+            self.lanes.tell(missed.told(stream, Some(group.as_str()), meter));
+        }
+        Ok(())
     }
 
     /// Removes the consumers that earlier owners left behind. They have no right to the partition any more, so that only
