@@ -20,6 +20,10 @@ impl Event {
         Self { stream, event }
     }
 
+    pub(crate) fn core(&self) -> &pulse_core::Event {
+        &self.event
+    }
+
     /// Its place in the stream.
     #[must_use]
     pub fn id(&self) -> EventId {

@@ -43,6 +43,7 @@
 
 mod backoff;
 mod buffer;
+mod dead;
 mod error;
 mod event;
 mod filter;
@@ -63,6 +64,7 @@ pub use pulse_core::{
 };
 
 pub use self::{
+    dead::{DeadLetter, DeadLetters},
     error::{Error, Operation, OptionValue},
     event::Event,
     notice::Notice,

@@ -17,6 +17,7 @@ struct Counters {
     malformed: metrics::Counter,
     lost: metrics::Counter,
     missed: metrics::Counter,
+    dead_lettered: metrics::Counter,
     gaps: metrics::Counter,
 }
 
@@ -43,6 +44,7 @@ impl Meter {
             malformed: metrics::counter!("pulse_streaming_malformed_total", &labels),
             lost: metrics::counter!("pulse_streaming_lost_total", &labels),
             missed: metrics::counter!("pulse_streaming_missed_total", &labels),
+            dead_lettered: metrics::counter!("pulse_streaming_dead_lettered_total", &labels),
             gaps: metrics::counter!("pulse_streaming_gaps_total", &labels),
         };
         Self { counters: std::sync::Arc::new(counters) }
@@ -53,7 +55,7 @@ impl Meter {
         Self {}
     }
 
-    counters!(added, delivered, acked, claimed, malformed, lost, missed, gaps);
+    counters!(added, delivered, acked, claimed, malformed, lost, missed, gaps, dead_lettered);
 }
 
 impl std::fmt::Debug for Meter {

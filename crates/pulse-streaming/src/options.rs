@@ -21,6 +21,18 @@ pub(crate) fn check_buffer(stream: &StreamId, events: usize) -> Result<(), Error
     Ok(())
 }
 
+pub(crate) fn check_max_deliveries(stream: &StreamId, deliveries: Option<u64>) -> Result<(), Error> {
+    if deliveries == Some(0) {
+        return Err(Error::InvalidOption {
+            stream: stream.clone(),
+            option: "max deliveries",
+            value: OptionValue::Count(0),
+            reason: "it must be at least one",
+        });
+    }
+    Ok(())
+}
+
 pub(crate) fn check_block(stream: &StreamId, time: Duration) -> Result<(), Error> {
     let least = Duration::from_millis(1);
     check_time(stream, "block", time, least..=LONGEST, "it must be from one millisecond to a year")

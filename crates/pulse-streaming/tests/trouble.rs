@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{GARBAGE, Probe, SLOW, Weather};
-use pulse_core::{Consumer, Group};
+use pulse_core::{Consumer, Group, GroupStart, Transaction};
 use pulse_streaming::{
     Client, Delivery, Error, EventStream, NewEvent, Notice, PartitionedSink, PartitionedStream, Sink, Start, connect,
 };
@@ -298,6 +298,62 @@ async fn what_is_said_of_an_older_delivery_does_not_touch_the_newer_one() {
     let mut other = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
     assert!(tokio::time::timeout(GRACE / 2, other.next()).await.is_err(), "nobody else gets it meanwhile");
     newer.ack().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_deleted_events_are_reported_without_waiting_between_them() {
+    let (stream, _, _) = two_ways().await;
+    let (backend, name) = (stream.client().backend(), stream.id().name().clone());
+    let (group, dead) = (Group::new("s").unwrap(), Consumer::new("dead").unwrap());
+    backend.group_create(stream.id(), &group, GroupStart::Oldest).await.unwrap();
+    let added = stream.add_batch((0..40).map(|_| NewEvent::new("n", "p"))).await.unwrap();
+    let held =
+        backend.group_read(stream.id(), &group, &dead, 40, Duration::ZERO, pulse_core::Acks::Explicit).await.unwrap();
+    assert_eq!(held.len(), 40);
+    let deletion = Transaction::new(stream.id().scope()).delete_events(name, added.clone());
+    stream.client().commit(deletion).await.unwrap();
+    tokio::time::sleep(GRACE).await;
+
+    let began = tokio::time::Instant::now();
+    let mut sink = stream.sink("s").ack_grace(GRACE).buffer(2).join().await.unwrap();
+    let mut lost = Vec::new();
+    while lost.len() < added.len() {
+        match sink.next().await.unwrap() {
+            Err(Notice::Lost { ids, .. }) => lost.extend(ids),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(lost, added);
+    assert!(began.elapsed() < GRACE, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_abandoned_events_are_delivered_without_waiting_between_them_and_new_ones_among_them() {
+    let (stream, _, _) = two_ways().await;
+    let (backend, group) = (stream.client().backend(), Group::new("s").unwrap());
+    let dead = Consumer::new("dead").unwrap();
+    backend.group_create(stream.id(), &group, GroupStart::Oldest).await.unwrap();
+    stream.add_batch((0..40).map(|_| NewEvent::new("old", "p"))).await.unwrap();
+    let held =
+        backend.group_read(stream.id(), &group, &dead, 40, Duration::ZERO, pulse_core::Acks::Explicit).await.unwrap();
+    assert_eq!(held.len(), 40);
+    stream.add_batch((0..40).map(|_| NewEvent::new("new", "p"))).await.unwrap();
+    tokio::time::sleep(GRACE).await;
+
+    let began = tokio::time::Instant::now();
+    for buffer in [1, 4] {
+        let mut sink = stream.sink("s").ack_grace(GRACE).buffer(buffer).join().await.unwrap();
+        let mut names = Vec::new();
+        for _ in 0..40 {
+            let delivery = next(&mut sink).await;
+            names.push(delivery.name().to_owned());
+            delivery.ack().await.unwrap();
+        }
+        let old = names.iter().filter(|name| *name == "old").count();
+        assert!((10..=30).contains(&old), "{old} old ones among the 40 with a buffer of {buffer}");
+        sink.close().await;
+    }
+    assert!(began.elapsed() < GRACE, "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Streams, readers and sinks on every backend.
 
 mod closing;
+mod dead;
 mod faults;
 mod partitions;
 #[cfg(feature = "standalone")]

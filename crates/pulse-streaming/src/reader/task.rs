@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::continuity::{Continuity, Missed};
 use crate::{
-    Event, EventStream, Notice, backoff::Backoff, buffer::Producer, filter::Filter, meter::Meter, trouble::Trouble,
+    Event, EventStream, Notice, backoff::Backoff, buffer::Producer, dead::letter::is_for, filter::Filter, meter::Meter,
+    trouble::Trouble,
 };
 
 /// Reads one stream into the buffer of its reader, batch by batch, from a position that only it knows.
@@ -105,7 +106,7 @@ impl ReaderTask {
 
     fn wanted(&self, entry: Entry) -> Option<CoreEvent> {
         match entry.event {
-            Ok(event) => self.filter.accepts(&event).then_some(event),
+            Ok(event) => (is_for(&event, None) && self.filter.accepts(&event)).then_some(event),
             Err(malformed) => {
                 self.meter.malformed(1);
                 tracing::warn!(stream = %self.stream, id = %entry.id, %malformed, "entry skipped");

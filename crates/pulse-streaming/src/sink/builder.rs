@@ -10,7 +10,7 @@ use crate::{
     Error, EventStream, Start,
     buffer::Buffer,
     filter::Filter,
-    options::{check_ack_grace, check_block, check_buffer},
+    options::{check_ack_grace, check_block, check_buffer, check_max_deliveries},
     streams::Streams,
 };
 
@@ -26,6 +26,7 @@ pub struct SinkBuilder {
     buffer: usize,
     block: Duration,
     ack_grace: Duration,
+    max_deliveries: Option<u64>,
 }
 
 impl SinkBuilder {
@@ -38,6 +39,7 @@ impl SinkBuilder {
             buffer: 128,
             block: Duration::from_secs(5),
             ack_grace: Duration::from_secs(30),
+            max_deliveries: None,
         }
     }
 
@@ -76,6 +78,13 @@ impl SinkBuilder {
         self
     }
 
+    /// Sets how often an event is delivered at most. One that was not acknowledged by then goes to the
+    /// [dead letters](crate::DeadLetters) of the sink instead of being delivered once more. Default: no bound.
+    pub fn max_deliveries(mut self, deliveries: u64) -> Self {
+        self.max_deliveries = Some(deliveries);
+        self
+    }
+
     /// Joins the sink, creating its cursor, and the stream, if need be. Where a new sink begins is settled when this
     /// returns: every event added from then on is delivered.
     ///
@@ -86,10 +95,12 @@ impl SinkBuilder {
         check_buffer(self.stream.id(), self.buffer)?;
         check_block(self.stream.id(), self.block)?;
         check_ack_grace(self.stream.id(), self.ack_grace)?;
+        check_max_deliveries(self.stream.id(), self.max_deliveries)?;
         let sink = Sink {
             group: Group::new(&self.name).map_err(Error::name)?,
             filter: self.filter,
             timing: Timing { grace: self.ack_grace, block: self.block },
+            max_deliveries: self.max_deliveries,
             buffer: Buffer::new(self.buffer),
             streams: Streams::default(),
             closing: CancellationToken::new(),

@@ -7,14 +7,15 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
 use pulse_core::EventId;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::member::{Member, Request, Verdict};
-use crate::{Error, Event};
+use crate::{Error, Event, options::LONGEST};
 
 /// An event that a sink handed out. Dereferences to the [`Event`].
 ///
@@ -64,7 +65,7 @@ impl Delivery {
     pub fn ack(self) -> Settlement {
         let hold = self.hold;
         hold.member.ledger().acked(hold.id);
-        let mut settlement = hold.request(Verdict::Ack);
+        let mut settlement = hold.request(Verdict::Ack, None);
         if let State::Direct(_) = settlement.state {
             // The sink is leaving. It must not give away what is being acknowledged.
             settlement.hold = Some(hold);
@@ -80,7 +81,74 @@ impl Delivery {
     /// [`Error::Superseded`] if this instance has the event once more already; [`Error::Backend`]: the event is delivered
     /// again after the grace period.
     pub fn nack(self) -> Settlement {
-        self.request_unless_superseded(Verdict::Nack)
+        self.nack_after(Duration::ZERO)
+    }
+
+    /// Gives the event back for later: it is delivered again once the delay has passed and an instance has room for it,
+    /// with a delivery count one higher. The request is on its way when this returns.
+    ///
+    /// The backend keeps a delay of up to the ack grace period. The rest of a longer one is kept by this instance: if that
+    /// ends, is closed or loses the backend for a grace period, the event comes back after the grace period already. In a
+    /// [partition](crate::PartitionedStream) the events that follow wait with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`nack`](Self::nack).
+    pub fn nack_after(self, delay: Duration) -> Settlement {
+        // Longer than anybody waits, and far from where adding times overflows.
+        let delay = delay.min(LONGEST);
+        if self.hold.member.lane.is_some() && !delay.is_zero() {
+            return self.hold_back(delay);
+        }
+        self.request_unless_superseded(Verdict::Nack(delay))
+    }
+
+    /// Gives an event of a partition back after a delay. It stays in hand until then, and what follows it waits.
+    fn hold_back(self, delay: Duration) -> Settlement {
+        let Hold { id, member } = &self.hold;
+        if let Some(lane) = &member.lane {
+            lane.said(*id, Verdict::Nack(delay));
+        }
+        let (reply, outcome) = oneshot::channel();
+        let settlement = self.hold.settlement(Verdict::Nack(Duration::ZERO), State::Queued(outcome));
+        let (id, member, step) = (*id, member.clone(), member.timing.touch_after());
+        member.tasks.clone().spawn(async move {
+            let due = Instant::now() + delay;
+            while Instant::now() < due {
+                member.request_quietly(id, Verdict::Extend);
+                tokio::select! {
+                    () = tokio::time::sleep_until(due.min(Instant::now() + step)) => {}
+                    () = member.closing.cancelled() => break,
+                }
+            }
+            // Nobody has to wait for the outcome.
+            let _ = reply.send(self.request_unless_superseded(Verdict::Nack(Duration::ZERO)).await);
+        });
+        settlement
+    }
+
+    /// Gives the event up: it goes to the [dead letters](crate::DeadLetters) of the sink, with a reason, and is acknowledged,
+    /// in one transaction. The request is on its way when this returns; it is tried again as an acknowledgement is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`]: the event may be delivered again.
+    pub fn dead_letter(self, reason: impl Into<String>) -> Settlement {
+        let (reply, outcome) = oneshot::channel();
+        let Self { event, deliveries, hold } = self;
+        hold.member.ledger().acked(hold.id);
+        if let Some(lane) = &hold.member.lane {
+            lane.said(hold.id, Verdict::Ack);
+        }
+        let (member, reason) = (hold.member.clone(), reason.into());
+        let settlement = hold.settlement(Verdict::Ack, State::Queued(outcome));
+        member.tasks.clone().spawn(async move {
+            let buried = member.bury_surely(event.core(), &reason, deliveries).await;
+            member.ledger().settled([hold.id]);
+            // Nobody has to wait for the outcome.
+            let _ = reply.send(buried.map_err(member.failed(Verdict::Ack)));
+        });
+        settlement
     }
 
     /// Says that the work goes on: the ack grace period begins anew. The request is on its way when this returns.
@@ -97,7 +165,7 @@ impl Delivery {
         if member.ledger().is_superseded(*id, self.deliveries) {
             return self.hold.settlement(verdict, State::Superseded);
         }
-        self.hold.request(verdict)
+        self.hold.request(verdict, Some(self.deliveries))
     }
 }
 
@@ -116,13 +184,13 @@ struct Hold {
 }
 
 impl Hold {
-    fn request(&self, verdict: Verdict) -> Settlement {
+    fn request(&self, verdict: Verdict, deliveries: Option<u64>) -> Settlement {
         // First, so that nothing newer of a partition goes out before what is given back.
         if let Some(lane) = &self.member.lane {
             lane.said(self.id, verdict);
         }
         let (reply, outcome) = oneshot::channel();
-        let request = Request { id: self.id, verdict, reply: Some(reply) };
+        let request = Request { id: self.id, deliveries, verdict, reply: Some(reply) };
         let state = match self.member.request(request) {
             Ok(()) => State::Queued(outcome),
             Err(_) => State::direct(self.member.clone(), self.id, verdict),

@@ -1,15 +1,26 @@
 //! What the parts of a sink instance share for one stream: who it is, its books, and the way to the settler.
 
 use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use pulse_core::{Backend, Client, Consumer, EventId, Group, StreamId, Transaction};
-use tokio::sync::{Notify, mpsc, oneshot};
+use pulse_core::{Backend, Client, Consumer, Event, EventId, Group, Once, StreamId, Transaction};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ledger::Ledger, ordered::Lane, plan::Timing};
-use crate::{Error, Operation, meter::Meter};
+use crate::{
+    Error, Operation,
+    backoff::Backoff,
+    dead::{self, letter},
+    meter::Meter,
+};
 
 /// One instance of a sink on one stream: a consumer of the group.
 #[derive(Debug)]
@@ -19,23 +30,46 @@ pub(super) struct Member {
     pub(super) group: Group,
     pub(super) consumer: Consumer,
     pub(super) timing: Timing,
+    /// How often an event is delivered at most.
+    pub(super) max_deliveries: Option<u64>,
     pub(super) meter: Meter,
     ledger: Mutex<Ledger>,
     /// Read by the settler until it stops.
     requests: mpsc::UnboundedSender<Request>,
-    /// Told when events may be claimed before the next tick.
+    /// Told when events may be claimed before the next tick; see [`Member::next_claim`].
     pub(super) claim_soon: Notify,
     /// Where the events wait of a partition that is handed out in order.
     pub(super) lane: Option<Arc<Lane>>,
+    /// When events that were given back for a while may be claimed.
+    claims: Mutex<BinaryHeap<Reverse<Instant>>>,
+    /// Events that were given back for longer than the grace period, and when they may be claimed.
+    set_aside: Mutex<HashMap<EventId, Instant>>,
+    /// Cancelled when the sink is closed.
+    pub(super) closing: CancellationToken,
+    /// Of the sink; whoever closes it waits for them.
+    pub(super) tasks: TaskTracker,
+}
+
+/// What the members of one sink instance have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Instance {
+    pub(super) group: Group,
+    pub(super) timing: Timing,
+    /// How often an event is delivered at most.
+    pub(super) max_deliveries: Option<u64>,
+    /// Cancelled when the sink is closed.
+    pub(super) closing: CancellationToken,
+    /// Whoever closes the sink waits for them.
+    pub(super) tasks: TaskTracker,
 }
 
 /// What is to happen with a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
     /// It is done.
     Ack,
-    /// Somebody else may have it now.
-    Nack,
+    /// Somebody else may have it, after this time.
+    Nack(Duration),
     /// It is being worked on: the grace period begins anew.
     Extend,
 }
@@ -44,6 +78,8 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) id: EventId,
+    /// The delivery count of the delivery that it is about, if it must not touch a later one.
+    pub(super) deliveries: Option<u64>,
     pub(super) verdict: Verdict,
     /// Whoever waits for the outcome.
     pub(super) reply: Option<oneshot::Sender<Result<(), Error>>>,
@@ -51,25 +87,30 @@ pub(super) struct Request {
 
 impl Member {
     pub(super) fn new(
+        instance: Instance,
         client: &Client,
         stream: &StreamId,
-        group: &Group,
-        timing: Timing,
         requests: mpsc::UnboundedSender<Request>,
     ) -> Result<Self, Error> {
         // Unique for each instance, so that a restarted process never takes over what another one holds.
         let consumer = Consumer::new(format!("{:016x}", rand::random::<u64>())).map_err(Error::name)?;
+        let Instance { group, timing, max_deliveries, closing, tasks } = instance;
         Ok(Self {
             client: client.clone(),
             stream: stream.clone(),
-            group: group.clone(),
+            meter: Meter::new(stream, group.as_str()),
+            group,
             consumer,
             timing,
-            meter: Meter::new(stream, group.as_str()),
+            max_deliveries,
             ledger: Mutex::default(),
             requests,
             claim_soon: Notify::new(),
             lane: None,
+            claims: Mutex::default(),
+            set_aside: Mutex::default(),
+            closing,
+            tasks,
         })
     }
 
@@ -78,7 +119,7 @@ impl Member {
     }
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ledger)
     }
 
     /// Sends a verdict to the settler; gives it back if the settler has stopped.
@@ -89,7 +130,7 @@ impl Member {
     /// Sends a verdict whose outcome nobody waits for. If it gets lost, the event is delivered again.
     pub(super) fn request_quietly(&self, id: EventId, verdict: Verdict) {
         // A settler that has stopped means that the sink is closed; the event is then released anyway.
-        let _ = self.request(Request { id, verdict, reply: None });
+        let _ = self.request(Request { id, deliveries: None, verdict, reply: None });
     }
 
     /// Acknowledges events, all in one round trip. Repeating it changes nothing.
@@ -101,25 +142,134 @@ impl Member {
         Ok(())
     }
 
+    /// Acknowledges an event and puts it among the dead letters, all or nothing. Repeating it changes nothing.
+    pub(super) async fn bury(&self, event: &Event, reason: &str, deliveries: u64) -> Result<(), pulse_core::Error> {
+        let once = Once::new(event.id.to_string(), dead::REMEMBERED);
+        let transaction = Transaction::new(self.stream.scope())
+            .append_once(letter::stream_name(&self.stream, &self.group), letter::bury(event, reason, deliveries), once)
+            .ack(self.stream.name().clone(), &self.group, vec![event.id]);
+        self.client.commit(transaction).await?;
+        self.meter.acked(1);
+        self.meter.dead_lettered(1);
+        tracing::warn!(stream = %self.stream, sink = %self.group, id = %event.id, reason, "event given up");
+        Ok(())
+    }
+
+    /// As [`Member::bury`], tried again while that can still keep the event from being delivered again.
+    pub(super) async fn bury_surely(
+        &self,
+        event: &Event,
+        reason: &str,
+        deliveries: u64,
+    ) -> Result<(), pulse_core::Error> {
+        self.surely(|| self.bury(event, reason, deliveries)).await
+    }
+
+    /// Tries until it succeeds, the grace period is over, or the sink is closed.
+    pub(super) async fn surely<F>(&self, attempt: impl Fn() -> F) -> Result<(), pulse_core::Error>
+    where
+        F: Future<Output = Result<(), pulse_core::Error>>,
+    {
+        let give_up = Instant::now() + self.timing.grace;
+        let mut backoff = Backoff::default();
+        loop {
+            let Err(error) = attempt().await else { return Ok(()) };
+            let pause = backoff.next(rand::random());
+            let again = error.is_retryable() || error.is_outcome_unknown();
+            if !again || self.closing.is_cancelled() || Instant::now() + pause >= give_up {
+                tracing::warn!(stream = %self.stream, sink = %self.group, %error, "an acknowledgement failed");
+                return Err(error);
+            }
+            tracing::debug!(stream = %self.stream, %error, ?pause, "an acknowledgement failed, trying again");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.closing.cancelled() => {}
+            }
+        }
+    }
+
     /// Offers events to the next claim, whoever makes it.
     pub(super) async fn release(&self, ids: &[EventId]) -> Result<(), pulse_core::Error> {
-        let idle = self.timing.released();
-        self.backend().group_set_idle(&self.stream, &self.group, &self.consumer, ids, idle).await?;
-        self.claim_soon.notify_one();
+        self.set_idle(ids, self.timing.released()).await?;
+        self.claim_at(Instant::now());
         Ok(())
+    }
+
+    /// Gives events back after a delay. The backend keeps one of up to the grace period; of a longer one, the rest is
+    /// kept here until then, and ends early if this instance does.
+    pub(super) async fn release_after(&self, ids: &[EventId], delay: Duration) -> Result<(), pulse_core::Error> {
+        if delay.is_zero() {
+            return self.release(ids).await;
+        }
+        let due = Instant::now() + delay;
+        self.set_idle(ids, self.timing.grace.saturating_sub(delay)).await?;
+        if delay > self.timing.grace {
+            let mut set_aside = lock(&self.set_aside);
+            set_aside.extend(ids.iter().map(|id| (*id, due)));
+        }
+        self.claim_at(due);
+        Ok(())
+    }
+
+    /// Keeps what was given back for long from being claimed too early.
+    pub(super) async fn keep_aside(&self, now: Instant) -> Result<(), pulse_core::Error> {
+        let grace = self.timing.grace;
+        let (due, later): (Vec<_>, Vec<_>) = {
+            let set_aside = lock(&self.set_aside);
+            set_aside.iter().map(|(id, due)| (*id, *due)).partition(|(_, due)| due.duration_since(now) <= grace)
+        };
+        for (id, due) in due {
+            // From here on the backend keeps the time.
+            let left = due.saturating_duration_since(now);
+            self.set_idle(&[id], grace.saturating_sub(left)).await?;
+            lock(&self.set_aside).remove(&id);
+        }
+        let later: Vec<EventId> = later.into_iter().map(|(id, _)| id).collect();
+        if !later.is_empty() {
+            let held = self.touch(&later).await?;
+            // Whoever took one over, or acknowledged it, did so although it was not due.
+            lock(&self.set_aside).retain(|id, _| held.contains(id) || !later.contains(id));
+        }
+        Ok(())
+    }
+
+    /// Whether an event waits here for the time when it may be claimed.
+    pub(super) fn is_set_aside(&self, id: EventId) -> bool {
+        lock(&self.set_aside).contains_key(&id)
+    }
+
+    fn claim_at(&self, due: Instant) {
+        lock(&self.claims).push(Reverse(due));
+        self.claim_soon.notify_one();
+    }
+
+    /// When something may be claimed that was given back, if that is known.
+    pub(super) fn next_claim(&self) -> Option<Instant> {
+        lock(&self.claims).peek().map(|Reverse(due)| *due)
+    }
+
+    /// Forgets the times that have passed, because the next claim takes care of them.
+    pub(super) fn claims_now(&self, now: Instant) {
+        let mut claims = lock(&self.claims);
+        while claims.peek().is_some_and(|Reverse(due)| *due <= now) {
+            claims.pop();
+        }
+    }
+
+    async fn set_idle(&self, ids: &[EventId], idle: Duration) -> Result<Vec<EventId>, pulse_core::Error> {
+        self.backend().group_set_idle(&self.stream, &self.group, &self.consumer, ids, idle).await
     }
 
     /// Begins the grace period of events anew, and returns those that are still this instance's.
     pub(super) async fn touch(&self, ids: &[EventId]) -> Result<Vec<EventId>, pulse_core::Error> {
-        let idle = Duration::ZERO;
-        self.backend().group_set_idle(&self.stream, &self.group, &self.consumer, ids, idle).await
+        self.set_idle(ids, Duration::ZERO).await
     }
 
     /// Carries out one verdict without the settler.
     pub(super) async fn settle(&self, id: EventId, verdict: Verdict) -> Result<(), Error> {
         match verdict {
             Verdict::Ack => self.ack(vec![id]).await.map_err(self.failed(verdict)),
-            Verdict::Nack => self.release(&[id]).await.map_err(self.failed(verdict)),
+            Verdict::Nack(delay) => self.release_after(&[id], delay).await.map_err(self.failed(verdict)),
             Verdict::Extend => {
                 let held = self.touch(&[id]).await.map_err(self.failed(verdict))?;
                 if held.contains(&id) { Ok(()) } else { Err(self.superseded(id)) }
@@ -135,9 +285,14 @@ impl Member {
     pub(super) fn failed(&self, verdict: Verdict) -> impl Fn(pulse_core::Error) -> Error {
         let operation = match verdict {
             Verdict::Ack => Operation::Ack,
-            Verdict::Nack => Operation::Nack,
+            Verdict::Nack(_) => Operation::Nack,
             Verdict::Extend => Operation::Extend,
         };
         Error::on(operation, &self.stream)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while holding it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

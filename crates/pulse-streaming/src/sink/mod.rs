@@ -28,7 +28,13 @@ pub use self::{
     builder::SinkBuilder,
     delivery::{Delivery, Settlement},
 };
-use self::{member::Member, plan::Timing, settler::Settler, slot::Slot, task::SinkTask};
+use self::{
+    member::{Instance, Member},
+    plan::Timing,
+    settler::Settler,
+    slot::Slot,
+    task::SinkTask,
+};
 use crate::{Error, EventStream, Notice, Operation, Start, buffer::Buffer, filter::Filter, streams::Streams};
 
 /// One instance of a sink. Each event goes to one instance, at least once, until one acknowledges it.
@@ -69,6 +75,8 @@ pub struct Sink {
     group: Group,
     filter: Filter,
     timing: Timing,
+    /// How often an event is delivered at most.
+    max_deliveries: Option<u64>,
     buffer: Buffer<Slot>,
     /// What is read, so that nothing is read twice.
     streams: Streams,
@@ -127,7 +135,7 @@ impl Sink {
         let known = info.map(|info| info.last_delivered).unwrap_or_default();
 
         let (requests, received) = mpsc::unbounded_channel();
-        let member = Arc::new(Member::new(client, id, &self.group, self.timing, requests)?);
+        let member = Arc::new(Member::new(self.instance(), client, id, requests)?);
         let stop = CancellationToken::new();
         let settler = Settler { member: member.clone(), requests: received, stop: stop.clone() };
         let settler = self.tasks.spawn(settler.run());
@@ -136,6 +144,16 @@ impl Sink {
         let task = SinkTask::new(member, self.filter.clone(), known, output, (settler, stop), closing, abandon);
         self.tasks.spawn(task.run());
         Ok(())
+    }
+
+    fn instance(&self) -> Instance {
+        Instance {
+            group: self.group.clone(),
+            timing: self.timing,
+            max_deliveries: self.max_deliveries,
+            closing: self.closing.clone(),
+            tasks: self.tasks.clone(),
+        }
     }
 
     /// Stops reading, settles the acknowledgements that are on their way, and gives what was not handed out back to the

@@ -3,17 +3,14 @@
 //! While one round trip is under way, requests gather; the next one takes them all. So a single acknowledgement waits
 //! for nobody, and a thousand at once cost what one costs.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use pulse_core::EventId;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::member::{Member, Request, Verdict};
-use crate::{Error, backoff::Backoff};
+use crate::Error;
 
 /// The most requests that one round trip carries.
 const BATCH: usize = 2048;
@@ -47,48 +44,52 @@ impl Settler {
     }
 
     async fn settle(&self, batch: Vec<Request>) {
-        let (mut acks, mut nacks, mut extensions) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut acks, mut others) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
         for request in batch {
             match request.verdict {
                 Verdict::Ack => acks.push((request.id, request.reply)),
-                Verdict::Nack => nacks.push((request.id, request.reply)),
-                Verdict::Extend => extensions.push((request.id, request.reply)),
+                other => others.entry(other).or_default().push(request),
             }
         }
         if !acks.is_empty() {
-            let outcome = self.ack(ids(&acks)).await.map_err(self.member.failed(Verdict::Ack));
+            let acked = self.member.surely(|| self.member.ack(ids(&acks))).await;
+            let outcome = acked.map_err(self.member.failed(Verdict::Ack));
             self.member.ledger().settled(ids(&acks));
             answer(acks, |_| outcome.clone());
         }
-        if !nacks.is_empty() {
-            let outcome = self.member.release(&ids(&nacks)).await.map_err(self.member.failed(Verdict::Nack));
-            answer(nacks, |_| outcome.clone());
-        }
-        if !extensions.is_empty() {
-            let outcome = self.member.touch(&ids(&extensions)).await.map_err(self.member.failed(Verdict::Extend));
-            answer(extensions, |id| match &outcome {
-                Ok(held) if held.contains(&id) => Ok(()),
-                Ok(_) => Err(self.member.superseded(id)),
-                Err(error) => Err(error.clone()),
-            });
-        }
+        // Each delay is a round trip of its own, so they travel side by side.
+        futures::future::join_all(others.into_iter().map(|(verdict, requests)| self.carry_out(verdict, requests)))
+            .await;
     }
 
-    /// Acknowledges, and tries again while that can still keep the events from being delivered again.
-    async fn ack(&self, ids: Vec<EventId>) -> Result<(), pulse_core::Error> {
-        let give_up = Instant::now() + self.member.timing.grace;
-        let mut backoff = Backoff::default();
-        loop {
-            let Err(error) = self.member.ack(ids.clone()).await else { return Ok(()) };
-            let pause = backoff.next(rand::random());
-            if !error.is_retryable() || self.stop.is_cancelled() || Instant::now() + pause >= give_up {
-                tracing::warn!(stream = %self.member.stream, sink = %self.member.group, %error, "acknowledgement failed");
-                return Err(error);
+    /// Carries out what is no acknowledgement. Acknowledgements may have taken long, so that events were delivered to
+    /// this instance once more meanwhile; what was said of an earlier delivery must not touch that one.
+    async fn carry_out(&self, verdict: Verdict, requests: Vec<Request>) {
+        let (stale, valid): (Vec<_>, Vec<_>) = {
+            let ledger = self.member.ledger();
+            let is_stale =
+                |request: &Request| request.deliveries.is_some_and(|count| ledger.is_superseded(request.id, count));
+            requests.into_iter().partition(is_stale)
+        };
+        let told = |requests: Vec<Request>| requests.into_iter().map(|request| (request.id, request.reply)).collect();
+        answer(told(stale), |id| Err(self.member.superseded(id)));
+        let valid: Vec<(EventId, Reply)> = told(valid);
+        if valid.is_empty() {
+            return;
+        }
+        let ids = ids(&valid);
+        match verdict {
+            Verdict::Nack(delay) => {
+                let outcome = self.member.release_after(&ids, delay).await.map_err(self.member.failed(verdict));
+                answer(valid, |_| outcome.clone());
             }
-            tracing::debug!(stream = %self.member.stream, %error, ?pause, "acknowledgement failed, trying again");
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.stop.cancelled() => {}
+            Verdict::Ack | Verdict::Extend => {
+                let outcome = self.member.touch(&ids).await.map_err(self.member.failed(verdict));
+                answer(valid, |id| match &outcome {
+                    Ok(held) if held.contains(&id) => Ok(()),
+                    Ok(_) => Err(self.member.superseded(id)),
+                    Err(error) => Err(error.clone()),
+                });
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
-use pulse_core::{Acks, Delivery as CoreDelivery, EventId, PendingQuery};
+use pulse_core::{Acks, Delivery as CoreDelivery, Event as CoreEvent, EventId, PendingQuery};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use super::{
     plan,
     slot::{Buffered, Slot, Standing},
 };
-use crate::{Notice, backoff::Backoff, buffer::Producer, filter::Filter, trouble::Trouble};
+use crate::{Notice, backoff::Backoff, buffer::Producer, dead::letter::is_for, filter::Filter, trouble::Trouble};
 
 /// How long leaving may take.
 const LEAVING: Duration = Duration::from_secs(10);
@@ -42,6 +42,8 @@ pub(super) struct SinkTask {
     next_tidy: Instant,
     /// Whether a read is under way, or was cut off.
     reading: bool,
+    /// What becomes of the next room, if there was too little of it for the last claim.
+    turn: Option<Turn>,
     trouble: Trouble,
 }
 
@@ -49,6 +51,14 @@ pub(super) struct SinkTask {
 enum Presence {
     There,
     Gone,
+}
+
+/// While there may be more to claim than there is room, new and abandoned events take turns, so that neither waits for
+/// the end of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Read,
+    Claim,
 }
 
 /// How the deliveries came about.
@@ -84,6 +94,7 @@ impl SinkTask {
             next_tick: now,
             next_tidy,
             reading: false,
+            turn: None,
             trouble: Trouble::new(Backoff::default()),
         }
     }
@@ -147,21 +158,34 @@ impl SinkTask {
                 self.known = deliveries.iter().map(|delivery| delivery.entry.id).fold(self.known, EventId::max);
                 self.hand_over(deliveries, Origin::Read);
             }
-            () = member.claim_soon.notified() => self.next_tick = Instant::now(),
+            () = member.claim_soon.notified() => {}
+        }
+        if let Some(due) = member.next_claim() {
+            self.next_tick = self.next_tick.min(due);
         }
         Ok(())
     }
 
-    /// Reads until the next tick at the latest.
+    /// Reads until the next tick at the latest. Waits for no event while something may be left to claim.
     async fn read(&mut self) -> Outcome<Vec<CoreDelivery>> {
         let Member { stream, group, consumer, timing, .. } = &*self.member;
         let Ok(room) = tokio::time::timeout_at(self.next_tick, self.output.room()).await else {
             return Ok(Vec::new());
         };
-        let wait = self.next_tick.saturating_duration_since(Instant::now()).min(timing.block);
+        let now = Instant::now();
+        if self.turn == Some(Turn::Claim) {
+            self.next_tick = now;
+            return Ok(Vec::new());
+        }
+        let wait = if self.turn.is_some() {
+            Duration::ZERO
+        } else {
+            self.next_tick.saturating_duration_since(now).min(timing.block)
+        };
         self.reading = true;
         let deliveries = self.member.backend().group_read(stream, group, consumer, room, wait, Acks::Explicit).await;
         self.reading = false;
+        self.turn = self.turn.map(|_| Turn::Claim);
         deliveries
     }
 
@@ -169,6 +193,8 @@ impl SinkTask {
     async fn tend(&mut self) -> Outcome<()> {
         let now = Instant::now();
         self.keep_buffered(now).await?;
+        self.member.keep_aside(now).await?;
+        self.member.claims_now(now);
         self.next_tick = now + self.member.timing.tick(rand::random());
         self.claim().await?;
         if now >= self.next_tidy {
@@ -209,16 +235,20 @@ impl SinkTask {
     async fn claim(&mut self) -> Outcome<()> {
         let Member { stream, group, consumer, timing, .. } = &*self.member;
         let room = self.output.room_now();
-        if room == 0 || !self.output.is_attended(timing.grace) {
+        self.turn = None;
+        if !self.output.is_attended(timing.grace) {
+            return Ok(());
+        }
+        if room == 0 {
+            self.turn = Some(Turn::Read);
             return Ok(());
         }
         self.member.ledger().claim_begins();
         let claimed = self.member.backend().group_claim(stream, group, consumer, timing.grace, room).await;
         if let Ok(claimed) = &claimed {
             self.member.meter.claimed(claimed.deliveries.len());
-            if claimed.deliveries.len() == room {
-                // There may be more.
-                self.next_tick = Instant::now();
+            if claimed.deliveries.len() + claimed.deleted.len() >= room {
+                self.turn = Some(Turn::Read);
             }
         }
         let taken = claimed.map(|claimed| {
@@ -262,8 +292,11 @@ impl SinkTask {
         let mut slots = Vec::with_capacity(deliveries.len());
         for CoreDelivery { entry, deliveries, .. } in deliveries {
             match entry.event {
-                Ok(event) if !self.filter.accepts(&event) => {
+                Ok(event) if !self.wants(&event) => {
                     self.member.request_quietly(entry.id, Verdict::Ack);
+                }
+                Ok(event) if self.member.max_deliveries.is_some_and(|most| deliveries > most) => {
+                    self.give_up(event, deliveries - 1);
                 }
                 Ok(event) if origin == Origin::Read => {
                     slots.push(Slot::Event(Buffered::read(&self.member, event, deliveries, now)));
@@ -292,6 +325,20 @@ impl SinkTask {
         }
         self.member.meter.delivered(slots.len());
         self.output.push(slots);
+    }
+
+    fn wants(&self, event: &CoreEvent) -> bool {
+        is_for(event, Some(self.member.group.as_str())) && self.filter.accepts(event)
+    }
+
+    /// Puts an event that was delivered often enough among the dead letters.
+    fn give_up(&self, event: CoreEvent, deliveries: u64) {
+        let member = self.member.clone();
+        self.member.tasks.spawn(async move {
+            let reason = format!("delivered {deliveries} times without an acknowledgement");
+            // Should it fail, the event is claimed again, and given up then.
+            let _ = member.bury_surely(&event, &reason, deliveries).await;
+        });
     }
 
     async fn recover(&mut self, error: pulse_core::Error) {
@@ -345,7 +392,8 @@ impl SinkTask {
             let ids: Vec<EventId> = page.iter().map(|pending| pending.id).collect();
             let abandoned: Vec<EventId> = {
                 let ledger = self.member.ledger();
-                ids.iter().copied().filter(|id| !ledger.is_in_hand(*id)).collect()
+                let kept = |id: &EventId| ledger.is_in_hand(*id) || self.member.is_set_aside(*id);
+                ids.iter().copied().filter(|id| !kept(id)).collect()
             };
             if !abandoned.is_empty() {
                 self.member.release(&abandoned).await?;

@@ -156,11 +156,17 @@ impl EventStream {
         self.append(add).await?.pop().ok_or_else(|| self.missing_id())
     }
 
-    /// Adds on the stream's terms, and returns the ids.
     async fn append(&self, add: impl Fn(Transaction, Arc<str>) -> Transaction) -> Result<Vec<EventId>, Error> {
-        let stream = self.id.name();
-        let transaction =
-            || self.terms.around(stream, Transaction::new(self.id.scope()), |txn| add(txn, stream.clone()));
+        self.append_with(|txn| add(txn, self.id.name().clone()), |txn| txn).await
+    }
+
+    /// Adds on the stream's terms, does something else in the same transaction, and returns the ids.
+    pub(crate) async fn append_with(
+        &self,
+        add: impl Fn(Transaction) -> Transaction,
+        more: impl Fn(Transaction) -> Transaction,
+    ) -> Result<Vec<EventId>, Error> {
+        let transaction = || more(self.terms.around(self.id.name(), Transaction::new(self.id.scope()), &add));
         let mut committed = self.client.commit(transaction()).await;
         if self.terms.retention == Retention::UntilConsumed
             && committed.as_ref().is_err_and(|error| full(error).is_some())
@@ -182,7 +188,7 @@ impl EventStream {
         Ok(ids)
     }
 
-    fn missing_id(&self) -> Error {
+    pub(crate) fn missing_id(&self) -> Error {
         Error::on(Operation::Add, &self.id)(pulse_core::Error::Protocol {
             operation: "append",
             subject: self.id.to_string(),

@@ -12,7 +12,7 @@ use pulse_core::{Client, EventId, Group, GroupInfo, Scope, StreamId, StreamInfo,
 use self::retention::Terms;
 pub use self::{builder::StreamBuilder, retention::Retention};
 
-use crate::{Error, Operation, ReaderBuilder, SinkBuilder, meter::Meter};
+use crate::{DeadLetters, Error, Operation, ReaderBuilder, SinkBuilder, meter::Meter};
 
 /// A named, ordered log of events. A cheap clone; making one talks to nobody, and the stream itself begins to exist
 /// with its first event or sink.
@@ -135,6 +135,15 @@ impl EventStream {
     async fn drop_events(&self, transaction: Transaction) -> Result<u64, Error> {
         let committed = self.client.commit(transaction).await.map_err(Error::on(Operation::Remove, &self.id))?;
         Ok(committed.count(0).unwrap_or(0))
+    }
+
+    /// The events of this stream that a sink gave up on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`].
+    pub fn dead_letters(&self, sink: impl AsRef<str>) -> Result<DeadLetters, Error> {
+        DeadLetters::of(self, &Group::new(sink).map_err(Error::name)?)
     }
 
     /// Removes the stream with all its events and the cursors of its sinks, and returns how many events it had. The

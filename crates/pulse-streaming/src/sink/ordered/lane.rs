@@ -228,8 +228,8 @@ impl Lane {
         let mut state = self.lock();
         match verdict {
             Verdict::Ack => state.books.done(id),
-            Verdict::Nack => state.books.given_back(id),
-            _ => return,
+            Verdict::Nack(_) => state.books.given_back(id),
+            Verdict::Extend => return,
         }
         drop(state);
         self.bell.ring();

@@ -19,9 +19,10 @@ use super::{Lane, Lanes, lane::Waiting};
 use crate::{
     Delivery, Error, EventStream, Notice,
     backoff::Backoff,
+    dead::letter::is_for,
     reader::Missed,
     sink::{
-        member::{Member, Verdict},
+        member::{Instance, Member, Verdict},
         plan::{self, Timing},
         settler::Settler,
     },
@@ -104,7 +105,14 @@ impl Ordered {
         let (requests, received) = mpsc::unbounded_channel();
         let timing = Timing { grace: self.ack_grace, block: self.block };
         let lane = Arc::new(Lane::new(self.buffer, self.in_flight, lanes.bell.clone()));
-        let mut member = Member::new(stream.client(), stream.id(), &self.group, timing, requests)?;
+        let instance = Instance {
+            group: self.group.clone(),
+            timing,
+            max_deliveries: None,
+            closing: release.clone(),
+            tasks: self.tasks.clone(),
+        };
+        let mut member = Member::new(instance, stream.client(), stream.id(), requests)?;
         member.lane = Some(lane.clone());
         let member = Arc::new(member);
         let settler_stop = CancellationToken::new();
@@ -354,6 +362,10 @@ impl OrderedTask {
     fn wanted(&self, deliveries: Vec<CoreDelivery>, claimed: bool) -> Vec<Waiting> {
         let since = Instant::now();
         let wanted = deliveries.into_iter().filter_map(|CoreDelivery { entry, deliveries, .. }| match entry.event {
+            Ok(event) if !is_for(&event, Some(self.member().group.as_str())) => {
+                self.member().request_quietly(entry.id, Verdict::Ack);
+                None
+            }
             Ok(event) => Some(Waiting { event, deliveries, claimed, since }),
             Err(malformed) => {
                 let Member { stream, group, meter, .. } = self.member();

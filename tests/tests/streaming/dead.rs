@@ -1,0 +1,139 @@
+//! Giving events up, giving them back for later, and what becomes of dead letters.
+
+use std::time::Duration;
+
+use pulse_streaming::{EventId, EventStream, NewEvent, Sink, Start};
+use tests::{Subject, eventually, on_every_backend};
+use tokio::time::Instant;
+
+use crate::{LONG, SHORT, add_all, next_delivery, number, read, stream, work_off};
+
+on_every_backend!(
+    an_event_that_is_given_up_is_a_dead_letter_and_acknowledged,
+    an_event_that_was_delivered_often_enough_is_a_dead_letter,
+    a_replayed_letter_goes_to_its_sink_only,
+    letters_are_replayed_removed_and_purged,
+    an_event_that_is_given_back_for_later_comes_later,
+    an_event_can_be_given_back_for_longer_than_the_grace_period,
+);
+
+async fn sink(stream: &EventStream, name: &str, grace: Duration) -> Sink {
+    stream.sink(name).start(Start::Oldest).ack_grace(grace).join().await.expect("the sink is joined")
+}
+
+async fn an_event_that_is_given_up_is_a_dead_letter_and_acknowledged(subject: Subject) {
+    let client = subject.client().await;
+    let stream = stream(&subject, &client);
+    let event = NewEvent::new("placed", "1").with_topic("eu").with_header("tenant", "a");
+    let id = stream.add_event(event).await.unwrap();
+    let mut sink = sink(&stream, "sink", LONG).await;
+    next_delivery(&mut sink).await.dead_letter("no such card").await.unwrap();
+    let letters = stream.dead_letters("sink").unwrap();
+    let [letter] = &letters.list(EventId::ZERO, 10).await.unwrap()[..] else { panic!("one letter") };
+    assert_eq!((letter.reason(), letter.original_id(), letter.deliveries()), ("no such card", id, 1));
+    assert_eq!((letter.name(), letter.topic(), number(letter)), ("placed", Some("eu"), 1));
+    assert_eq!(letter.headers().get("tenant").map(|tenant| &tenant[..]), Some(&b"a"[..]));
+    assert_eq!(stream.sink_info("sink").await.unwrap().unwrap().pending, 0);
+}
+
+async fn an_event_that_was_delivered_often_enough_is_a_dead_letter(subject: Subject) {
+    let client = subject.client().await;
+    let stream = stream(&subject, &client);
+    add_all(&stream, [1]).await;
+    let builder = stream.sink("sink").start(Start::Oldest).ack_grace(LONG).max_deliveries(3);
+    let mut sink = builder.join().await.unwrap();
+    for deliveries in 1..=3 {
+        let delivery = next_delivery(&mut sink).await;
+        assert_eq!(delivery.deliveries(), deliveries);
+        delivery.nack().await.unwrap();
+    }
+    let letters = stream.dead_letters("sink").unwrap();
+    eventually("it is a dead letter", async || {
+        let letters = letters.list(EventId::ZERO, 10).await.unwrap();
+        if letters.len() == 1 { Ok(()) } else { Err(letters) }
+    })
+    .await;
+    assert_eq!(letters.list(EventId::ZERO, 10).await.unwrap()[0].deliveries(), 3);
+    assert_eq!(stream.sink_info("sink").await.unwrap().unwrap().pending, 0);
+    add_all(&stream, [2]).await;
+    assert_eq!(work_off(&mut sink, 1).await, [2]);
+}
+
+async fn a_replayed_letter_goes_to_its_sink_only(subject: Subject) {
+    let client = subject.client().await;
+    let stream = stream(&subject, &client);
+    add_all(&stream, [1]).await;
+    let (mut failing, mut other) = (sink(&stream, "failing", LONG).await, sink(&stream, "other", LONG).await);
+    let mut reader = stream.reader().start(Start::Oldest).join().await.unwrap();
+    assert_eq!(work_off(&mut other, 1).await, [1]);
+    assert_eq!(read(&mut reader, 1).await, [1]);
+    next_delivery(&mut failing).await.dead_letter("r").await.unwrap();
+    let letters = stream.dead_letters("failing").unwrap();
+    let letter = letters.list(EventId::ZERO, 1).await.unwrap().remove(0);
+    let again = letters.replay(&letter).await.unwrap();
+    assert_eq!(letters.replay(&letter).await.unwrap(), again, "once, however often it is asked for");
+    assert!(letters.is_empty().await.unwrap());
+    let delivery = next_delivery(&mut failing).await;
+    assert_eq!((number(&delivery), delivery.id(), delivery.deliveries()), (1, again, 1));
+    delivery.ack().await.unwrap();
+    add_all(&stream, [2]).await;
+    assert_eq!(work_off(&mut failing, 1).await, [2]);
+    assert_eq!(work_off(&mut other, 1).await, [2]);
+    assert_eq!(read(&mut reader, 1).await, [2]);
+}
+
+async fn letters_are_replayed_removed_and_purged(subject: Subject) {
+    let client = subject.client().await;
+    let stream = stream(&subject, &client);
+    add_all(&stream, 0..10).await;
+    let mut sink = sink(&stream, "sink", LONG).await;
+    let letters = stream.dead_letters("sink").unwrap();
+    assert_eq!(letters.replay_all().await.unwrap(), 0);
+    for _ in 0..10 {
+        next_delivery(&mut sink).await.dead_letter("r").await.unwrap();
+    }
+    assert_eq!(letters.len().await.unwrap(), 10);
+    let first = letters.list(EventId::ZERO, 2).await.unwrap();
+    assert_eq!(letters.remove(first.iter().map(|letter| letter.id())).await.unwrap(), 2);
+    assert_eq!(letters.replay_all().await.unwrap(), 8);
+    assert_eq!(work_off(&mut sink, 8).await, (2..10).collect::<Vec<_>>());
+    add_all(&stream, [10]).await;
+    next_delivery(&mut sink).await.dead_letter("r").await.unwrap();
+    assert_eq!(letters.purge().await.unwrap(), 1);
+    assert!(letters.is_empty().await.unwrap());
+}
+
+async fn an_event_that_is_given_back_for_later_comes_later(subject: Subject) {
+    let client = subject.client().await;
+    let stream = stream(&subject, &client);
+    add_all(&stream, [1, 2]).await;
+    let mut sink = sink(&stream, "sink", LONG).await;
+    let delay = Duration::from_millis(300);
+    let begun = Instant::now();
+    next_delivery(&mut sink).await.nack_after(delay).await.unwrap();
+    assert_eq!(work_off(&mut sink, 1).await, [2]);
+    let again = next_delivery(&mut sink).await;
+    assert_eq!((number(&again), again.deliveries()), (1, 2));
+    assert!(begun.elapsed() >= delay, "not before its time");
+    again.ack().await.unwrap();
+}
+
+async fn an_event_can_be_given_back_for_longer_than_the_grace_period(subject: Subject) {
+    let client = subject.client().await;
+    let stream = stream(&subject, &client);
+    add_all(&stream, [1]).await;
+    let (mut one, mut two) = (sink(&stream, "sink", SHORT).await, sink(&stream, "sink", SHORT).await);
+    let begun = Instant::now();
+    let delivery = tokio::select! {
+        delivery = next_delivery(&mut one) => delivery,
+        delivery = next_delivery(&mut two) => delivery,
+    };
+    delivery.nack_after(2 * SHORT).await.unwrap();
+    let again = tokio::select! {
+        delivery = next_delivery(&mut one) => delivery,
+        delivery = next_delivery(&mut two) => delivery,
+    };
+    assert!(begun.elapsed() >= 2 * SHORT, "not before its time: {:?}", begun.elapsed());
+    assert_eq!(again.deliveries(), 2);
+    again.ack().await.unwrap();
+}
