@@ -2,15 +2,17 @@
 
 use pulse_core::{Transaction, Trim};
 use pulse_streaming::{EventId, EventStream, Notice, Reader, Start};
-use tests::{Subject, on_every_backend, soon};
+use tests::{Subject, eventually, on_every_backend, soon};
 
-use crate::{add_all, destroy, number, read, stream};
+use crate::{SHORT, add_all, destroy, next_delivery, next_notice, number, read, stream};
 
 on_every_backend!(
     a_reader_learns_exactly_what_was_dropped_before_it_was_read,
     a_reader_that_keeps_up_misses_nothing_when_what_it_read_is_dropped,
     a_reader_that_was_behind_learns_that_the_stream_ended,
     a_reader_that_goes_on_after_a_dropped_event_is_told,
+    a_sink_learns_once_what_was_dropped_before_any_instance_had_it,
+    a_sink_that_needs_no_acknowledgements_leaves_nothing_pending,
 );
 
 /// Keeps the newest ones only.
@@ -86,4 +88,69 @@ async fn a_reader_that_goes_on_after_a_dropped_event_is_told(subject: Subject) {
     let (after, _, events) = missed(&mut late).await;
     assert_eq!((after, events), (checkpoint, None));
     assert_eq!(read(&mut late, 1).await, [4]);
+}
+
+async fn a_sink_learns_once_what_was_dropped_before_any_instance_had_it(subject: Subject) {
+    let client = subject.client().await;
+    let stream = stream(&subject, &client);
+    let builder = stream.sink("sink").start(Start::Oldest).ack_grace(SHORT).buffer(2);
+    let mut sink = builder.clone().join().await.unwrap();
+    let mut ids = Vec::new();
+    for payload in 1..=10_u32 {
+        ids.push(stream.add("n", payload.to_string()).await.unwrap());
+    }
+    // It has read two, or one and then one more; the buffer has no room for others.
+    let first = next_delivery(&mut sink).await;
+    assert_eq!(number(&first), 1);
+    first.ack().await.unwrap();
+    eventually("a few were read", async || {
+        let info = stream.sink_info("sink").await.unwrap().unwrap();
+        if info.last_delivered >= ids[1] { Ok(()) } else { Err(info) }
+    })
+    .await;
+    keep(&stream, 3).await;
+    let mut numbers = Vec::new();
+    let mut missed = Vec::new();
+    while numbers.last() != Some(&10) {
+        match soon("a delivery or a notice", sink.next()).await.expect("the sink is open") {
+            Ok(delivery) => {
+                numbers.push(number(&delivery));
+                delivery.ack().await.unwrap();
+            }
+            Err(Notice::Missed { sink: Some(sink), events, .. }) => {
+                assert_eq!(sink, "sink");
+                missed.push(events);
+            }
+            // What had been read and was dropped before it was acknowledged.
+            Err(Notice::Lost { .. }) => {}
+            Err(other) => panic!("another notice: {other:?}"),
+        }
+    }
+    let read_before = numbers.iter().filter(|number| **number <= 7).count() as u64 + 1;
+    if missed.is_empty() {
+        missed.push(match next_notice(&mut sink).await {
+            Notice::Missed { events, .. } => events,
+            other => panic!("another notice: {other:?}"),
+        });
+    }
+    assert_eq!(missed, [Some(7 - read_before)], "the others up to 7 were dropped; {numbers:?} came after 1");
+}
+
+async fn a_sink_that_needs_no_acknowledgements_leaves_nothing_pending(subject: Subject) {
+    let client = subject.client().await;
+    let stream = stream(&subject, &client);
+    let mut sink = stream.sink("sink").start(Start::Oldest).no_ack().join().await.unwrap();
+    add_all(&stream, 0..100).await;
+    for expected in 0..100 {
+        let delivery = next_delivery(&mut sink).await;
+        assert_eq!(number(&delivery), expected);
+        match expected % 3 {
+            0 => drop(delivery),
+            1 => delivery.ack().await.unwrap(),
+            _ => assert!(delivery.nack().await.is_err(), "it cannot be given back"),
+        }
+    }
+    let info = stream.sink_info("sink").await.unwrap().unwrap();
+    assert_eq!((info.pending, info.lag), (0, Some(0)));
+    sink.close().await;
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pulse_core::Group;
+use pulse_core::{Acks, Group};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Sink, plan::Timing};
@@ -27,6 +27,7 @@ pub struct SinkBuilder {
     block: Duration,
     ack_grace: Duration,
     max_deliveries: Option<u64>,
+    acks: Acks,
 }
 
 impl SinkBuilder {
@@ -40,6 +41,7 @@ impl SinkBuilder {
             block: Duration::from_secs(5),
             ack_grace: Duration::from_secs(30),
             max_deliveries: None,
+            acks: Acks::Explicit,
         }
     }
 
@@ -85,6 +87,14 @@ impl SinkBuilder {
         self
     }
 
+    /// Takes events as acknowledged when they are read: each goes to one instance, at most once. What an instance had read
+    /// and not handed out when it ended is lost. [`ack`](crate::Delivery::ack) then does nothing, and events cannot be given
+    /// back. Faster, for work that is worth less than its repetition. Default: events are to be acknowledged.
+    pub fn no_ack(mut self) -> Self {
+        self.acks = Acks::None;
+        self
+    }
+
     /// Joins the sink, creating its cursor, and the stream, if need be. Where a new sink begins is settled when this
     /// returns: every event added from then on is delivered.
     ///
@@ -101,6 +111,7 @@ impl SinkBuilder {
             filter: self.filter,
             timing: Timing { grace: self.ack_grace, block: self.block },
             max_deliveries: self.max_deliveries,
+            acks: self.acks,
             buffer: Buffer::new(self.buffer),
             streams: Streams::default(),
             closing: CancellationToken::new(),

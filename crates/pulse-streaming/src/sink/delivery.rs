@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use pulse_core::EventId;
+use pulse_core::{Acks, EventId};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::member::{Member, Request, Verdict};
@@ -64,6 +64,9 @@ impl Delivery {
     /// [`Error::Backend`]: the event may be delivered again.
     pub fn ack(self) -> Settlement {
         let hold = self.hold;
+        if hold.member.acks == Acks::None {
+            return hold.settlement(Verdict::Ack, State::Done);
+        }
         hold.member.ledger().acked(hold.id);
         let mut settlement = hold.request(Verdict::Ack, None);
         if let State::Direct(_) = settlement.state {
@@ -78,7 +81,8 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// [`Error::Superseded`] if this instance has the event once more already; [`Error::Backend`]: the event is delivered
+    /// [`Error::Superseded`] if this instance has the event once more already, or the sink needs no acknowledgements;
+    /// [`Error::Backend`]: the event is delivered
     /// again after the grace period.
     pub fn nack(self) -> Settlement {
         self.nack_after(Duration::ZERO)
@@ -162,7 +166,7 @@ impl Delivery {
 
     fn request_unless_superseded(&self, verdict: Verdict) -> Settlement {
         let Hold { id, member } = &self.hold;
-        if member.ledger().is_superseded(*id, self.deliveries) {
+        if member.acks == Acks::None || member.ledger().is_superseded(*id, self.deliveries) {
             return self.hold.settlement(verdict, State::Superseded);
         }
         self.hold.request(verdict, Some(self.deliveries))
@@ -239,6 +243,8 @@ enum State {
     Direct(BoxFuture<'static, Result<(), Error>>),
     /// There is nothing to do any more.
     Superseded,
+    /// There was nothing to do.
+    Done,
 }
 
 impl State {
@@ -259,6 +265,7 @@ impl Future for Settlement {
                     Err(_) => self.state = State::direct(self.member.clone(), self.id, self.verdict),
                 },
                 State::Direct(settling) => return settling.as_mut().poll(cx),
+                State::Done => return Poll::Ready(Ok(())),
                 State::Superseded => return Poll::Ready(Err(self.member.superseded(self.id))),
             }
         }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pulse_core::{Backend, Client, Consumer, Event, EventId, Group, Once, StreamId, Transaction};
+use pulse_core::{Acks, Backend, Client, Consumer, Event, EventId, Group, Once, StreamId, Transaction};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::Instant,
@@ -32,6 +32,7 @@ pub(super) struct Member {
     pub(super) timing: Timing,
     /// How often an event is delivered at most.
     pub(super) max_deliveries: Option<u64>,
+    pub(super) acks: Acks,
     pub(super) meter: Meter,
     ledger: Mutex<Ledger>,
     /// Read by the settler until it stops.
@@ -57,6 +58,7 @@ pub(super) struct Instance {
     pub(super) timing: Timing,
     /// How often an event is delivered at most.
     pub(super) max_deliveries: Option<u64>,
+    pub(super) acks: Acks,
     /// Cancelled when the sink is closed.
     pub(super) closing: CancellationToken,
     /// Whoever closes the sink waits for them.
@@ -94,7 +96,7 @@ impl Member {
     ) -> Result<Self, Error> {
         // Unique for each instance, so that a restarted process never takes over what another one holds.
         let consumer = Consumer::new(format!("{:016x}", rand::random::<u64>())).map_err(Error::name)?;
-        let Instance { group, timing, max_deliveries, closing, tasks } = instance;
+        let Instance { group, timing, max_deliveries, acks, closing, tasks } = instance;
         Ok(Self {
             client: client.clone(),
             stream: stream.clone(),
@@ -103,6 +105,7 @@ impl Member {
             consumer,
             timing,
             max_deliveries,
+            acks,
             ledger: Mutex::default(),
             requests,
             claim_soon: Notify::new(),

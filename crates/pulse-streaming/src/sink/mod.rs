@@ -20,7 +20,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use pulse_core::Group;
+use pulse_core::{Acks, Group};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -77,6 +77,7 @@ pub struct Sink {
     timing: Timing,
     /// How often an event is delivered at most.
     max_deliveries: Option<u64>,
+    acks: Acks,
     buffer: Buffer<Slot>,
     /// What is read, so that nothing is read twice.
     streams: Streams,
@@ -151,6 +152,7 @@ impl Sink {
             group: self.group.clone(),
             timing: self.timing,
             max_deliveries: self.max_deliveries,
+            acks: self.acks,
             closing: self.closing.clone(),
             tasks: self.tasks.clone(),
         }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pulse_core::{Event as CoreEvent, EventId};
+use pulse_core::{Acks, Event as CoreEvent, EventId};
 use tokio::time::Instant;
 
 use super::{
@@ -34,7 +34,7 @@ pub(super) struct Buffered {
 pub(super) enum Standing {
     /// It is pending for this instance, and its grace period began at that time.
     Held(Instant),
-    /// It is pending for nobody, because the group is gone; nobody else can get it.
+    /// It is pending for nobody, because the group is gone or needs no acknowledgements; nobody else can get it.
     Orphaned,
     /// Another delivery of it was made, or may have been. It must not be handed out.
     Lapsed,
@@ -43,7 +43,12 @@ pub(super) enum Standing {
 impl Buffered {
     /// An event that was just read.
     pub(super) fn read(member: &Arc<Member>, event: CoreEvent, deliveries: u64, now: Instant) -> Self {
-        Self { member: member.clone(), event, deliveries, claimed: false, standing: Standing::Held(now) }
+        let standing = match member.acks {
+            // Nobody else can get it.
+            Acks::None => Standing::Orphaned,
+            _ => Standing::Held(now),
+        };
+        Self { member: member.clone(), event, deliveries, claimed: false, standing }
     }
 
     /// An event that was just claimed.

@@ -15,7 +15,9 @@ use super::{
     plan,
     slot::{Buffered, Slot, Standing},
 };
-use crate::{Notice, backoff::Backoff, buffer::Producer, dead::letter::is_for, filter::Filter, trouble::Trouble};
+use crate::{
+    Notice, backoff::Backoff, buffer::Producer, dead::letter::is_for, filter::Filter, reader::Missed, trouble::Trouble,
+};
 
 /// How long leaving may take.
 const LEAVING: Duration = Duration::from_secs(10);
@@ -183,7 +185,7 @@ impl SinkTask {
             self.next_tick.saturating_duration_since(now).min(timing.block)
         };
         self.reading = true;
-        let deliveries = self.member.backend().group_read(stream, group, consumer, room, wait, Acks::Explicit).await;
+        let deliveries = self.member.backend().group_read(stream, group, consumer, room, wait, self.member.acks).await;
         self.reading = false;
         self.turn = self.turn.map(|_| Turn::Claim);
         deliveries
@@ -196,7 +198,10 @@ impl SinkTask {
         self.member.keep_aside(now).await?;
         self.member.claims_now(now);
         self.next_tick = now + self.member.timing.tick(rand::random());
-        self.claim().await?;
+        if self.member.acks == Acks::Explicit {
+            self.claim().await?;
+        }
+        self.report_missed().await?;
         if now >= self.next_tidy {
             self.next_tidy = now + self.member.timing.tidy(rand::random());
             self.tidy().await?;
@@ -268,6 +273,16 @@ impl SinkTask {
         tracing::warn!(%stream, sink = %group, lost = ids.len(), "unacknowledged events were deleted from the stream");
         let notice = Notice::Lost { stream: stream.clone(), sink: group.as_str().to_owned(), ids };
         self.output.push([Slot::Notice(notice)]);
+    }
+
+    /// Says which events were dropped before any instance had them.
+    async fn report_missed(&self) -> Outcome<()> {
+        let Member { stream, group, meter, .. } = &*self.member;
+        if let Some(missed) = self.member.backend().group_missed(stream, group).await? {
+            let missed = Missed { after: missed.after, before: Some(missed.before), events: missed.events };
+            self.output.push([Slot::Notice(missed.told(stream, Some(group.as_str()), meter))]);
+        }
+        Ok(())
     }
 
     /// Removes dead consumers, and learns how far the group is.

@@ -109,6 +109,7 @@ impl Ordered {
             group: self.group.clone(),
             timing,
             max_deliveries: None,
+            acks: Acks::Explicit,
             closing: release.clone(),
             tasks: self.tasks.clone(),
         };
