@@ -19,8 +19,14 @@ impl Backoff {
     /// The pause after one more failure: between half of the exponential step and all of it, as `random`, from 0 to 1,
     /// says.
     pub(crate) fn next(&mut self, random: f64) -> Duration {
-        let step = self.min.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.max);
+        let pause = Self::pause(self.min, self.max, self.failures, random);
         self.failures = self.failures.saturating_add(1);
+        pause
+    }
+
+    /// The pause after one more failure than these.
+    pub(crate) fn pause(min: Duration, max: Duration, failures: u32, random: f64) -> Duration {
+        let step = min.saturating_mul(2_u32.saturating_pow(failures)).min(max);
         step.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 

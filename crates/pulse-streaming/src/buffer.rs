@@ -84,6 +84,11 @@ impl<T> Buffer<T> {
         Poll::Pending
     }
 
+    /// Says that the subscriber will come back for what waits, although it takes nothing now.
+    pub(crate) fn attend(&self) {
+        self.shared.lock().last_taken = Instant::now();
+    }
+
     /// Empties the buffer for good and ends the subscription.
     pub(crate) fn close(&self) {
         let mut state = self.shared.lock();

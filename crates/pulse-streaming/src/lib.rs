@@ -70,7 +70,7 @@ pub use self::{
     notice::Notice,
     partitioned::{PartitionedReaderBuilder, PartitionedSink, PartitionedSinkBuilder, PartitionedStream},
     reader::{Reader, ReaderBuilder},
-    sink::{Delivery, Settlement, Sink, SinkBuilder},
+    sink::{Attempt, BatchRunner, Delivery, Ran, RetryPolicy, Runner, Settlement, Sink, SinkBuilder},
     start::Start,
     stream::{EventStream, Retention, StreamBuilder},
 };

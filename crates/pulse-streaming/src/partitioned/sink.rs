@@ -64,6 +64,7 @@ use crate::{
 #[derive(Debug)]
 pub struct PartitionedSink {
     group: Group,
+    ack_grace: Duration,
     lanes: Arc<Lanes>,
     /// The partitions that it reads.
     owned: watch::Receiver<Vec<u32>>,
@@ -79,6 +80,10 @@ impl PartitionedSink {
     #[must_use]
     pub fn name(&self) -> &str {
         self.group.as_str()
+    }
+
+    pub(crate) fn ack_grace(&self) -> Duration {
+        self.ack_grace
     }
 
     /// The partitions that this instance owns at the moment, in ascending order.
@@ -245,6 +250,6 @@ impl PartitionedSinkBuilder {
                 () = coordinator.run() => {}
             }
         });
-        Ok(PartitionedSink { group, lanes, owned, closing, abandon, tasks })
+        Ok(PartitionedSink { group, ack_grace: self.ack_grace, lanes, owned, closing, abandon, tasks })
     }
 }

@@ -164,6 +164,11 @@ impl Delivery {
         self.request_unless_superseded(Verdict::Extend)
     }
 
+    /// How often it has to be said that the work goes on, so that the grace period does not end.
+    pub(super) fn keep_every(&self) -> Duration {
+        self.hold.member.timing.touch_after()
+    }
+
     fn request_unless_superseded(&self, verdict: Verdict) -> Settlement {
         let Hold { id, member } = &self.hold;
         if member.acks == Acks::None || member.ledger().is_superseded(*id, self.deliveries) {

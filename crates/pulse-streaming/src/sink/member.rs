@@ -22,6 +22,9 @@ use crate::{
     meter::Meter,
 };
 
+/// How much later than asked for the backend may count a time, because it counts milliseconds.
+const ROUNDING: Duration = Duration::from_millis(2);
+
 /// One instance of a sink on one stream: a consumer of the group.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -210,7 +213,8 @@ impl Member {
             let mut set_aside = lock(&self.set_aside);
             set_aside.extend(ids.iter().map(|id| (*id, due)));
         }
-        self.claim_at(due);
+        // The backend began to count when it was told.
+        self.claim_at(Instant::now() + delay + ROUNDING);
         Ok(())
     }
 
@@ -226,6 +230,7 @@ impl Member {
             let left = due.saturating_duration_since(now);
             self.set_idle(&[id], grace.saturating_sub(left)).await?;
             lock(&self.set_aside).remove(&id);
+            self.claim_at(Instant::now() + left + ROUNDING);
         }
         let later: Vec<EventId> = later.into_iter().map(|(id, _)| id).collect();
         if !later.is_empty() {

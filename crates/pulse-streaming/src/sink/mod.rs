@@ -10,6 +10,7 @@ mod ledger;
 mod member;
 pub(crate) mod ordered;
 mod plan;
+mod run;
 mod settler;
 mod slot;
 mod task;
@@ -27,6 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::{
     builder::SinkBuilder,
     delivery::{Delivery, Settlement},
+    run::{Attempt, BatchRunner, Ran, RetryPolicy, Runner},
 };
 use self::{
     member::{Instance, Member},

@@ -153,6 +153,9 @@ impl SinkTask {
             self.tend().await?;
         }
         let member = self.member.clone();
+        if let Some(due) = member.next_claim() {
+            self.next_tick = self.next_tick.min(due);
+        }
         tokio::select! {
             read = self.read() => {
                 let deliveries = read?;
@@ -161,9 +164,6 @@ impl SinkTask {
                 self.hand_over(deliveries, Origin::Read);
             }
             () = member.claim_soon.notified() => {}
-        }
-        if let Some(due) = member.next_claim() {
-            self.next_tick = self.next_tick.min(due);
         }
         Ok(())
     }

@@ -1,0 +1,122 @@
+//! One attempt to handle an event: what the handler gets, and what came of it.
+
+use std::{fmt, future::Future, ops::Deref, panic::AssertUnwindSafe, time::Duration};
+
+use futures::FutureExt;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Delivery, Event};
+
+/// An event in the hands of a handler. Dereferences to the [`Event`].
+#[derive(Debug)]
+pub struct Attempt {
+    event: Event,
+    number: u64,
+    cancelled: CancellationToken,
+}
+
+impl Attempt {
+    pub(super) fn new(delivery: &Delivery, number: u64, cancelled: &CancellationToken) -> Self {
+        Self { event: delivery.event().clone(), number, cancelled: cancelled.clone() }
+    }
+
+    /// The event.
+    #[must_use]
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// The event, to keep.
+    #[must_use]
+    pub fn into_event(self) -> Event {
+        self.event
+    }
+
+    /// The so-manieth attempt it is, from 1, those of other instances included.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Cancelled when the handler should stop: its time is up, the run does not wait any longer, or the event was
+    /// taken over by another instance. The handler's future is dropped right after it in the first two cases; the token is for what
+    /// it started elsewhere.
+    #[must_use]
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.cancelled
+    }
+}
+
+impl Deref for Attempt {
+    type Target = Event;
+
+    fn deref(&self) -> &Event {
+        &self.event
+    }
+}
+
+/// Why an attempt failed.
+pub(super) enum Failure<E> {
+    /// The handler said so.
+    Error(E),
+    Panicked(String),
+    TimedOut(Duration),
+}
+
+impl<E: fmt::Display> fmt::Display for Failure<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => error.fmt(f),
+            Self::Panicked(message) => write!(f, "the handler panicked: {message}"),
+            Self::TimedOut(limit) => write!(f, "the handler took longer than {limit:?}"),
+        }
+    }
+}
+
+/// Runs a handler's future to its end, or to the end of its time, and keeps the deliveries from being made again meanwhile.
+pub(super) async fn attend<E>(
+    deliveries: &[Delivery],
+    handling: impl Future<Output = Result<(), E>>,
+    limit: Option<Duration>,
+    cancelled: CancellationToken,
+) -> Result<(), Failure<E>> {
+    // However this ends, what the handler started elsewhere learns of it.
+    let _ends = cancelled.clone().drop_guard();
+    // The delivery is given back whatever the handler has left behind, so nothing broken is seen.
+    let handling = AssertUnwindSafe(handling).catch_unwind();
+    tokio::pin!(handling);
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let step = deliveries.first().map_or(Duration::from_secs(1), Delivery::keep_every);
+    let mut keep = tokio::time::interval_at(Instant::now() + step, step);
+    keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            handled = &mut handling => return match handled {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(Failure::Error(error)),
+                Err(panic) => Err(Failure::Panicked(message(&*panic))),
+            },
+            () = until(deadline) => return Err(Failure::TimedOut(limit.unwrap_or_default())),
+            _ = keep.tick() => {
+                let kept = futures::future::join_all(deliveries.iter().map(Delivery::in_progress)).await;
+                if kept.iter().any(|kept| matches!(kept, Err(crate::Error::Superseded { .. }))) {
+                    cancelled.cancel();
+                }
+            }
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
