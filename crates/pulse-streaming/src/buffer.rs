@@ -144,6 +144,17 @@ impl<T> Producer<T> {
         state.items.is_empty() || state.last_taken.elapsed() < within
     }
 
+    /// Drops the items of which this is not true.
+    pub(crate) fn retain(&self, keep: impl FnMut(&T) -> bool) {
+        let mut state = self.shared.lock();
+        state.items.retain(keep);
+        let room = state.items.len() <= self.shared.capacity / 2;
+        drop(state);
+        if room {
+            self.shared.room.notify_waiters();
+        }
+    }
+
     /// Visits every item in order.
     pub(crate) fn for_each(&self, visit: impl FnMut(&mut T)) {
         self.shared.lock().items.iter_mut().for_each(visit);

@@ -27,6 +27,23 @@ pub enum Error {
         /// What would be right.
         reason: &'static str,
     },
+    /// A pattern for topics is no regular expression.
+    #[error("invalid pattern {pattern:?} for topics of stream {stream}")]
+    InvalidPattern {
+        /// The stream.
+        stream: StreamId,
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        #[source]
+        source: pulse_core::Source,
+    },
+    /// The reader or sink does not read this stream.
+    #[error("stream {stream} is not read here, so it cannot be removed")]
+    NotAdded {
+        /// The stream.
+        stream: StreamId,
+    },
     /// The stream has as many events as it may have, so nothing was added.
     #[error(
         "stream {stream} is full: it has {length} events and may have {capacity}; add again when some were dropped or consumed"

@@ -20,6 +20,10 @@ impl Event {
         Self { stream, event }
     }
 
+    pub(crate) fn into_core(self) -> pulse_core::Event {
+        self.event
+    }
+
     pub(crate) fn core(&self) -> &pulse_core::Event {
         &self.event
     }

@@ -1,21 +1,38 @@
-//! Which streams a reader or a sink reads, so that it reads none twice.
+//! Which streams a reader or a sink reads, so that it reads none twice and can stop reading one.
 //!
 //! Adding a stream takes a while, may fail, and may be given up half-way; until it is [done](Adding::done), the place is
 //! only reserved.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use pulse_core::StreamId;
+use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 
 /// The streams of one reader or sink.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    added: Mutex<HashSet<StreamId>>,
+    added: Mutex<HashMap<StreamId, Option<Reading>>>,
+}
+
+/// A stream that is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    /// Ends the reading in good order.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled when it has ended.
+    pub(crate) ended: CancellationToken,
+}
+
+impl Reading {
+    /// One that also ends when all of them do.
+    pub(crate) fn under(all: &CancellationToken) -> Self {
+        Self { stop: all.child_token(), ended: CancellationToken::new() }
+    }
 }
 
 impl Streams {
@@ -23,15 +40,31 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyAdded`], also while somebody else is adding it.
+    /// [`Error::AlreadyAdded`], also while somebody else is adding it or it is being removed.
     pub(crate) fn add(&self, stream: &StreamId) -> Result<Adding<'_>, Error> {
-        if !self.lock().insert(stream.clone()) {
+        let mut added = self.lock();
+        if added.contains_key(stream) {
             return Err(Error::AlreadyAdded { stream: stream.clone() });
         }
+        added.insert(stream.clone(), None);
         Ok(Adding { streams: self, stream: Some(stream.clone()) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<StreamId>> {
+    /// Ends the reading of a stream and waits until it has ended; its place is free then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAdded`].
+    pub(crate) async fn remove(&self, stream: &StreamId) -> Result<(), Error> {
+        let reading = self.lock().get(stream).cloned().flatten();
+        let reading = reading.ok_or_else(|| Error::NotAdded { stream: stream.clone() })?;
+        reading.stop.cancel();
+        reading.ended.cancelled().await;
+        self.lock().remove(stream);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamId, Option<Reading>>> {
         self.added.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -47,8 +80,10 @@ pub(crate) struct Adding<'a> {
 
 impl Adding<'_> {
     /// Keeps the place, because the stream is read now.
-    pub(crate) fn done(mut self) {
-        self.stream = None;
+    pub(crate) fn done(mut self, reading: Reading) {
+        if let Some(stream) = self.stream.take() {
+            self.streams.lock().insert(stream, Some(reading));
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Streams, readers and sinks on every backend.
 
+mod choosing;
 mod closing;
 mod dead;
 mod faults;

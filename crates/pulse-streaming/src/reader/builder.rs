@@ -1,6 +1,6 @@
 //! Options of a reader.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -8,7 +8,7 @@ use super::Reader;
 use crate::{
     Error, EventStream, Start,
     buffer::Buffer,
-    filter::Filter,
+    filter::{Wanted, filter_options},
     options::{check_block, check_buffer},
     streams::Streams,
 };
@@ -19,7 +19,7 @@ use crate::{
 pub struct ReaderBuilder {
     stream: EventStream,
     start: Start,
-    filter: Filter,
+    wanted: Wanted,
     buffer: usize,
     block: Duration,
 }
@@ -29,7 +29,7 @@ impl ReaderBuilder {
         Self {
             stream: stream.clone(),
             start: Start::default(),
-            filter: Filter::default(),
+            wanted: Wanted::default(),
             buffer: 1024,
             block: Duration::from_secs(5),
         }
@@ -41,11 +41,7 @@ impl ReaderBuilder {
         self
     }
 
-    /// Hands out only events with exactly this topic.
-    pub fn topic(mut self, topic: impl Into<Arc<str>>) -> Self {
-        self.filter = Filter::Topic(topic.into());
-        self
-    }
+    filter_options!("");
 
     /// Sets how many events may wait for the subscriber. Default 1,024.
     pub fn buffer(mut self, events: usize) -> Self {
@@ -64,13 +60,13 @@ impl ReaderBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`], and [`Error::Backend`] if the start could not be settled.
+    /// [`Error::InvalidOption`], [`Error::InvalidPattern`], and [`Error::Backend`] if the start could not be settled.
     pub async fn join(self) -> Result<Reader, Error> {
         check_buffer(self.stream.id(), self.buffer)?;
         check_block(self.stream.id(), self.block)?;
         let reader = Reader {
             buffer: Buffer::new(self.buffer),
-            filter: self.filter,
+            filter: self.wanted.compile(self.stream.id())?,
             block: self.block,
             streams: Streams::default(),
             cancel: CancellationToken::new(),

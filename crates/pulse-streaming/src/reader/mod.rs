@@ -17,7 +17,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::builder::ReaderBuilder;
 pub(crate) use self::continuity::Missed;
 use self::{continuity::Continuity, task::ReaderTask};
-use crate::{Error, Event, EventStream, Notice, Operation, Start, buffer::Buffer, filter::Filter, streams::Streams};
+use crate::{
+    Error, Event, EventStream, Notice, Operation, Start,
+    buffer::Buffer,
+    filter::Filter,
+    streams::{Reading, Streams},
+};
 
 /// Reads every event of one or more streams, in the order of each stream.
 ///
@@ -80,18 +85,39 @@ impl Reader {
             return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
         }
         let adding = self.streams.add(stream.id())?;
-        self.begin(stream, start).await?;
-        adding.done();
+        let reading = self.begin(stream, start).await?;
+        if self.cancel.is_cancelled() {
+            // Closed meanwhile: whoever closed it does not wait for what began after that.
+            reading.ended.cancelled().await;
+            return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
+        }
+        adding.done(reading);
         Ok(())
     }
 
-    async fn begin(&self, stream: &EventStream, start: Start) -> Result<(), Error> {
+    /// Stops reading a stream, and drops what waits of it. Returns when none of its events will be handed out any more. The
+    /// subscription ends with its last stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the stream is not read any more either, but its place is not free for
+    /// [`add_stream`](Self::add_stream) until this is called again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAdded`].
+    pub async fn remove_stream(&self, stream: &EventStream) -> Result<(), Error> {
+        self.streams.remove(stream.id()).await
+    }
+
+    async fn begin(&self, stream: &EventStream, start: Start) -> Result<Reading, Error> {
         let (continuity, missed) = Continuity::begin(start, stream.info().await?.as_ref());
         let output = self.buffer.producer();
-        let task = ReaderTask::new(stream, continuity, self.filter.clone(), self.block, output, self.cancel.clone());
+        let reading = Reading::under(&self.cancel);
+        let task = ReaderTask::new(stream, continuity, self.filter.clone(), self.block, output, reading.clone());
         task.begins(missed);
         self.tasks.spawn(task.run());
-        Ok(())
+        Ok(reading)
     }
 
     /// Stops reading and waits for the tasks to end. Nothing is handed out afterwards; what was buffered stays in the

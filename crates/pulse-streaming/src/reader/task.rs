@@ -3,12 +3,11 @@
 use std::{convert::Infallible, time::Duration};
 
 use pulse_core::{Client, Entry, Event as CoreEvent, EventId, StreamId};
-use tokio_util::sync::CancellationToken;
 
 use super::continuity::{Continuity, Missed};
 use crate::{
     Event, EventStream, Notice, backoff::Backoff, buffer::Producer, dead::letter::is_for, filter::Filter, meter::Meter,
-    trouble::Trouble,
+    streams::Reading, trouble::Trouble,
 };
 
 /// Reads one stream into the buffer of its reader, batch by batch, from a position that only it knows.
@@ -21,8 +20,8 @@ pub(super) struct ReaderTask {
     block: Duration,
     /// Emptied by the subscriber.
     output: Producer<Result<Event, Notice>>,
-    /// Cancelled when the reader is closed or dropped.
-    cancel: CancellationToken,
+    /// Ends when the reader is closed or dropped, or the stream removed.
+    reading: Reading,
     trouble: Trouble,
     meter: Meter,
 }
@@ -34,7 +33,7 @@ impl ReaderTask {
         filter: Filter,
         block: Duration,
         output: Producer<Result<Event, Notice>>,
-        cancel: CancellationToken,
+        reading: Reading,
     ) -> Self {
         Self {
             client: stream.client().clone(),
@@ -43,7 +42,7 @@ impl ReaderTask {
             filter,
             block,
             output,
-            cancel,
+            reading,
             trouble: Trouble::new(Backoff::default()),
             meter: Meter::new(stream.id(), ""),
         }
@@ -55,9 +54,13 @@ impl ReaderTask {
     }
 
     pub(super) async fn run(mut self) {
-        let cancel = self.cancel.clone();
+        let Reading { stop, ended } = self.reading.clone();
+        let _ended = ended.drop_guard();
         tokio::select! {
-            () = cancel.cancelled() => {}
+            () = stop.cancelled() => self.output.retain(|item| match item {
+                Ok(event) => *event.stream() != self.stream,
+                Err(_) => true,
+            }),
             closed = self.read_for_ever() => {
                 let Err(error) = closed;
                 tracing::debug!(stream = %self.stream, %error, "reader ends");
@@ -106,7 +109,8 @@ impl ReaderTask {
 
     fn wanted(&self, entry: Entry) -> Option<CoreEvent> {
         match entry.event {
-            Ok(event) => (is_for(&event, None) && self.filter.accepts(&event)).then_some(event),
+            Ok(event) if !is_for(&event, None) => None,
+            Ok(event) => self.filter.pass(&self.stream, event).ok(),
             Err(malformed) => {
                 self.meter.malformed(1);
                 tracing::warn!(stream = %self.stream, id = %entry.id, %malformed, "entry skipped");

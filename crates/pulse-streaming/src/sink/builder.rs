@@ -1,6 +1,6 @@
 //! Options of a sink instance.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use pulse_core::{Acks, Group};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -9,7 +9,7 @@ use super::{Sink, plan::Timing};
 use crate::{
     Error, EventStream, Start,
     buffer::Buffer,
-    filter::Filter,
+    filter::{Wanted, filter_options},
     options::{check_ack_grace, check_block, check_buffer, check_max_deliveries},
     streams::Streams,
 };
@@ -22,7 +22,7 @@ pub struct SinkBuilder {
     stream: EventStream,
     name: String,
     start: Start,
-    filter: Filter,
+    wanted: Wanted,
     buffer: usize,
     block: Duration,
     ack_grace: Duration,
@@ -36,7 +36,7 @@ impl SinkBuilder {
             stream: stream.clone(),
             name,
             start: Start::default(),
-            filter: Filter::default(),
+            wanted: Wanted::default(),
             buffer: 128,
             block: Duration::from_secs(5),
             ack_grace: Duration::from_secs(30),
@@ -52,12 +52,7 @@ impl SinkBuilder {
         self
     }
 
-    /// Hands out only events with exactly this topic. The others are acknowledged for this sink, whichever instance
-    /// gets them.
-    pub fn topic(mut self, topic: impl Into<Arc<str>>) -> Self {
-        self.filter = Filter::Topic(topic.into());
-        self
-    }
+    filter_options!(" The others are acknowledged for this sink, whichever instance gets them.");
 
     /// Sets how many events may wait for the subscriber of this instance. They are kept from other instances, so a small
     /// buffer spreads slow work better, and a large one carries quick work faster. Default 128.
@@ -100,7 +95,7 @@ impl SinkBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::InvalidOption`], and [`Error::Backend`] if the cursor could not be made.
+    /// [`Error::InvalidName`], [`Error::InvalidOption`], [`Error::InvalidPattern`], and [`Error::Backend`] if the cursor could not be made.
     pub async fn join(self) -> Result<Sink, Error> {
         check_buffer(self.stream.id(), self.buffer)?;
         check_block(self.stream.id(), self.block)?;
@@ -108,7 +103,7 @@ impl SinkBuilder {
         check_max_deliveries(self.stream.id(), self.max_deliveries)?;
         let sink = Sink {
             group: Group::new(&self.name).map_err(Error::name)?,
-            filter: self.filter,
+            filter: self.wanted.compile(self.stream.id())?,
             timing: Timing { grace: self.ack_grace, block: self.block },
             max_deliveries: self.max_deliveries,
             acks: self.acks,

@@ -37,7 +37,12 @@ use self::{
     slot::Slot,
     task::SinkTask,
 };
-use crate::{Error, EventStream, Notice, Operation, Start, buffer::Buffer, filter::Filter, streams::Streams};
+use crate::{
+    Error, EventStream, Notice, Operation, Start,
+    buffer::Buffer,
+    filter::Filter,
+    streams::{Reading, Streams},
+};
 
 /// One instance of a sink. Each event goes to one instance, at least once, until one acknowledges it.
 ///
@@ -123,12 +128,33 @@ impl Sink {
             return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
         }
         let adding = self.streams.add(stream.id())?;
-        self.begin(stream, start).await?;
-        adding.done();
+        let reading = self.begin(stream, start).await?;
+        if self.closing.is_cancelled() {
+            // Closed meanwhile: whoever closed it does not wait for what began after that.
+            reading.ended.cancelled().await;
+            return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
+        }
+        adding.done(reading);
         Ok(())
     }
 
-    async fn begin(&self, stream: &EventStream, start: Start) -> Result<(), Error> {
+    /// Stops reading a stream, settles what is on its way, and gives what waits of it back to the other instances, as
+    /// [`close`](Self::close) does with all of them. Deliveries that the user still holds stay valid. The subscription ends
+    /// with its last stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the stream is not read any more either, but its place is not free for
+    /// [`add_stream`](Self::add_stream) until this is called again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAdded`].
+    pub async fn remove_stream(&self, stream: &EventStream) -> Result<(), Error> {
+        self.streams.remove(stream.id()).await
+    }
+
+    async fn begin(&self, stream: &EventStream, start: Start) -> Result<Reading, Error> {
         let (client, id) = (stream.client(), stream.id());
         let joined = async {
             client.backend().group_create(id, &self.group, start.group_start()).await?;
@@ -143,10 +169,11 @@ impl Sink {
         let settler = Settler { member: member.clone(), requests: received, stop: stop.clone() };
         let settler = self.tasks.spawn(settler.run());
         let output = self.buffer.producer();
-        let (closing, abandon) = (self.closing.clone(), self.abandon.clone());
-        let task = SinkTask::new(member, self.filter.clone(), known, output, (settler, stop), closing, abandon);
+        let reading = Reading::under(&self.closing);
+        let (filter, abandon) = (self.filter.clone(), self.abandon.clone());
+        let task = SinkTask::new(member, filter, known, output, (settler, stop), reading.clone(), abandon);
         self.tasks.spawn(task.run());
-        Ok(())
+        Ok(reading)
     }
 
     fn instance(&self) -> Instance {

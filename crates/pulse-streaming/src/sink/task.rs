@@ -16,7 +16,8 @@ use super::{
     slot::{Buffered, Slot, Standing},
 };
 use crate::{
-    Notice, backoff::Backoff, buffer::Producer, dead::letter::is_for, filter::Filter, reader::Missed, trouble::Trouble,
+    Notice, backoff::Backoff, buffer::Producer, dead::letter::is_for, filter::Filter, reader::Missed, streams::Reading,
+    trouble::Trouble,
 };
 
 /// How long leaving may take.
@@ -32,8 +33,8 @@ pub(super) struct SinkTask {
     output: Producer<Slot>,
     /// The settler of the same member, and what stops it.
     settler: (JoinHandle<()>, CancellationToken),
-    /// Cancelled when the sink is closed.
-    closing: CancellationToken,
+    /// Ends when the sink is closed or the stream removed.
+    reading_on: Reading,
     /// Cancelled when it is dropped.
     abandon: CancellationToken,
     /// Whether the group is there, as far as known.
@@ -79,7 +80,7 @@ impl SinkTask {
         known: EventId,
         output: Producer<Slot>,
         settler: (JoinHandle<()>, CancellationToken),
-        closing: CancellationToken,
+        reading_on: Reading,
         abandon: CancellationToken,
     ) -> Self {
         let now = Instant::now();
@@ -89,7 +90,7 @@ impl SinkTask {
             filter,
             output,
             settler,
-            closing,
+            reading_on,
             abandon,
             group: Presence::There,
             known,
@@ -102,7 +103,8 @@ impl SinkTask {
     }
 
     pub(super) async fn run(mut self) {
-        let (closing, abandon) = (self.closing.clone(), self.abandon.clone());
+        let (Reading { stop: closing, ended }, abandon) = (self.reading_on.clone(), self.abandon.clone());
+        let _ended = ended.drop_guard();
         // However this ends, the settler ends with it.
         let _settler_stops = self.settler.1.clone().drop_guard();
         tokio::select! {
@@ -306,10 +308,15 @@ impl SinkTask {
         let mut ids = HashSet::new();
         let mut slots = Vec::with_capacity(deliveries.len());
         for CoreDelivery { entry, deliveries, .. } in deliveries {
-            match entry.event {
-                Ok(event) if !self.wants(&event) => {
-                    self.member.request_quietly(entry.id, Verdict::Ack);
+            let event = match entry.event.map(|event| self.wanted(event)) {
+                Ok(Err(rejected)) => {
+                    self.member.request_quietly(rejected, Verdict::Ack);
+                    continue;
                 }
+                Ok(Ok(event)) => Ok(event),
+                Err(malformed) => Err(malformed),
+            };
+            match event {
                 Ok(event) if self.member.max_deliveries.is_some_and(|most| deliveries > most) => {
                     self.give_up(event, deliveries - 1);
                 }
@@ -342,8 +349,13 @@ impl SinkTask {
         self.output.push(slots);
     }
 
-    fn wants(&self, event: &CoreEvent) -> bool {
-        is_for(event, Some(self.member.group.as_str())) && self.filter.accepts(event)
+    /// Gives the event back if it is wanted, its id if not.
+    fn wanted(&self, event: CoreEvent) -> Result<CoreEvent, EventId> {
+        if is_for(&event, Some(self.member.group.as_str())) {
+            self.filter.pass(&self.member.stream, event)
+        } else {
+            Err(event.id)
+        }
     }
 
     /// Puts an event that was delivered often enough among the dead letters.
@@ -388,6 +400,9 @@ impl SinkTask {
     /// user still holds something.
     async fn leave(&mut self) -> Outcome<()> {
         let Member { stream, group, consumer, .. } = &*self.member;
+        // Nothing of this stream is handed out any more, also if only it was removed.
+        self.output
+            .retain(|slot| !matches!(slot, Slot::Event(buffered) if Arc::ptr_eq(&buffered.member, &self.member)));
         self.settler.1.cancel();
         // It ends with an error only where the runtime shuts down.
         let _ = (&mut self.settler.0).await;
