@@ -107,7 +107,9 @@ impl Continuity {
             None if removed == 0 => return None,
             None => None,
         };
-        let before = read.first().copied().filter(|_| dropped == 0).or(info.first).or(info.last.next());
+        // If all that was read is gone by now, more may have been dropped behind it, and both are told of at once.
+        let one_gap = read.is_empty() || dropped < read.len() as u64;
+        let before = read.first().copied().filter(|_| one_gap).or(info.first).or(info.last.next());
         Some(Missed { after: self.position, before, events })
     }
 
@@ -183,6 +185,8 @@ mod tests {
         assert_eq!(reader.verify(&ids(6..=8), true, Some(&standing(8, 20))), None);
         let missed = reader.verify(&ids(15..=20), false, Some(&standing(15, 20)));
         assert_eq!(missed.and_then(|missed| missed.events), Some(6), "9 to 14");
+        let missed = reader.verify(&ids(25..=28), false, Some(&standing(27, 28))).unwrap();
+        assert_eq!((missed.before, missed.events), (Some(id(25)), Some(4)), "25 and 26 were read in time");
     }
 
     #[test]
