@@ -98,6 +98,47 @@ async fn what_is_claimed_while_its_acknowledgement_is_on_its_way_is_not_handed_o
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_claimed_once_too_often_while_its_acknowledgement_is_on_its_way_is_not_given_up() {
+    let (stream, probed, probe) = two_ways().await;
+    let mut sink = probed.sink("s").ack_grace(GRACE).max_deliveries(1).join().await.unwrap();
+    stream.add("n", "p").await.unwrap();
+    let delivery = next(&mut sink).await;
+    tokio::time::sleep(GRACE.mul_f64(0.9)).await;
+    probe.set(Weather::CommitsCutOff);
+    let ack = delivery.ack();
+    tokio::time::sleep(GRACE.mul_f64(0.42)).await;
+    probe.set(Weather::Fair);
+    ack.await.unwrap();
+    tokio::time::sleep(3 * GRACE).await;
+    assert!(stream.dead_letters("s").unwrap().is_empty().await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_needs_no_acknowledgements_leaves_what_it_did_not_read_to_the_others() {
+    let (stream, probed, _) = two_ways().await;
+    let sink = probed.sink("s").no_ack().ack_grace(GRACE).join().await.unwrap();
+    tokio::time::sleep(GRACE / 10).await;
+    let added = stream.add("n", "p").await.unwrap();
+    sink.close().await;
+    let mut other = stream.sink("s").no_ack().ack_grace(GRACE).join().await.unwrap();
+    assert_eq!(next(&mut other).await.id(), added);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_for_later_keeps_its_time_though_the_sink_is_closed() {
+    let (stream, _, _) = two_ways().await;
+    let mut sink = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
+    stream.add("n", "p").await.unwrap();
+    let began = tokio::time::Instant::now();
+    next(&mut sink).await.nack_after(GRACE / 2).await.unwrap();
+    sink.close().await;
+    let mut other = stream.sink("s").ack_grace(GRACE).join().await.unwrap();
+    let delivery = next(&mut other).await;
+    assert!(began.elapsed() >= GRACE / 2, "{:?}", began.elapsed());
+    delivery.ack().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_pulse_did_not_write_is_skipped_and_acknowledged() {
     let (stream, probed, _) = two_ways().await;
     let mut reader = probed.reader().join().await.unwrap();

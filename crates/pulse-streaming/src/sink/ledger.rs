@@ -111,11 +111,16 @@ impl Ledger {
 
     /// A claimed event arrives. Returns whether it goes to the buffer.
     pub(super) fn claimed(&mut self, id: EventId) -> bool {
-        if self.acked_during_claim.as_ref().is_some_and(|acked| acked.contains(&id)) {
+        if self.is_acked_during_claim(id) {
             return false;
         }
         *self.copies.entry(id).or_default() += 1;
         true
+    }
+
+    /// Whether the claim that is under way brings an event that was acknowledged, or is being.
+    pub(super) fn is_acked_during_claim(&self, id: EventId) -> bool {
+        self.acked_during_claim.as_ref().is_some_and(|acked| acked.contains(&id))
     }
 
     /// All that was claimed has arrived.

@@ -46,12 +46,29 @@ pub(super) struct Member {
     pub(super) lane: Option<Arc<Lane>>,
     /// When events that were given back for a while may be claimed.
     claims: Mutex<BinaryHeap<Reverse<Instant>>>,
-    /// Events that were given back for longer than the grace period, and when they may be claimed.
-    set_aside: Mutex<HashMap<EventId, Instant>>,
+    /// Events that were given back for later, until they may be claimed.
+    set_aside: Mutex<HashMap<EventId, Aside>>,
     /// Cancelled when the sink is closed.
     pub(super) closing: CancellationToken,
     /// Of the sink; whoever closes it waits for them.
     pub(super) tasks: TaskTracker,
+}
+
+/// An event that was given back for later.
+#[derive(Debug, Clone, Copy)]
+struct Aside {
+    /// When it may be claimed.
+    due: Instant,
+    keeper: Keeper,
+}
+
+/// Who sees to it that an event is not claimed too early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    /// The backend, for the grace period at most. This instance must only not release it when it leaves.
+    Backend,
+    /// This instance, because it is longer than the grace period.
+    Instance,
 }
 
 /// What the members of one sink instance have in common.
@@ -209,12 +226,15 @@ impl Member {
         }
         let due = Instant::now() + delay;
         self.set_idle(ids, self.timing.grace.saturating_sub(delay)).await?;
-        if delay > self.timing.grace {
-            let mut set_aside = lock(&self.set_aside);
-            set_aside.extend(ids.iter().map(|id| (*id, due)));
-        }
         // The backend began to count when it was told.
-        self.claim_at(Instant::now() + delay + ROUNDING);
+        let kept_until = Instant::now() + delay + ROUNDING;
+        let aside = if delay > self.timing.grace {
+            Aside { due, keeper: Keeper::Instance }
+        } else {
+            Aside { due: kept_until, keeper: Keeper::Backend }
+        };
+        lock(&self.set_aside).extend(ids.iter().map(|id| (*id, aside)));
+        self.claim_at(kept_until);
         Ok(())
     }
 
@@ -222,15 +242,20 @@ impl Member {
     pub(super) async fn keep_aside(&self, now: Instant) -> Result<(), pulse_core::Error> {
         let grace = self.timing.grace;
         let (due, later): (Vec<_>, Vec<_>) = {
-            let set_aside = lock(&self.set_aside);
-            set_aside.iter().map(|(id, due)| (*id, *due)).partition(|(_, due)| due.duration_since(now) <= grace)
+            let mut set_aside = lock(&self.set_aside);
+            set_aside.retain(|_, aside| aside.keeper == Keeper::Instance || aside.due > now);
+            let own = set_aside.iter().filter(|(_, aside)| aside.keeper == Keeper::Instance);
+            own.map(|(id, aside)| (*id, aside.due)).partition(|(_, due)| due.duration_since(now) <= grace)
         };
         for (id, due) in due {
             // From here on the backend keeps the time.
             let left = due.saturating_duration_since(now);
             self.set_idle(&[id], grace.saturating_sub(left)).await?;
-            lock(&self.set_aside).remove(&id);
-            self.claim_at(Instant::now() + left + ROUNDING);
+            let kept_until = Instant::now() + left + ROUNDING;
+            if let Some(aside) = lock(&self.set_aside).get_mut(&id) {
+                *aside = Aside { due: kept_until, keeper: Keeper::Backend };
+            }
+            self.claim_at(kept_until);
         }
         let later: Vec<EventId> = later.into_iter().map(|(id, _)| id).collect();
         if !later.is_empty() {
@@ -241,9 +266,14 @@ impl Member {
         Ok(())
     }
 
+    /// An event was delivered to this instance again, so that it waits no more.
+    pub(super) fn not_aside(&self, id: EventId) {
+        lock(&self.set_aside).remove(&id);
+    }
+
     /// Whether an event waits here for the time when it may be claimed.
     pub(super) fn is_set_aside(&self, id: EventId) -> bool {
-        lock(&self.set_aside).contains_key(&id)
+        lock(&self.set_aside).get(&id).is_some_and(|aside| aside.due > Instant::now())
     }
 
     fn claim_at(&self, due: Instant) {

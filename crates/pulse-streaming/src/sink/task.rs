@@ -308,6 +308,7 @@ impl SinkTask {
         let mut ids = HashSet::new();
         let mut slots = Vec::with_capacity(deliveries.len());
         for CoreDelivery { entry, deliveries, .. } in deliveries {
+            self.member.not_aside(entry.id);
             let event = match entry.event.map(|event| self.wanted(event)) {
                 Ok(Err(rejected)) => {
                     self.member.request_quietly(rejected, Verdict::Ack);
@@ -318,7 +319,10 @@ impl SinkTask {
             };
             match event {
                 Ok(event) if self.member.max_deliveries.is_some_and(|most| deliveries > most) => {
-                    self.give_up(event, deliveries - 1);
+                    ids.insert(event.id);
+                    if !self.member.ledger().is_acked_during_claim(event.id) {
+                        self.give_up(event, deliveries - 1);
+                    }
                 }
                 Ok(event) if origin == Origin::Read => {
                     slots.push(Slot::Event(Buffered::read(&self.member, event, deliveries, now)));
@@ -407,7 +411,8 @@ impl SinkTask {
         // It ends with an error only where the runtime shuts down.
         let _ = (&mut self.settler.0).await;
         let backend = self.member.backend();
-        if self.reading {
+        // What needs no acknowledgement is never pending, and what a read takes now would reach nobody.
+        if self.reading && self.member.acks == Acks::Explicit {
             // The backend may still be handing out events for the read that was cut off. This read comes after it;
             // what either of them got shows among the pending events.
             backend
