@@ -1,7 +1,7 @@
 //! The streams that are measured: events with payloads of 100 bytes.
 
 use pulse_core::Client;
-use pulse_streaming::{EventStream, NewEvent};
+use pulse_streaming::{EventStream, NewEvent, Retention};
 
 use crate::harness::{Bench, PAYLOAD};
 
@@ -14,7 +14,9 @@ pub(super) async fn connect(bench: &Bench) -> Client {
 
 /// The stream that everything is added to.
 pub(super) fn stream(client: &Client) -> EventStream {
-    EventStream::new(client, "bench").expect("a short name is valid")
+    // As the yardstick does.
+    let stream = EventStream::builder("bench").retention(Retention::AboutNewest(1_000_000));
+    stream.open(client).expect("sensible terms")
 }
 
 pub(super) fn event() -> NewEvent {

@@ -19,6 +19,7 @@ pub(crate) async fn run(bench: &Bench, table: &mut Table) {
         "sequential-adds" => adds::sequential_adds,
         "sink-loop" => sinks::one_loop,
         "sink-handlers" => sinks::many_handlers,
+        "sink-no-ack" => sinks::without_acks,
         "readers" => readers::one_reader,
         "latency" => latency::publish_until_received,
         "crowd" => crowd::thousand_readers,

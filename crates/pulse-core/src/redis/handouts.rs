@@ -6,14 +6,17 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::sync::{Notify, oneshot};
+use futures::{FutureExt, future::BoxFuture};
+use tokio::{runtime::Handle, sync::Notify};
+use tokio_util::task::TaskTracker;
 
-use super::{Backend, Redis};
+use super::Backend;
 use crate::{Acks, Consumer, Delivery, Error, EventId, Group, StreamId};
 
 type Reader = (StreamId, Group, Consumer);
@@ -96,24 +99,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The reader's end of a read under way. Dropping it keeps what comes.
-struct Awaited {
-    outcome: oneshot::Receiver<Result<Vec<Delivery>, Error>>,
+/// A read under way. Dropping it lets it come to its end elsewhere, and keeps what comes.
+struct UnderWay {
+    /// `None` once it has ended.
+    call: Option<BoxFuture<'static, Result<Vec<Delivery>, Error>>>,
+    /// Whether anything may have been sent.
+    begun: bool,
     stash: Arc<Stash>,
-    done: bool,
+    tasks: TaskTracker,
+    runtime: Handle,
 }
 
-impl Drop for Awaited {
+impl Future for UnderWay {
+    type Output = Result<Vec<Delivery>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.begun = true;
+        // It is not polled again after its end.
+        let Some(call) = &mut self.call else { return Poll::Pending };
+        let outcome = ready!(call.as_mut().poll(cx));
+        self.call = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        // Counted before the channel closes, because the task settles as soon as it finds it closed.
+        let Some(call) = self.call.take().filter(|_| self.begun) else { return };
         self.stash.lock().abandoned += 1;
-        self.outcome.close();
-        if let Ok(outcome) = self.outcome.try_recv() {
-            self.stash.settle(outcome);
-        }
+        let stash = self.stash.clone();
+        self.tasks.spawn_on(async move { stash.settle(call.await) }, &self.runtime);
     }
 }
 
@@ -158,7 +173,7 @@ impl Backend {
                     return Ok(held);
                 }
             }
-            self.read_in_task(reader, stash, limit).await
+            self.read_in_any_case(reader, stash, limit).await
         };
         self.redis.wait_for(stream, wait, found, read).await
     }
@@ -188,34 +203,21 @@ impl Backend {
         }
     }
 
-    async fn read_in_task(&self, reader: &Reader, stash: &Arc<Stash>, limit: usize) -> Result<Vec<Delivery>, Error> {
-        let (done, outcome) = oneshot::channel();
-        let task = HandOut { redis: self.redis.clone(), reader: reader.clone(), limit, stash: stash.clone(), done };
-        self.redis.tasks.spawn(task.run());
-        let mut awaited = Awaited { outcome, stash: stash.clone(), done: false };
-        let outcome = (&mut awaited.outcome).await;
-        awaited.done = true;
-        // The task ends without a word only when the runtime shuts down.
-        outcome.unwrap_or(Err(Error::Closed))
-    }
-}
-
-/// One read on behalf of a consumer.
-struct HandOut {
-    redis: Arc<Redis>,
-    reader: Reader,
-    limit: usize,
-    stash: Arc<Stash>,
-    /// Whoever waits for the outcome.
-    done: oneshot::Sender<Result<Vec<Delivery>, Error>>,
-}
-
-impl HandOut {
-    async fn run(self) {
-        let (stream, group, consumer) = &self.reader;
-        let outcome = self.redis.hand_out(stream, group, consumer, self.limit, Acks::Explicit).await;
-        if let Err(outcome) = self.done.send(outcome) {
-            self.stash.settle(outcome);
+    async fn read_in_any_case(
+        &self,
+        reader: &Reader,
+        stash: &Arc<Stash>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, Error> {
+        let (redis, (stream, group, consumer)) = (self.redis.clone(), reader.clone());
+        let call = async move { redis.hand_out(&stream, &group, &consumer, limit, Acks::Explicit).await };
+        UnderWay {
+            call: Some(call.boxed()),
+            begun: false,
+            stash: stash.clone(),
+            tasks: self.redis.tasks.clone(),
+            runtime: Handle::current(),
         }
+        .await
     }
 }

@@ -272,7 +272,7 @@ impl Redis {
 const MOST: usize = 1 << 31;
 
 /// How often a waiting reader looks although nobody rang: some writers do not ring, and a ring can get lost.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(10);
 
 /// How long a reader waits for its doorbell to stand before it reads without one.
 const UNHEARD: Duration = Duration::from_millis(500);

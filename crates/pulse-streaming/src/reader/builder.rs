@@ -31,7 +31,7 @@ impl ReaderBuilder {
             start: Start::default(),
             wanted: Wanted::default(),
             buffer: 1024,
-            block: Duration::from_secs(5),
+            block: Duration::from_secs(60),
         }
     }
 
@@ -50,7 +50,7 @@ impl ReaderBuilder {
     }
 
     /// Sets how long one read waits at the backend for an event. New events end the wait at once, so this is no
-    /// latency. At most a year. Default 5 s.
+    /// latency. At most a year. Default one minute.
     pub fn block(mut self, time: Duration) -> Self {
         self.block = time;
         self
