@@ -31,7 +31,7 @@ impl ReaderBuilder {
             start: Start::default(),
             wanted: Wanted::default(),
             buffer: 1024,
-            block: Duration::from_secs(60),
+            block: Duration::from_secs(20),
         }
     }
 
@@ -50,7 +50,8 @@ impl ReaderBuilder {
     }
 
     /// Sets how long one read waits at the backend for an event. New events end the wait at once, so this is no
-    /// latency. At most a year. Default one minute.
+    /// latency; only that events were added and dropped again while nobody read is told as late as that. At most a year.
+    /// Default 20 s.
     pub fn block(mut self, time: Duration) -> Self {
         self.block = time;
         self
