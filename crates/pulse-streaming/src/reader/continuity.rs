@@ -56,6 +56,11 @@ impl Continuity {
         self.position
     }
 
+    /// Whether there is nothing more to read, as far as the last read could tell.
+    pub(super) fn caught_up(&self) -> bool {
+        !self.behind
+    }
+
     /// Whether the stream has to be asked about a read: where its `stands` does not vouch for it, and where a look at the
     /// stream tells the place that was not known.
     pub(super) fn doubts(&self, stands: bool, read: &[EventId]) -> bool {

@@ -86,7 +86,9 @@ impl ReaderTask {
     async fn step(&mut self) -> Result<(), pulse_core::Error> {
         let room = self.output.room().await;
         let backend = self.client.backend();
-        let read = backend.stream_read(&self.stream, self.continuity.position(), room, self.block).await?;
+        // Who is behind and finds nothing has missed something, and should learn it now.
+        let wait = if self.continuity.caught_up() { self.block } else { Duration::ZERO };
+        let read = backend.stream_read(&self.stream, self.continuity.position(), room, wait).await?;
         let ids: Vec<EventId> = read.entries.iter().map(|entry| entry.id).collect();
         let full = ids.len() >= room;
         if self.continuity.doubts(read.stands, &ids) {
