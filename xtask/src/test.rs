@@ -140,7 +140,10 @@ fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
     if options.backends.contains(&Backend::Standalone) {
         features.push("xtask/standalone".to_owned());
     }
-    features.extend(["pulse-core/conformance", "pulse-core/testing", "pulse-core/metrics"].map(str::to_owned));
+    features.extend(
+        ["pulse-core/conformance", "pulse-core/testing", "pulse-core/metrics", "pulse-streaming/metrics"]
+            .map(str::to_owned),
+    );
     let features = format!("--features={}", features.join(","));
     let base = |scope: &[&str]| {
         let mut arguments: Vec<String> = ["test", "--no-fail-fast"].map(str::to_owned).to_vec();

@@ -1,8 +1,11 @@
-//! The bounded queue between the tasks that read and the subscriber that takes.
+//! The bounded queue between the tasks that read and the subscribers that take.
 //!
 //! A [`Producer`] asks for room *before* it reads, so that a slow subscriber slows the reading down and nothing piles
 //! up. Room opens when the buffer is down to half, so that reads stay batches. With one producer the buffer never
 //! holds more than its capacity; with several, each may add what it had asked for at the same moment.
+//!
+//! Several subscribers either take turns, each item going to one of them ([`Buffer::poll_next`]), or each sees every item
+//! ([`Buffer::poll_copy`]); an item then stays until the slowest has it. All subscribers of a buffer do the same.
 //!
 //! A closed buffer is empty and stays so: nothing is handed out of it any more.
 
@@ -15,10 +18,12 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-/// The subscriber's end.
+/// A subscriber's end.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
     shared: Arc<Shared<T>>,
+    /// Which of the seats is its own.
+    seat: u64,
 }
 
 /// A reading task's end. The subscription ends when the last one is gone and the buffer is empty.
@@ -40,22 +45,117 @@ struct State<T> {
     items: VecDeque<T>,
     producers: usize,
     closed: bool,
+    seats: Vec<Seat>,
+    /// The next seat's name.
+    next_seat: u64,
+    last_taken: Instant,
+}
+
+/// A subscriber's place.
+#[derive(Debug)]
+struct Seat {
+    name: u64,
+    /// How many of the items it has seen already. Always 0 where each item goes to one subscriber.
+    seen: usize,
     /// The subscriber, if it waits.
     waker: Option<Waker>,
-    last_taken: Instant,
 }
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Tells the producers if there is room that was not there when so many items were held.
+    fn opened(&self, state: MutexGuard<'_, State<T>>, held: usize) {
+        let half = self.capacity / 2;
+        let opened = held > half && state.items.len() <= half;
+        drop(state);
+        if opened {
+            self.room.notify_waiters();
+        }
+    }
+
+    fn sit(self: &Arc<Self>, state: &mut State<T>, seen: usize) -> Buffer<T> {
+        let name = state.next_seat;
+        state.next_seat += 1;
+        state.seats.push(Seat { name, seen, waker: None });
+        Buffer { shared: self.clone(), seat: name }
+    }
+}
+
+impl<T> State<T> {
+    fn seat(&mut self, name: u64) -> Option<&mut Seat> {
+        self.seats.iter_mut().find(|seat| seat.name == name)
+    }
+
+    /// What a subscriber learns that finds nothing.
+    fn nothing(&mut self, seat: u64, cx: &Context<'_>) -> Poll<Option<T>> {
+        if self.closed || self.producers == 0 {
+            return Poll::Ready(None);
+        }
+        match self.seat(seat).map(|seat| &mut seat.waker) {
+            Some(Some(waker)) => waker.clone_from(cx.waker()),
+            Some(none) => *none = Some(cx.waker().clone()),
+            None => {}
+        }
+        Poll::Pending
+    }
+
+    /// Drops what every subscriber has seen.
+    fn forget_seen(&mut self) {
+        let seen = self.seats.iter().map(|seat| seat.seen).min().unwrap_or(0);
+        self.items.drain(..seen);
+        self.seats.iter_mut().for_each(|seat| seat.seen -= seen);
+    }
+
+    /// Those who wait, to be woken without the lock.
+    fn waiting(&mut self) -> Waiting {
+        match &mut self.seats[..] {
+            [only] => Waiting { one: only.waker.take(), more: Vec::new() },
+            many => Waiting { one: None, more: many.iter_mut().filter_map(|seat| seat.waker.take()).collect() },
+        }
+    }
+}
+
+struct Waiting {
+    one: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl Waiting {
+    fn wake(self) {
+        self.one.into_iter().chain(self.more).for_each(Waker::wake);
+    }
 }
 
 impl<T> Buffer<T> {
     pub(crate) fn new(capacity: usize) -> Self {
-        let state =
-            State { items: VecDeque::new(), producers: 0, closed: false, waker: None, last_taken: Instant::now() };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), room: Notify::new(), capacity }) }
+        let state = State {
+            items: VecDeque::new(),
+            producers: 0,
+            closed: false,
+            seats: Vec::new(),
+            next_seat: 0,
+            last_taken: Instant::now(),
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), room: Notify::new(), capacity });
+        let mut state = shared.lock();
+        let first = shared.sit(&mut state, 0);
+        drop(state);
+        first
+    }
+
+    /// Another subscriber, which takes turns with the others.
+    pub(crate) fn sharing(&self) -> Self {
+        self.shared.sit(&mut self.shared.lock(), 0)
+    }
+
+    /// Another subscriber, which sees what comes from now on.
+    pub(crate) fn seeing(&self) -> Self {
+        let mut state = self.shared.lock();
+        let seen = state.items.len();
+        self.shared.sit(&mut state, seen)
     }
 
     pub(crate) fn producer(&self) -> Producer<T> {
@@ -65,23 +165,17 @@ impl<T> Buffer<T> {
 
     /// Takes the next item; `None` at the end or after [`Buffer::close`].
     pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let mut state = self.shared.lock();
-        if let Some(item) = state.items.pop_front() {
-            state.last_taken = Instant::now();
-            let room = state.items.len() == self.shared.capacity / 2;
-            drop(state);
-            if room {
-                self.shared.room.notify_waiters();
-            }
-            return Poll::Ready(Some(item));
-        }
-        if state.closed || state.producers == 0 {
-            return Poll::Ready(None);
-        }
-        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            state.waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
+        self.take(self.shared.lock(), cx)
+    }
+
+    fn take(&self, mut state: MutexGuard<'_, State<T>>, cx: &Context<'_>) -> Poll<Option<T>> {
+        let held = state.items.len();
+        let Some(item) = state.items.pop_front() else {
+            return state.nothing(self.seat, cx);
+        };
+        state.last_taken = Instant::now();
+        self.shared.opened(state, held);
+        Poll::Ready(Some(item))
     }
 
     /// Says that the subscriber will come back for what waits, although it takes nothing now.
@@ -89,16 +183,46 @@ impl<T> Buffer<T> {
         self.shared.lock().last_taken = Instant::now();
     }
 
-    /// Empties the buffer for good and ends the subscription.
+    /// Empties the buffer for good and ends the subscription of everybody.
     pub(crate) fn close(&self) {
         let mut state = self.shared.lock();
         state.closed = true;
-        let (items, waker) = (std::mem::take(&mut state.items), state.waker.take());
+        state.seats.iter_mut().for_each(|seat| seat.seen = 0);
+        let (items, waiting) = (std::mem::take(&mut state.items), state.waiting());
         drop(state);
         drop(items);
-        if let Some(waker) = waker {
-            waker.wake();
+        waiting.wake();
+    }
+}
+
+impl<T: Clone> Buffer<T> {
+    /// The next item, which every other subscriber gets too; `None` at the end or after [`Buffer::close`].
+    pub(crate) fn poll_copy(&self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut state = self.shared.lock();
+        if state.seats.len() == 1 {
+            return self.take(state, cx);
         }
+        let held = state.items.len();
+        let seen = state.seat(self.seat).map_or(held, |seat| seat.seen);
+        let Some(item) = state.items.get(seen).cloned() else {
+            return state.nothing(self.seat, cx);
+        };
+        if let Some(seat) = state.seat(self.seat) {
+            seat.seen += 1;
+        }
+        state.forget_seen();
+        self.shared.opened(state, held);
+        Poll::Ready(Some(item))
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let held = state.items.len();
+        state.seats.retain(|seat| seat.name != self.seat);
+        state.forget_seen();
+        self.shared.opened(state, held);
     }
 }
 
@@ -126,15 +250,16 @@ impl<T> Producer<T> {
         if state.closed {
             return;
         }
-        if state.items.is_empty() {
+        let held = state.items.len();
+        if held == 0 {
             // The subscriber was not idle while there was nothing to take.
             state.last_taken = Instant::now();
         }
         state.items.extend(items);
-        let waker = if state.items.is_empty() { None } else { state.waker.take() };
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
+        if state.items.len() > held {
+            let waiting = state.waiting();
+            drop(state);
+            waiting.wake();
         }
     }
 
@@ -145,14 +270,22 @@ impl<T> Producer<T> {
     }
 
     /// Drops the items of which this is not true.
-    pub(crate) fn retain(&self, keep: impl FnMut(&T) -> bool) {
-        let mut state = self.shared.lock();
-        state.items.retain(keep);
-        let room = state.items.len() <= self.shared.capacity / 2;
-        drop(state);
-        if room {
-            self.shared.room.notify_waiters();
-        }
+    pub(crate) fn retain(&self, mut keep: impl FnMut(&T) -> bool) {
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        let held = state.items.len();
+        let (mut index, seen): (_, Vec<usize>) = (0, state.seats.iter().map(|seat| seat.seen).collect());
+        state.items.retain(|item| {
+            let kept = keep(item);
+            if !kept {
+                for (seat, seen) in state.seats.iter_mut().zip(&seen) {
+                    seat.seen -= usize::from(index < *seen);
+                }
+            }
+            index += 1;
+            kept
+        });
+        self.shared.opened(guard, held);
     }
 
     /// Visits every item in order.
@@ -165,10 +298,10 @@ impl<T> Drop for Producer<T> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.producers -= 1;
-        let waker = if state.producers == 0 { state.waker.take() } else { None };
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
+        if state.producers == 0 {
+            let waiting = state.waiting();
+            drop(state);
+            waiting.wake();
         }
     }
 }
@@ -183,6 +316,63 @@ mod tests {
 
     async fn take<T>(buffer: &Buffer<T>) -> Option<T> {
         poll_fn(|cx| buffer.poll_next(cx)).await
+    }
+
+    async fn see<T: Clone>(buffer: &Buffer<T>) -> Option<T> {
+        poll_fn(|cx| buffer.poll_copy(cx)).await
+    }
+
+    #[tokio::test]
+    async fn each_of_several_sees_everything_and_the_slowest_holds_it() {
+        let first = Buffer::new(4);
+        let producer = first.producer();
+        producer.push([0]);
+        let second = first.seeing();
+        producer.push(1..4);
+        for item in 0..4 {
+            assert_eq!(see(&first).await, Some(item));
+        }
+        assert_eq!(producer.room().now_or_never(), None, "the second has seen nothing");
+        assert_eq!(see(&second).await, Some(1), "what came before it is not for it");
+        producer.retain(|item| *item != 2);
+        assert_eq!(see(&second).await, Some(3));
+        assert_eq!(producer.room().await, 4);
+        producer.push([4]);
+        assert_eq!((see(&first).await, see(&second).await), (Some(4), Some(4)));
+    }
+
+    #[tokio::test]
+    async fn one_who_leaves_holds_nothing_up() {
+        let first = Buffer::new(2);
+        let producer = first.producer();
+        let second = first.seeing();
+        producer.push([1, 2]);
+        assert_eq!((see(&first).await, see(&first).await), (Some(1), Some(2)));
+        assert_eq!(producer.room().now_or_never(), None);
+        drop(second);
+        assert_eq!(producer.room().now_or_never(), Some(2));
+        producer.push([3]);
+        assert_eq!(see(&first).await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn those_who_take_turns_share_and_all_are_woken() {
+        let first = Arc::new(Buffer::new(4));
+        let producer = first.producer();
+        let second = first.sharing();
+        let (one, two) = (
+            tokio::spawn({
+                let first = first.clone();
+                async move { take(&first).await }
+            }),
+            tokio::spawn(async move { take(&second).await }),
+        );
+        tokio::task::yield_now().await;
+        producer.push([1, 2]);
+        let mut taken = [one.await.unwrap(), two.await.unwrap()];
+        taken.sort_unstable();
+        assert_eq!(taken, [Some(1), Some(2)]);
+        assert_eq!(producer.room().now_or_never(), Some(4));
     }
 
     #[tokio::test]

@@ -59,8 +59,8 @@ mod streams;
 mod trouble;
 
 pub use pulse_core::{
-    Client, ClientBuilder, ConsumerInfo, EventId, GroupInfo, Headers, NewEvent, Scope, StreamId, StreamInfo,
-    Transaction, Trim, connect,
+    Client, ClientBuilder, ConsumerInfo, EventId, GroupInfo, Headers, NewEvent, Scope, StreamDetail, StreamId,
+    StreamInfo, Transaction, Trim, connect,
 };
 
 pub use self::{

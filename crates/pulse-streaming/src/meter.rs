@@ -1,7 +1,7 @@
-//! Counters through the `metrics` facade (feature `metrics`); nothing at all without it. The guide of the crate lists
+//! Counters and gauges through the `metrics` facade (feature `metrics`); nothing at all without it. The guide of the crate lists
 //! them.
 
-/// The counters of one stream and sink.
+/// The counters and gauges of one stream and sink.
 #[derive(Clone)]
 pub(crate) struct Meter {
     #[cfg(feature = "metrics")]
@@ -19,6 +19,9 @@ struct Counters {
     missed: metrics::Counter,
     dead_lettered: metrics::Counter,
     gaps: metrics::Counter,
+    lag: metrics::Gauge,
+    pending: metrics::Gauge,
+    oldest_pending: metrics::Gauge,
 }
 
 macro_rules! counters {
@@ -46,6 +49,9 @@ impl Meter {
             missed: metrics::counter!("pulse_streaming_missed_total", &labels),
             dead_lettered: metrics::counter!("pulse_streaming_dead_lettered_total", &labels),
             gaps: metrics::counter!("pulse_streaming_gaps_total", &labels),
+            lag: metrics::gauge!("pulse_streaming_lag", &labels),
+            pending: metrics::gauge!("pulse_streaming_pending", &labels),
+            oldest_pending: metrics::gauge!("pulse_streaming_oldest_pending_seconds", &labels),
         };
         Self { counters: std::sync::Arc::new(counters) }
     }
@@ -54,6 +60,20 @@ impl Meter {
     pub(crate) fn new(_: &pulse_core::StreamId, _: &str) -> Self {
         Self {}
     }
+
+    /// Tells where the sink stands.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn stands(&self, info: &pulse_core::GroupInfo) {
+        #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
+        let number = |count: u64| count as f64;
+        // What the backend cannot tell is no number.
+        self.counters.lag.set(info.lag.map_or(f64::NAN, number));
+        self.counters.pending.set(number(info.pending));
+        self.counters.oldest_pending.set(info.oldest_pending.unwrap_or_default().as_secs_f64());
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    pub(crate) fn stands(&self, _: &pulse_core::GroupInfo) {}
 
     counters!(added, delivered, acked, claimed, malformed, lost, missed, gaps, dead_lettered);
 }

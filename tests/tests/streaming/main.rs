@@ -11,6 +11,7 @@ mod reading;
 mod retention;
 #[cfg(feature = "standalone")]
 mod servers;
+mod sharing;
 mod sinks;
 mod terms;
 mod writing;

@@ -1,10 +1,10 @@
 //! Options of a reader.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::Reader;
+use super::{Reader, Shared};
 use crate::{
     Error, EventStream, Start,
     buffer::Buffer,
@@ -67,11 +67,13 @@ impl ReaderBuilder {
         check_block(self.stream.id(), self.block)?;
         let reader = Reader {
             buffer: Buffer::new(self.buffer),
-            filter: self.wanted.compile(self.stream.id())?,
-            block: self.block,
-            streams: Streams::default(),
-            cancel: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            shared: Arc::new(Shared {
+                filter: self.wanted.compile(self.stream.id())?,
+                block: self.block,
+                streams: Streams::default(),
+                cancel: CancellationToken::new(),
+                tasks: TaskTracker::new(),
+            }),
         };
         reader.add_stream(&self.stream, self.start).await?;
         Ok(reader)

@@ -8,6 +8,7 @@ mod task;
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -31,7 +32,7 @@ use crate::{
 /// [`EventStream::reader`].
 ///
 /// Events wait in a bounded buffer; when the subscriber is slow, reading pauses, and the events stay in the stream.
-/// Dropping a reader ends its tasks.
+/// Dropping a reader, with all that [subscribe](Self::subscribe) to it, ends its tasks.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -51,6 +52,12 @@ use crate::{
 #[derive(Debug)]
 pub struct Reader {
     buffer: Buffer<Result<Event, Notice>>,
+    shared: Arc<Shared>,
+}
+
+/// What the subscribers of a reader share. With the last of them it goes, and the tasks end.
+#[derive(Debug)]
+struct Shared {
     filter: Filter,
     block: Duration,
     /// What is read, so that nothing is read twice.
@@ -58,6 +65,12 @@ pub struct Reader {
     /// Ends the tasks.
     cancel: CancellationToken,
     tasks: TaskTracker,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
 }
 
 impl Reader {
@@ -68,7 +81,7 @@ impl Reader {
     ///
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<Event, Notice>> {
-        std::future::poll_fn(|cx| self.buffer.poll_next(cx)).await
+        std::future::poll_fn(|cx| self.buffer.poll_copy(cx)).await
     }
 
     /// Begins to read another stream too.
@@ -81,12 +94,12 @@ impl Reader {
     ///
     /// [`Error::AlreadyAdded`], [`Error::Closed`], and [`Error::Backend`] if the start could not be settled.
     pub async fn add_stream(&self, stream: &EventStream, start: Start) -> Result<(), Error> {
-        if self.cancel.is_cancelled() {
+        if self.shared.cancel.is_cancelled() {
             return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
         }
-        let adding = self.streams.add(stream.id())?;
+        let adding = self.shared.streams.add(stream.id())?;
         let reading = self.begin(stream, start).await?;
-        if self.cancel.is_cancelled() {
+        if self.shared.cancel.is_cancelled() {
             // Closed meanwhile: whoever closed it does not wait for what began after that.
             reading.ended.cancelled().await;
             return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
@@ -107,26 +120,36 @@ impl Reader {
     ///
     /// [`Error::NotAdded`].
     pub async fn remove_stream(&self, stream: &EventStream) -> Result<(), Error> {
-        self.streams.remove(stream.id()).await
+        self.shared.streams.remove(stream.id()).await
     }
 
     async fn begin(&self, stream: &EventStream, start: Start) -> Result<Reading, Error> {
         let (continuity, missed) = Continuity::begin(start, stream.info().await?.as_ref());
         let output = self.buffer.producer();
-        let reading = Reading::under(&self.cancel);
-        let task = ReaderTask::new(stream, continuity, self.filter.clone(), self.block, output, reading.clone());
+        let reading = Reading::under(&self.shared.cancel);
+        let (filter, block) = (self.shared.filter.clone(), self.shared.block);
+        let task = ReaderTask::new(stream, continuity, filter, block, output, reading.clone());
         task.begins(missed);
-        self.tasks.spawn(task.run());
+        self.shared.tasks.spawn(task.run());
         Ok(reading)
+    }
+
+    /// Another subscriber of this reader in this process: it gets every event and notice that is read from now on, as this
+    /// one does, at the price of one read for all. The buffer is common too, so that the slowest of them slows the
+    /// reading down; one that is dropped holds nobody up. Streams are added and removed, and [`close`](Self::close)
+    /// closes, for all of them.
+    #[must_use = "it slows the others down if nobody takes its events"]
+    pub fn subscribe(&self) -> Self {
+        Self { buffer: self.buffer.seeing(), shared: self.shared.clone() }
     }
 
     /// Stops reading and waits for the tasks to end. Nothing is handed out afterwards; what was buffered stays in the
     /// stream. Safe to call twice, and whether or not the subscriber still takes events.
     pub async fn close(&self) {
         self.buffer.close();
-        self.cancel.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.shared.cancel.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
     }
 }
 
@@ -134,12 +157,6 @@ impl futures::Stream for Reader {
     type Item = Result<Event, Notice>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.buffer.poll_next(cx)
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.cancel.cancel();
+        self.buffer.poll_copy(cx)
     }
 }

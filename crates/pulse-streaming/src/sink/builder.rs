@@ -1,11 +1,11 @@
 //! Options of a sink instance.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use pulse_core::{Acks, Group};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Sink, plan::Timing};
+use super::{Shared, Sink, plan::Timing};
 use crate::{
     Error, EventStream, Start,
     buffer::Buffer,
@@ -101,18 +101,18 @@ impl SinkBuilder {
         check_block(self.stream.id(), self.block)?;
         check_ack_grace(self.stream.id(), self.ack_grace)?;
         check_max_deliveries(self.stream.id(), self.max_deliveries)?;
-        let sink = Sink {
+        let shared = Shared {
             group: Group::new(&self.name).map_err(Error::name)?,
             filter: self.wanted.compile(self.stream.id())?,
             timing: Timing { grace: self.ack_grace, block: self.block },
             max_deliveries: self.max_deliveries,
             acks: self.acks,
-            buffer: Buffer::new(self.buffer),
             streams: Streams::default(),
             closing: CancellationToken::new(),
             abandon: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
+        let sink = Sink { buffer: Buffer::new(self.buffer), shared: Arc::new(shared) };
         sink.add_stream(&self.stream, self.start).await?;
         Ok(sink)
     }

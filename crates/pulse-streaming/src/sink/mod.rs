@@ -59,8 +59,8 @@ use crate::{
 /// - **A slow subscriber** slows the reading down; the buffer is bounded.
 /// - **Order**: an instance hands out the first deliveries of a stream's events in the order of the stream.
 ///
-/// [`close`](Self::close) gives what was not handed out to other instances at once. Dropping a sink without closing
-/// it is like a crash: other instances get those events after the grace period.
+/// [`close`](Self::close) gives what was not handed out to other instances at once. Dropping a sink, with all that
+/// [subscribe](Self::subscribe) to it, without closing it is like a crash: other instances get those events after the grace period.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -79,13 +79,19 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Sink {
+    buffer: Buffer<Slot>,
+    shared: Arc<Shared>,
+}
+
+/// What the subscribers of an instance share. With the last of them it goes, and the tasks end.
+#[derive(Debug)]
+struct Shared {
     group: Group,
     filter: Filter,
     timing: Timing,
     /// How often an event is delivered at most.
     max_deliveries: Option<u64>,
     acks: Acks,
-    buffer: Buffer<Slot>,
     /// What is read, so that nothing is read twice.
     streams: Streams,
     /// Ends the tasks in good order.
@@ -95,11 +101,17 @@ pub struct Sink {
     tasks: TaskTracker,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.abandon.cancel();
+    }
+}
+
 impl Sink {
     /// The name that the instances share.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.group.as_str()
+        self.shared.group.as_str()
     }
 
     /// Waits for the next delivery or notice; `None` once the sink or its client is closed. The same as
@@ -124,12 +136,12 @@ impl Sink {
     ///
     /// [`Error::AlreadyAdded`], [`Error::Closed`], and [`Error::Backend`] if the cursor could not be made.
     pub async fn add_stream(&self, stream: &EventStream, start: Start) -> Result<(), Error> {
-        if self.closing.is_cancelled() {
+        if self.shared.closing.is_cancelled() {
             return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
         }
-        let adding = self.streams.add(stream.id())?;
+        let adding = self.shared.streams.add(stream.id())?;
         let reading = self.begin(stream, start).await?;
-        if self.closing.is_cancelled() {
+        if self.shared.closing.is_cancelled() {
             // Closed meanwhile: whoever closed it does not wait for what began after that.
             reading.ended.cancelled().await;
             return Err(Error::Closed { operation: Operation::Read, stream: stream.id().clone() });
@@ -151,14 +163,14 @@ impl Sink {
     ///
     /// [`Error::NotAdded`].
     pub async fn remove_stream(&self, stream: &EventStream) -> Result<(), Error> {
-        self.streams.remove(stream.id()).await
+        self.shared.streams.remove(stream.id()).await
     }
 
     async fn begin(&self, stream: &EventStream, start: Start) -> Result<Reading, Error> {
         let (client, id) = (stream.client(), stream.id());
         let joined = async {
-            client.backend().group_create(id, &self.group, start.group_start()).await?;
-            client.backend().group_info(id, &self.group).await
+            client.backend().group_create(id, &self.shared.group, start.group_start()).await?;
+            client.backend().group_info(id, &self.shared.group).await
         };
         let info = joined.await.map_err(Error::on(Operation::Join, id))?;
         let known = info.map(|info| info.last_delivered).unwrap_or_default();
@@ -167,24 +179,32 @@ impl Sink {
         let member = Arc::new(Member::new(self.instance(), client, id, requests)?);
         let stop = CancellationToken::new();
         let settler = Settler { member: member.clone(), requests: received, stop: stop.clone() };
-        let settler = self.tasks.spawn(settler.run());
+        let settler = self.shared.tasks.spawn(settler.run());
         let output = self.buffer.producer();
-        let reading = Reading::under(&self.closing);
-        let (filter, abandon) = (self.filter.clone(), self.abandon.clone());
+        let reading = Reading::under(&self.shared.closing);
+        let (filter, abandon) = (self.shared.filter.clone(), self.shared.abandon.clone());
         let task = SinkTask::new(member, filter, known, output, (settler, stop), reading.clone(), abandon);
-        self.tasks.spawn(task.run());
+        self.shared.tasks.spawn(task.run());
         Ok(reading)
     }
 
     fn instance(&self) -> Instance {
         Instance {
-            group: self.group.clone(),
-            timing: self.timing,
-            max_deliveries: self.max_deliveries,
-            acks: self.acks,
-            closing: self.closing.clone(),
-            tasks: self.tasks.clone(),
+            group: self.shared.group.clone(),
+            timing: self.shared.timing,
+            max_deliveries: self.shared.max_deliveries,
+            acks: self.shared.acks,
+            closing: self.shared.closing.clone(),
+            tasks: self.shared.tasks.clone(),
         }
+    }
+
+    /// Another subscriber of this instance in this process. They take turns: each delivery and notice goes to one of them.
+    /// Streams are added and removed, and [`close`](Self::close) closes, for all of them; so does a
+    /// [`run`](Self::run) that ends.
+    #[must_use = "it takes its share of the deliveries only if somebody asks it for them"]
+    pub fn subscribe(&self) -> Self {
+        Self { buffer: self.buffer.sharing(), shared: self.shared.clone() }
     }
 
     /// Stops reading, settles the acknowledgements that are on their way, and gives what was not handed out back to the
@@ -195,9 +215,9 @@ impl Sink {
     /// after ten seconds even if the backend does not answer.
     pub async fn close(&self) {
         self.buffer.close();
-        self.closing.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.shared.closing.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
     }
 
     fn poll_delivery(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, Notice>>> {
@@ -220,11 +240,5 @@ impl futures::Stream for Sink {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_delivery(cx)
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.abandon.cancel();
     }
 }

@@ -9,6 +9,8 @@ use pulse_core::{Consumer, EventId, GroupInfo, GroupStart, StreamInfo};
 const MIN_TICK: Duration = Duration::from_millis(5);
 /// The longest.
 const MAX_TICK: Duration = Duration::from_secs(5);
+/// How old gauges may be.
+const GAUGED: Duration = Duration::from_secs(15);
 /// An idle time that is beyond the grace period of any sensible sink.
 const LONG_IDLE: Duration = Duration::from_secs(60 * 60);
 
@@ -28,9 +30,10 @@ impl Timing {
         (self.grace / 4).clamp(MIN_TICK, MAX_TICK).mul_f64(0.75 + random.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// When to look for dead consumers next.
+    /// When to look at the group next: for dead consumers, and for the gauges where there are some.
     pub(super) fn tidy(&self, random: f64) -> Duration {
-        self.dead_after().mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+        let longest = if cfg!(feature = "metrics") { GAUGED } else { Duration::MAX };
+        self.dead_after().min(longest).mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 
     /// A buffered event is kept from being claimed once it has been idle this long. With the tick it is touched well

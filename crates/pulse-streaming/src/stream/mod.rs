@@ -7,7 +7,7 @@ mod retention;
 
 use std::sync::Arc;
 
-use pulse_core::{Client, EventId, Group, GroupInfo, Scope, StreamId, StreamInfo, Transaction, Trim};
+use pulse_core::{Client, EventId, Group, GroupInfo, Scope, StreamDetail, StreamId, StreamInfo, Transaction, Trim};
 
 use self::retention::Terms;
 pub use self::{builder::StreamBuilder, retention::Retention};
@@ -95,6 +95,16 @@ impl EventStream {
     /// [`Error::Backend`].
     pub async fn info(&self) -> Result<Option<StreamInfo>, Error> {
         self.client.backend().stream_info(&self.id).await.map_err(Error::on(Operation::Describe, &self.id))
+    }
+
+    /// Describes the stream with its size in bytes and all its sinks, as of one moment, `None` if it does not exist. It
+    /// costs the server more than [`info`](Self::info): it is for people and dashboards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`].
+    pub async fn detail(&self) -> Result<Option<StreamDetail>, Error> {
+        self.client.backend().stream_detail(&self.id).await.map_err(Error::on(Operation::Describe, &self.id))
     }
 
     /// Describes a sink of the stream: its cursor, how far it lags behind, what is pending for which instance. `None` if

@@ -55,7 +55,7 @@ impl Source for Sink {
     }
 
     fn attend_every(&self) -> Duration {
-        self.timing.touch_after()
+        self.shared.timing.touch_after()
     }
 }
 
