@@ -67,6 +67,14 @@ pub enum Error {
         #[source]
         source: pulse_core::Source,
     },
+    /// The payload of a dead letter did not fit into it, and the original is not in the stream any more.
+    #[error("the payload of event {id} of stream {stream} is gone: its dead letter had no room for it")]
+    PayloadGone {
+        /// The stream.
+        stream: StreamId,
+        /// The event.
+        id: EventId,
+    },
     /// The reader or sink reads this stream already; reading it twice would hand every event out twice.
     #[error("stream {stream} was added already: add each stream once")]
     AlreadyAdded {

@@ -58,6 +58,7 @@ mod stream;
 mod streams;
 mod trouble;
 
+pub use pulse_core;
 pub use pulse_core::{
     Client, ClientBuilder, ConsumerInfo, EventId, GroupInfo, Headers, NewEvent, Scope, StreamDetail, StreamId,
     StreamInfo, Transaction, Trim, connect,
@@ -68,7 +69,9 @@ pub use self::{
     error::{Error, Operation, OptionValue},
     event::Event,
     notice::Notice,
-    partitioned::{PartitionedReaderBuilder, PartitionedSink, PartitionedSinkBuilder, PartitionedStream},
+    partitioned::{
+        PartitionedReaderBuilder, PartitionedSink, PartitionedSinkBuilder, PartitionedStream, PartitionedStreamBuilder,
+    },
     reader::{Reader, ReaderBuilder},
     sink::{Attempt, BatchRunner, Delivery, Ran, RetryPolicy, Runner, Settlement, Sink, SinkBuilder},
     start::Start,

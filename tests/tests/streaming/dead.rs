@@ -15,6 +15,7 @@ on_every_backend!(
     letters_are_replayed_removed_and_purged,
     an_event_that_is_given_back_for_later_comes_later,
     an_event_can_be_given_back_for_longer_than_the_grace_period,
+    deliveries_can_be_settled_outside_of_any_runtime,
 );
 
 async fn sink(stream: &EventStream, name: &str, grace: Duration) -> Sink {
@@ -136,4 +137,26 @@ async fn an_event_can_be_given_back_for_longer_than_the_grace_period(subject: Su
     assert!(begun.elapsed() >= 2 * SHORT, "not before its time: {:?}", begun.elapsed());
     assert_eq!(again.deliveries(), 2);
     again.ack().await.unwrap();
+}
+
+/// Settles deliveries of which the runtime knows nothing, as a destructor or a callback of a library in C may.
+async fn deliveries_can_be_settled_outside_of_any_runtime(subject: Subject) {
+    let client = subject.client().await;
+    let stream = stream(&subject, &client);
+    add_all(&stream, 0..4).await;
+    let mut sink = sink(&stream, "sink", LONG).await;
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        taken.push(next_delivery(&mut sink).await);
+    }
+    let settled = std::thread::spawn(move || {
+        let mut taken = taken.into_iter();
+        let mut next = || taken.next().expect("four were taken");
+        [next().ack(), next().nack_after(LONG), next().dead_letter("r"), next().in_progress()]
+    });
+    for settled in settled.join().expect("nothing panics") {
+        settled.await.unwrap();
+    }
+    assert_eq!(stream.dead_letters("sink").unwrap().len().await.unwrap(), 1);
+    assert_eq!(stream.sink_info("sink").await.unwrap().unwrap().pending, 2);
 }

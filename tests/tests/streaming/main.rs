@@ -4,6 +4,7 @@ mod choosing;
 mod closing;
 mod dead;
 mod faults;
+mod partition_options;
 mod partitions;
 #[cfg(feature = "standalone")]
 mod processes;

@@ -5,10 +5,11 @@
 
 pub(crate) mod letter;
 
+use bytes::Bytes;
 use pulse_core::{EventId, Group, Once, Transaction};
 
 pub use self::letter::DeadLetter;
-use crate::{Error, EventStream, Operation};
+use crate::{Error, EventStream, Operation, sink::plan};
 
 /// How many letters are looked at in one round trip.
 const PAGE: usize = 100;
@@ -108,15 +109,30 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] and [`Error::Backend`], as those of an add; repeating it is safe.
+    /// [`Error::Full`] and [`Error::Backend`], as those of an add; repeating it is safe. [`Error::PayloadGone`] if the letter is
+    /// [cut](DeadLetter::is_cut) and the stream does not have the original any more.
     pub async fn replay(&self, letter: &DeadLetter) -> Result<EventId, Error> {
-        let once = Once::new(format!("replay/{}/{}", self.group, letter.id()), REMEMBERED);
-        let event = letter.revive(&self.group);
+        let once = letter::short(format!("replay/{}/{}", self.group, letter.id()));
+        let once = Once::new(once, REMEMBERED);
+        let event = letter.revive(&self.group, self.payload(letter).await?);
         let replay = |txn: Transaction| txn.append_once(self.source.id().name().clone(), event.clone(), once.clone());
         let taken = vec![letter.id()];
         let ids =
             self.source.append_with(replay, |txn| txn.delete_events(self.letters.id().name().clone(), taken.clone()));
         ids.await?.pop().ok_or_else(|| self.source.missing_id())
+    }
+
+    /// The payload of the original.
+    async fn payload(&self, letter: &DeadLetter) -> Result<Bytes, Error> {
+        if !letter.is_cut() {
+            return Ok(letter.payload().clone());
+        }
+        let (id, original) = (self.source.id(), letter.original_id());
+        let backend = self.source.client().backend();
+        let read = backend.stream_read(id, plan::id_before(original), 1, std::time::Duration::ZERO).await;
+        let entries = read.map_err(Error::on(Operation::Read, id))?.entries;
+        let found = entries.into_iter().find(|entry| entry.id == original).and_then(|entry| entry.event.ok());
+        found.map(|event| event.payload).ok_or_else(|| Error::PayloadGone { stream: id.clone(), id: original })
     }
 
     /// Replays all that are there now, and returns how many.

@@ -5,6 +5,7 @@
 //! through the [`control`] map of all instances. What happens inside one partition is [`crate::sink::ordered`].
 
 mod assign;
+mod builder;
 mod control;
 mod coordinator;
 mod reader;
@@ -12,6 +13,7 @@ mod sink;
 mod stream;
 
 pub use self::{
+    builder::PartitionedStreamBuilder,
     reader::PartitionedReaderBuilder,
     sink::{PartitionedSink, PartitionedSinkBuilder},
     stream::PartitionedStream,

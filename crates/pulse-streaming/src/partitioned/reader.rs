@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::PartitionedStream;
-use crate::{Error, Reader, Start};
+use crate::{
+    Error, Reader, Start,
+    filter::{Wanted, filter_options},
+};
 
 /// Options of a [`Reader`] of all partitions; made by [`PartitionedStream::reader`], used up by [`join`](Self::join).
 #[derive(Debug, Clone)]
@@ -11,13 +14,14 @@ use crate::{Error, Reader, Start};
 pub struct PartitionedReaderBuilder {
     stream: PartitionedStream,
     start: Start,
+    wanted: Wanted,
     buffer: Option<usize>,
     block: Option<Duration>,
 }
 
 impl PartitionedReaderBuilder {
     pub(super) fn new(stream: &PartitionedStream) -> Self {
-        Self { stream: stream.clone(), start: Start::default(), buffer: None, block: None }
+        Self { stream: stream.clone(), start: Start::default(), wanted: Wanted::default(), buffer: None, block: None }
     }
 
     /// Sets where to begin in each partition. Default: [`Start::Newest`].
@@ -25,6 +29,8 @@ impl PartitionedReaderBuilder {
         self.start = start;
         self
     }
+
+    filter_options!("");
 
     /// Sets how many events may wait for the subscriber, of all partitions together. Default 1,024.
     pub fn buffer(mut self, events: usize) -> Self {
@@ -42,13 +48,13 @@ impl PartitionedReaderBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::PartitionsDiffer`], [`Error::InvalidOption`], and [`Error::Backend`] if the start could not be settled.
+    /// [`Error::PartitionsDiffer`], [`Error::InvalidOption`], [`Error::InvalidPattern`], and [`Error::Backend`] if the start could not be settled.
     pub async fn join(self) -> Result<Reader, Error> {
         self.stream.settle().await?;
         let mut partitions = self.stream.partitions().iter();
         // There is at least one.
         let first = partitions.next().unwrap_or_else(|| self.stream.partition(0));
-        let mut builder = first.reader().start(self.start);
+        let mut builder = first.reader().start(self.start).wanting(self.wanted);
         if let Some(events) = self.buffer {
             builder = builder.buffer(events);
         }

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     Delivery, Error, Notice, Operation, Start,
-    options::{check_ack_grace, check_block, check_buffer, check_in_flight, check_lease},
+    filter::{Wanted, filter_options},
+    options::{check_ack_grace, check_block, check_buffer, check_in_flight, check_lease, check_max_deliveries},
     sink::ordered::{Lanes, Ordered},
 };
 
@@ -56,7 +57,8 @@ use crate::{
 ///
 /// # Limits
 ///
-/// An instance that lives keeps its partitions, whether or not it takes anything. There is no use in more instances than
+/// An instance that lives keeps its partitions, whether or not it takes anything. Every event is to be acknowledged: what
+/// moves with a partition to the next owner is what is pending. There is no use in more instances than
 /// partitions. The hashes decide who owns how many: with many more partitions than instances the shares are about
 /// equal. A machine that sleeps as a whole does not notice it before its next renewal is refused.
 ///
@@ -137,11 +139,13 @@ pub struct PartitionedSinkBuilder {
     stream: PartitionedStream,
     name: String,
     start: Start,
+    wanted: Wanted,
     buffer: usize,
     in_flight: Option<usize>,
     block: Duration,
     ack_grace: Duration,
     lease: Duration,
+    max_deliveries: Option<u64>,
 }
 
 impl PartitionedSinkBuilder {
@@ -150,11 +154,13 @@ impl PartitionedSinkBuilder {
             stream: stream.clone(),
             name,
             start: Start::default(),
+            wanted: Wanted::default(),
             buffer: 128,
             in_flight: None,
             block: Duration::from_secs(5),
             ack_grace: Duration::from_secs(30),
             lease: Duration::from_secs(10),
+            max_deliveries: None,
         }
     }
 
@@ -164,6 +170,8 @@ impl PartitionedSinkBuilder {
         self.start = start;
         self
     }
+
+    filter_options!(" The others are acknowledged for this sink.");
 
     /// Sets how many events of each partition may wait for the subscriber. Default 128.
     pub fn buffer(mut self, events: usize) -> Self {
@@ -200,13 +208,21 @@ impl PartitionedSinkBuilder {
         self
     }
 
+    /// Sets how often an event is delivered at most. One that was not acknowledged by then goes to the
+    /// [dead letters](PartitionedStream::dead_letters) of the sink instead of being delivered once more, and what follows it in
+    /// its partition goes on. Default: no bound.
+    pub fn max_deliveries(mut self, deliveries: u64) -> Self {
+        self.max_deliveries = Some(deliveries);
+        self
+    }
+
     /// Joins the sink, creating its cursors, and the partitions, if need be. Where a new sink begins is settled when this
     /// returns: every event added from then on is delivered.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::InvalidOption`], [`Error::PartitionsDiffer`], and [`Error::Backend`] if a cursor
-    /// could not be made or the instance could not be written down.
+    /// [`Error::InvalidName`], [`Error::InvalidOption`], [`Error::InvalidPattern`], [`Error::PartitionsDiffer`], and
+    /// [`Error::Backend`] if a cursor could not be made or the instance could not be written down.
     pub async fn join(self) -> Result<PartitionedSink, Error> {
         let stream = self.stream;
         let id = stream.partition(0).id();
@@ -214,6 +230,8 @@ impl PartitionedSinkBuilder {
         check_block(id, self.block)?;
         check_ack_grace(id, self.ack_grace)?;
         check_lease(id, self.lease)?;
+        check_max_deliveries(id, self.max_deliveries)?;
+        let filter = self.wanted.compile(id)?;
         self.in_flight.map_or(Ok(()), |events| check_in_flight(id, events))?;
         let group = Group::new(&self.name).map_err(Error::name)?;
         stream.settle().await?;
@@ -238,6 +256,8 @@ impl PartitionedSinkBuilder {
             block: self.block,
             buffer: self.buffer,
             in_flight: self.in_flight,
+            max_deliveries: self.max_deliveries,
+            filter,
             tasks: tasks.clone(),
         };
         let coordinator =

@@ -5,14 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use pulse_core::{Client, EventId, NewEvent, Scope};
+use serde::Serialize;
 use tokio::sync::OnceCell;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{PartitionedReaderBuilder, PartitionedSinkBuilder, control};
-use crate::{Error, EventStream, Operation, OptionValue};
-
-/// The most partitions that a stream may have.
-const MOST: u32 = 4096;
+use super::{PartitionedReaderBuilder, PartitionedSinkBuilder, PartitionedStreamBuilder, builder::MOST, control};
+use crate::{DeadLetters, Error, EventStream, Operation};
 
 /// One logical stream over a fixed number of partitions, each an [`EventStream`] in a scope of its own, so that a Redis
 /// Cluster spreads them over its shards. Events of one key go to one partition, and keep their order.
@@ -49,18 +47,18 @@ const MOST: u32 = 4096;
 /// ```
 #[derive(Debug, Clone)]
 pub struct PartitionedStream {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    client: Client,
-    name: String,
+pub(super) struct Shared {
+    pub(super) client: Client,
+    pub(super) name: String,
     /// The scope of what all partitions have in common.
-    scope: Scope,
-    partitions: Vec<EventStream>,
+    pub(super) scope: Scope,
+    pub(super) partitions: Vec<EventStream>,
     /// Set once the number of partitions is known to be the recorded one.
-    settled: OnceCell<()>,
+    pub(super) settled: OnceCell<()>,
 }
 
 impl PartitionedStream {
@@ -71,23 +69,12 @@ impl PartitionedStream {
     ///
     /// [`Error::InvalidName`], [`Error::InvalidOption`].
     pub fn new(client: &Client, name: impl Into<String>, partitions: u32) -> Result<Self, Error> {
-        let name = name.into();
-        let scope = Scope::new(&name).map_err(Error::name)?;
-        if !(1..=MOST).contains(&partitions) {
-            return Err(Error::InvalidOption {
-                stream: scope.stream(&name).map_err(Error::name)?,
-                option: "partitions",
-                value: OptionValue::Count(usize::try_from(partitions).unwrap_or(usize::MAX)),
-                reason: "it must be from 1 to 4096",
-            });
-        }
-        let partition = |index: u32| {
-            let scope = Scope::new(format!("{name}#{index}")).map_err(Error::name)?;
-            EventStream::in_scope(client, &scope, &name)
-        };
-        let partitions = (0..partitions).map(partition).collect::<Result<_, _>>()?;
-        let settled = OnceCell::new();
-        Ok(Self { shared: Arc::new(Shared { client: client.clone(), name, scope, partitions, settled }) })
+        Self::builder(name, partitions).open(client)
+    }
+
+    /// Options of the stream of that name with that many partitions: what it keeps, how much it takes, how long it lives.
+    pub fn builder(name: impl Into<String>, partitions: u32) -> PartitionedStreamBuilder {
+        PartitionedStreamBuilder::new(name.into(), partitions)
     }
 
     /// The name.
@@ -133,6 +120,45 @@ impl PartitionedStream {
         payload: impl Into<Bytes>,
     ) -> Result<EventId, Error> {
         self.add_event(key, NewEvent::new(name, payload)).await
+    }
+
+    /// Adds an event under a key whose payload is a value, encoded as MessagePack; see [`EventStream::add_value`].
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add), and [`Error::Payload`] if the value cannot be encoded.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`add`](Self::add).
+    pub async fn add_value(
+        &self,
+        key: impl AsRef<[u8]>,
+        name: impl Into<Arc<str>>,
+        value: &(impl Serialize + ?Sized),
+    ) -> Result<EventId, Error> {
+        self.settle().await?;
+        self.of(key).add_value(name, value).await
+    }
+
+    /// Adds an event under a key unless one was added by the same id to the same partition already; see
+    /// [`EventStream::add_once`].
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add), but repeating it is safe; and if the id is empty or longer than a kilobyte.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`add`](Self::add).
+    pub async fn add_once(
+        &self,
+        key: impl AsRef<[u8]>,
+        id: impl Into<Arc<str>>,
+        event: NewEvent,
+    ) -> Result<EventId, Error> {
+        self.settle().await?;
+        self.of(key).add_once(id, event).await
     }
 
     /// Adds an event with everything that one can have under a key.
@@ -191,6 +217,15 @@ impl PartitionedStream {
         let forgotten = self.client().commit(control::forget_count(self.scope())).await;
         forgotten.map_err(self.failed(Operation::Destroy)?)?;
         Ok(destroyed.into_iter().sum())
+    }
+
+    /// The events that a sink gave up on, partition by partition.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`].
+    pub fn dead_letters(&self, sink: impl AsRef<str>) -> Result<Vec<DeadLetters>, Error> {
+        self.partitions().iter().map(|partition| partition.dead_letters(&sink)).collect()
     }
 
     /// Options of a reader, which sees every event of every partition.

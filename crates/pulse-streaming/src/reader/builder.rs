@@ -57,6 +57,11 @@ impl ReaderBuilder {
         self
     }
 
+    pub(crate) fn wanting(mut self, wanted: Wanted) -> Self {
+        self.wanted = wanted;
+        self
+    }
+
     /// Begins to read. Where to begin is settled when this returns: every event added from then on is read.
     ///
     /// # Errors

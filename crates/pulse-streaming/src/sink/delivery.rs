@@ -115,11 +115,11 @@ impl Delivery {
         }
         let (reply, outcome) = oneshot::channel();
         let settlement = self.hold.settlement(Verdict::Nack(Duration::ZERO), State::Queued(outcome));
-        let (id, member, step) = (*id, member.clone(), member.timing.touch_after());
-        member.tasks.clone().spawn(async move {
+        let (id, deliveries, member, step) = (*id, self.deliveries, member.clone(), member.timing.touch_after());
+        member.clone().spawn(async move {
             let due = Instant::now() + delay;
             while Instant::now() < due {
-                member.request_quietly(id, Verdict::Extend);
+                member.extend_quietly(id, deliveries);
                 tokio::select! {
                     () = tokio::time::sleep_until(due.min(Instant::now() + step)) => {}
                     () = member.closing.cancelled() => break,
@@ -145,8 +145,8 @@ impl Delivery {
             lane.said(hold.id, Verdict::Ack);
         }
         let (member, reason) = (hold.member.clone(), reason.into());
-        let settlement = hold.settlement(Verdict::Ack, State::Queued(outcome));
-        member.tasks.clone().spawn(async move {
+        let settlement = hold.settlement(Verdict::Ack, State::Burying(outcome));
+        member.clone().spawn(async move {
             let buried = member.bury_surely(event.core(), &reason, deliveries).await;
             member.ledger().settled([hold.id]);
             // Nobody has to wait for the outcome.
@@ -244,6 +244,8 @@ pub struct Settlement {
 enum State {
     /// The settler will answer.
     Queued(oneshot::Receiver<Result<(), Error>>),
+    /// The event goes to the dead letters.
+    Burying(oneshot::Receiver<Result<(), Error>>),
     /// The settler has stopped; the request goes its own way.
     Direct(BoxFuture<'static, Result<(), Error>>),
     /// There is nothing to do any more.
@@ -269,6 +271,12 @@ impl Future for Settlement {
                     // The settler went away without an answer. Every verdict may be repeated.
                     Err(_) => self.state = State::direct(self.member.clone(), self.id, self.verdict),
                 },
+                State::Burying(outcome) => {
+                    let buried = ready!(Pin::new(outcome).poll(cx));
+                    // If its runtime has ended, the event stays pending, and is delivered again.
+                    let gone = |_| Err(self.member.failed(Verdict::Ack)(pulse_core::Error::Closed));
+                    return Poll::Ready(buried.unwrap_or_else(gone));
+                }
                 State::Direct(settling) => return settling.as_mut().poll(cx),
                 State::Done => return Poll::Ready(Ok(())),
                 State::Superseded => return Poll::Ready(Err(self.member.superseded(self.id))),

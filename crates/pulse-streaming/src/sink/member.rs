@@ -9,6 +9,7 @@ use std::{
 
 use pulse_core::{Acks, Backend, Client, Consumer, Event, EventId, Group, Once, StreamId, Transaction};
 use tokio::{
+    runtime::Handle,
     sync::{Notify, mpsc, oneshot},
     time::Instant,
 };
@@ -51,7 +52,9 @@ pub(super) struct Member {
     /// Cancelled when the sink is closed.
     pub(super) closing: CancellationToken,
     /// Of the sink; whoever closes it waits for them.
-    pub(super) tasks: TaskTracker,
+    tasks: TaskTracker,
+    /// Where they run: deliveries may be settled outside of any runtime.
+    runtime: Handle,
 }
 
 /// An event that was given back for later.
@@ -134,6 +137,7 @@ impl Member {
             set_aside: Mutex::default(),
             closing,
             tasks,
+            runtime: Handle::current(),
         })
     }
 
@@ -150,10 +154,20 @@ impl Member {
         self.requests.send(request).map_err(|mpsc::error::SendError(request)| request)
     }
 
-    /// Sends a verdict whose outcome nobody waits for. If it gets lost, the event is delivered again.
-    pub(super) fn request_quietly(&self, id: EventId, verdict: Verdict) {
+    /// Acknowledges an event without waiting for the outcome. If it gets lost, the event is delivered again.
+    pub(super) fn ack_quietly(&self, id: EventId) {
         // A settler that has stopped means that the sink is closed; the event is then released anyway.
-        let _ = self.request(Request { id, deliveries: None, verdict, reply: None });
+        let _ = self.request(Request { id, deliveries: None, verdict: Verdict::Ack, reply: None });
+    }
+
+    /// Begins the grace period of a delivery anew without waiting for the outcome.
+    pub(super) fn extend_quietly(&self, id: EventId, deliveries: u64) {
+        let _ = self.request(Request { id, deliveries: Some(deliveries), verdict: Verdict::Extend, reply: None });
+    }
+
+    /// Runs something that whoever closes the sink waits for.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, &self.runtime);
     }
 
     /// Acknowledges events, all in one round trip. Repeating it changes nothing.
@@ -168,8 +182,9 @@ impl Member {
     /// Acknowledges an event and puts it among the dead letters, all or nothing. Repeating it changes nothing.
     pub(super) async fn bury(&self, event: &Event, reason: &str, deliveries: u64) -> Result<(), pulse_core::Error> {
         let once = Once::new(event.id.to_string(), dead::REMEMBERED);
+        let letter = letter::bury(event, reason, deliveries, self.backend().limits().event_bytes);
         let transaction = Transaction::new(self.stream.scope())
-            .append_once(letter::stream_name(&self.stream, &self.group), letter::bury(event, reason, deliveries), once)
+            .append_once(letter::stream_name(&self.stream, &self.group), letter, once)
             .ack(self.stream.name().clone(), &self.group, vec![event.id]);
         self.client.commit(transaction).await?;
         self.meter.acked(1);
@@ -186,6 +201,16 @@ impl Member {
         deliveries: u64,
     ) -> Result<(), pulse_core::Error> {
         self.surely(|| self.bury(event, reason, deliveries)).await
+    }
+
+    /// Puts an event that was delivered often enough among the dead letters, in a task of its own.
+    pub(super) fn give_up(self: &Arc<Self>, event: Event, deliveries: u64) {
+        let member = self.clone();
+        self.spawn(async move {
+            let reason = format!("delivered {deliveries} times without an acknowledgement");
+            // Should it fail, the event is claimed again, and given up then.
+            let _ = member.bury_surely(&event, &reason, deliveries).await;
+        });
     }
 
     /// Tries until it succeeds, the grace period is over, or the sink is closed.

@@ -9,7 +9,7 @@ mod delivery;
 mod ledger;
 mod member;
 pub(crate) mod ordered;
-mod plan;
+pub(crate) mod plan;
 mod run;
 mod settler;
 mod slot;

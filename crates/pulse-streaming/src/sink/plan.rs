@@ -77,7 +77,7 @@ pub(super) fn restart_after(known: EventId, stream: Option<&StreamInfo>) -> Even
 }
 
 /// The largest id that is smaller.
-pub(super) fn id_before(id: EventId) -> EventId {
+pub(crate) fn id_before(id: EventId) -> EventId {
     match (id.millis, id.sequence.checked_sub(1)) {
         (millis, Some(sequence)) => EventId::new(millis, sequence),
         (0, None) => EventId::ZERO,

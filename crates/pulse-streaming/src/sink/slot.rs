@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 use pulse_core::{Acks, Event as CoreEvent, EventId};
 use tokio::time::Instant;
 
-use super::{
-    Delivery,
-    member::{Member, Verdict},
-};
+use super::{Delivery, member::Member};
 use crate::{Event, Notice};
 
 /// One place in the buffer.
@@ -88,7 +85,7 @@ impl Buffered {
         }
         drop(ledger);
         if self.idle_for(timing.touch_at_hand_out_after(), now) {
-            self.member.request_quietly(id, Verdict::Extend);
+            self.member.extend_quietly(id, self.deliveries);
         }
         let event = Event::new(self.member.stream.clone(), self.event);
         Some(Delivery::new(event, self.deliveries, self.member))

@@ -11,7 +11,7 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    member::{Member, Verdict},
+    member::Member,
     plan,
     slot::{Buffered, Slot, Standing},
 };
@@ -160,7 +160,7 @@ impl SinkTask {
         }
         tokio::select! {
             read = self.read() => {
-                let deliveries = read?;
+                let Some(deliveries) = read? else { return Ok(()) };
                 self.trouble.over(&member.stream);
                 self.known = deliveries.iter().map(|delivery| delivery.entry.id).fold(self.known, EventId::max);
                 self.hand_over(deliveries, Origin::Read);
@@ -170,16 +170,17 @@ impl SinkTask {
         Ok(())
     }
 
-    /// Reads until the next tick at the latest. Waits for no event while something may be left to claim.
-    async fn read(&mut self) -> Outcome<Vec<CoreDelivery>> {
+    /// Reads until the next tick at the latest. Waits for no event while something may be left to claim. `None` if it did not
+    /// come to a read.
+    async fn read(&mut self) -> Outcome<Option<Vec<CoreDelivery>>> {
         let Member { stream, group, consumer, timing, .. } = &*self.member;
         let Ok(room) = tokio::time::timeout_at(self.next_tick, self.output.room()).await else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         let now = Instant::now();
         if self.turn == Some(Turn::Claim) {
             self.next_tick = now;
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let wait = if self.turn.is_some() {
             Duration::ZERO
@@ -190,7 +191,7 @@ impl SinkTask {
         let deliveries = self.member.backend().group_read(stream, group, consumer, room, wait, self.member.acks).await;
         self.reading = false;
         self.turn = self.turn.map(|_| Turn::Claim);
-        deliveries
+        deliveries.map(Some)
     }
 
     /// Does what is to be done at every tick.
@@ -312,7 +313,7 @@ impl SinkTask {
             self.member.not_aside(entry.id);
             let event = match entry.event.map(|event| self.wanted(event)) {
                 Ok(Err(rejected)) => {
-                    self.member.request_quietly(rejected, Verdict::Ack);
+                    self.member.ack_quietly(rejected);
                     continue;
                 }
                 Ok(Ok(event)) => Ok(event),
@@ -322,7 +323,7 @@ impl SinkTask {
                 Ok(event) if self.member.max_deliveries.is_some_and(|most| deliveries > most) => {
                     ids.insert(event.id);
                     if !self.member.ledger().is_acked_during_claim(event.id) {
-                        self.give_up(event, deliveries - 1);
+                        self.member.give_up(event, deliveries - 1);
                     }
                 }
                 Ok(event) if origin == Origin::Read => {
@@ -338,7 +339,7 @@ impl SinkTask {
                     let Member { stream, group, meter, .. } = &*self.member;
                     meter.malformed(1);
                     tracing::warn!(%stream, sink = %group, id = %entry.id, %malformed, "entry skipped");
-                    self.member.request_quietly(entry.id, Verdict::Ack);
+                    self.member.ack_quietly(entry.id);
                 }
             }
         }
@@ -361,16 +362,6 @@ impl SinkTask {
         } else {
             Err(event.id)
         }
-    }
-
-    /// Puts an event that was delivered often enough among the dead letters.
-    fn give_up(&self, event: CoreEvent, deliveries: u64) {
-        let member = self.member.clone();
-        self.member.tasks.spawn(async move {
-            let reason = format!("delivered {deliveries} times without an acknowledgement");
-            // Should it fail, the event is claimed again, and given up then.
-            let _ = member.bury_surely(&event, &reason, deliveries).await;
-        });
     }
 
     async fn recover(&mut self, error: pulse_core::Error) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pulse_core::{EventId, Expectation, Found, NewEvent, Once, Transaction, Trim, WriteResult};
 use serde::Serialize;
 
-use super::{EventStream, retention::Retention};
+use super::{EventStream, Retention};
 use crate::{Error, Operation};
 
 impl EventStream {

@@ -4,12 +4,13 @@
 mod add;
 mod builder;
 mod retention;
+pub(crate) mod terms;
 
 use std::sync::Arc;
 
 use pulse_core::{Client, EventId, Group, GroupInfo, Scope, StreamDetail, StreamId, StreamInfo, Transaction, Trim};
 
-use self::retention::Terms;
+use self::terms::Terms;
 pub use self::{builder::StreamBuilder, retention::Retention};
 
 use crate::{DeadLetters, Error, Operation, ReaderBuilder, SinkBuilder, meter::Meter};
@@ -71,7 +72,7 @@ impl EventStream {
         Ok(Self::with_terms(client, id, Terms::default()))
     }
 
-    fn with_terms(client: &Client, id: StreamId, terms: Terms) -> Self {
+    pub(crate) fn with_terms(client: &Client, id: StreamId, terms: Terms) -> Self {
         let meter = Meter::new(&id, "");
         Self { client: client.clone(), id, terms: Arc::new(terms), meter }
     }

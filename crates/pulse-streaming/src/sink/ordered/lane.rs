@@ -86,7 +86,7 @@ impl Lane {
             state.books.handed_out(id);
             drop(state);
             if waiting.since.elapsed() >= member.timing.touch_at_hand_out_after() {
-                member.request_quietly(id, Verdict::Extend);
+                member.extend_quietly(id, waiting.deliveries);
             }
             let event = Event::new(member.stream.clone(), waiting.event);
             return Some(Delivery::new(event, waiting.deliveries, member.clone()));
@@ -123,13 +123,28 @@ impl Lane {
     }
 
     /// Adds what a claim brought, as far as it is wanted, and ends the claim. An older delivery that still waits makes
-    /// room for the newer one.
-    pub(super) fn claim_ends(&self, member: &Member, events: Vec<Waiting>, gone: &[EventId]) {
+    /// room for the newer one. Returns what was delivered too often already, of which nobody has to wait for anything.
+    #[must_use]
+    pub(super) fn claim_ends(&self, member: &Member, events: Vec<Waiting>, gone: &[EventId]) -> Vec<Waiting> {
+        let mut spent = Vec::new();
         let mut state = self.lock();
         let mut ledger = member.ledger();
         for waiting in events {
             let id = waiting.event.id;
-            if !state.books.came_back(id) || !ledger.claimed(id) {
+            if !state.books.came_back(id) {
+                continue;
+            }
+            if member.max_deliveries.is_some_and(|most| waiting.deliveries > most) {
+                if state.waiting.remove(&id).is_some_and(|older| older.claimed) {
+                    ledger.discard_copy(id);
+                }
+                state.books.done(id);
+                if !ledger.is_acked_during_claim(id) {
+                    spent.push(waiting);
+                }
+                continue;
+            }
+            if !ledger.claimed(id) {
                 continue;
             }
             if state.waiting.insert(id, waiting).is_some_and(|older| older.claimed) {
@@ -143,6 +158,7 @@ impl Lane {
         state.books.claim_ends();
         drop((ledger, state));
         self.bell.ring();
+        spent
     }
 
     /// The events whose grace period began at least that long ago.

@@ -20,9 +20,10 @@ use crate::{
     Delivery, Error, EventStream, Notice,
     backoff::Backoff,
     dead::letter::is_for,
+    filter::Filter,
     reader::Missed,
     sink::{
-        member::{Instance, Member, Verdict},
+        member::{Instance, Member},
         plan::{self, Timing},
         settler::Settler,
     },
@@ -47,6 +48,9 @@ pub(crate) struct Ordered {
     pub(crate) buffer: usize,
     /// How many events of one partition may be unacknowledged at once.
     pub(crate) in_flight: Option<usize>,
+    /// How often an event is delivered at most.
+    pub(crate) max_deliveries: Option<u64>,
+    pub(crate) filter: Filter,
     /// Where the tasks run that carry acknowledgements.
     pub(crate) tasks: TaskTracker,
 }
@@ -70,6 +74,7 @@ impl Tenure {
 struct OrderedTask {
     tenure: Arc<Tenure>,
     lanes: Arc<Lanes>,
+    filter: Filter,
     settler: JoinHandle<()>,
     settler_stop: CancellationToken,
     /// Cancelled when the partition is to go to another owner.
@@ -108,7 +113,7 @@ impl Ordered {
         let instance = Instance {
             group: self.group.clone(),
             timing,
-            max_deliveries: None,
+            max_deliveries: self.max_deliveries,
             acks: Acks::Explicit,
             closing: release.clone(),
             tasks: self.tasks.clone(),
@@ -121,6 +126,7 @@ impl Ordered {
         let now = Instant::now();
         let task = OrderedTask {
             lanes: lanes.clone(),
+            filter: self.filter,
             settler: self.tasks.spawn(settler.run()),
             settler_stop,
             release,
@@ -226,7 +232,7 @@ impl OrderedTask {
         }
         tokio::select! {
             read = self.read() => {
-                let read = read?;
+                let Some(read) = read? else { return Ok(()) };
                 self.trouble.over(&tenure.member.stream);
                 self.unverified = read;
             }
@@ -235,18 +241,18 @@ impl OrderedTask {
         self.verify().await
     }
 
-    /// Reads until the next tick at the latest.
-    async fn read(&mut self) -> Outcome<Vec<CoreDelivery>> {
+    /// Reads until the next tick at the latest. `None` if there was no room until then.
+    async fn read(&mut self) -> Outcome<Option<Vec<CoreDelivery>>> {
         let tenure = self.tenure.clone();
         let Member { stream, group, consumer, timing, .. } = &*tenure.member;
         let Ok(room) = tokio::time::timeout_at(self.next_tick, tenure.lane.room()).await else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
         let wait = self.next_tick.saturating_duration_since(Instant::now()).min(timing.block);
         let read = tenure.member.backend().group_read(stream, group, consumer, room, wait, Acks::Explicit).await;
         // What it brought, and did not return, would otherwise come after newer events.
         self.in_doubt |= read.is_err();
-        read
+        read.map(Some)
     }
 
     /// Looks whether what was read follows what is known; if not, an earlier owner's read took what lies between.
@@ -336,7 +342,7 @@ impl OrderedTask {
         let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
-                tenure.lane.claim_ends(&tenure.member, Vec::new(), &[]);
+                drop(tenure.lane.claim_ends(&tenure.member, Vec::new(), &[]));
                 return Err(error);
             }
         };
@@ -347,7 +353,9 @@ impl OrderedTask {
         let beyond = claimed.deliveries.iter().map(|delivery| delivery.entry.id).filter(|id| *id > self.known);
         self.claimed_unread.extend(beyond);
         let waiting = self.wanted(claimed.deliveries, true);
-        tenure.lane.claim_ends(&tenure.member, waiting, &claimed.deleted);
+        for spent in tenure.lane.claim_ends(&tenure.member, waiting, &claimed.deleted) {
+            tenure.member.give_up(spent.event, spent.deliveries - 1);
+        }
         self.report_lost(claimed.deleted);
         Ok(())
     }
@@ -364,15 +372,21 @@ impl OrderedTask {
         let since = Instant::now();
         let wanted = deliveries.into_iter().filter_map(|CoreDelivery { entry, deliveries, .. }| match entry.event {
             Ok(event) if !is_for(&event, Some(self.member().group.as_str())) => {
-                self.member().request_quietly(entry.id, Verdict::Ack);
+                self.member().ack_quietly(entry.id);
                 None
             }
-            Ok(event) => Some(Waiting { event, deliveries, claimed, since }),
+            Ok(event) => match self.filter.pass(&self.member().stream, event) {
+                Ok(event) => Some(Waiting { event, deliveries, claimed, since }),
+                Err(rejected) => {
+                    self.member().ack_quietly(rejected);
+                    None
+                }
+            },
             Err(malformed) => {
                 let Member { stream, group, meter, .. } = self.member();
                 meter.malformed(1);
                 tracing::warn!(%stream, sink = %group, id = %entry.id, %malformed, "entry skipped");
-                self.member().request_quietly(entry.id, Verdict::Ack);
+                self.member().ack_quietly(entry.id);
                 None
             }
         });
