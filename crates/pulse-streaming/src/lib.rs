@@ -78,6 +78,15 @@ pub use self::{
     stream::{EventStream, Retention, StreamBuilder},
 };
 
+/// Pages beside the reference.
+pub mod guide {
+    #[doc = include_str!("docs/failures.md")]
+    pub mod failures {}
+
+    #[doc = include_str!("docs/from_go.md")]
+    pub mod from_go {}
+}
+
 /// The example of the README, so that it is compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
