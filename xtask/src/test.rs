@@ -141,8 +141,14 @@ fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
         features.push("xtask/standalone".to_owned());
     }
     features.extend(
-        ["pulse-core/conformance", "pulse-core/testing", "pulse-core/metrics", "pulse-streaming/metrics"]
-            .map(str::to_owned),
+        [
+            "pulse-core/conformance",
+            "pulse-core/testing",
+            "pulse-core/metrics",
+            "pulse-streaming/metrics",
+            "pulse-streaming/opentelemetry",
+        ]
+        .map(str::to_owned),
     );
     let features = format!("--features={}", features.join(","));
     let base = |scope: &[&str]| {

@@ -56,6 +56,7 @@ mod sink;
 mod start;
 mod stream;
 mod streams;
+mod trace;
 mod trouble;
 
 pub use pulse_core;

@@ -7,7 +7,7 @@ use pulse_core::{EventId, Expectation, Found, NewEvent, Once, Transaction, Trim,
 use serde::Serialize;
 
 use super::{EventStream, Retention};
-use crate::{Error, Operation};
+use crate::{Error, Operation, trace};
 
 impl EventStream {
     /// Adds an event with a name, which says what happened, and a payload. Returns its id, which is greater than that
@@ -69,6 +69,7 @@ impl EventStream {
     ///
     /// As [`add`](Self::add).
     pub async fn add_event(&self, event: NewEvent) -> Result<EventId, Error> {
+        let event = self.traced(event);
         self.add_one(|txn, stream| txn.append(stream, event.clone())).await
     }
 
@@ -96,7 +97,7 @@ impl EventStream {
     /// # Ok(()) }
     /// ```
     pub async fn add_once(&self, id: impl Into<Arc<str>>, event: NewEvent) -> Result<EventId, Error> {
-        let once = Once::new(id, self.terms.once_within);
+        let (event, once) = (self.traced(event), Once::new(id, self.terms.once_within));
         self.add_one(|txn, stream| txn.append_once(stream, event.clone(), once.clone())).await
     }
 
@@ -110,6 +111,7 @@ impl EventStream {
     ///
     /// As [`add`](Self::add).
     pub async fn add_if_exists(&self, event: NewEvent) -> Result<Option<EventId>, Error> {
+        let event = self.traced(event);
         let added = self.append(|txn, stream| txn.expect_stream(stream.clone()).append(stream, event.clone())).await;
         match added {
             Ok(mut ids) => ids.pop().ok_or_else(|| self.missing_id()).map(Some),
@@ -128,7 +130,7 @@ impl EventStream {
     ///
     /// As [`add`](Self::add).
     pub async fn add_batch(&self, events: impl IntoIterator<Item = NewEvent>) -> Result<Vec<EventId>, Error> {
-        let events: Vec<NewEvent> = events.into_iter().collect();
+        let events: Vec<NewEvent> = events.into_iter().map(|event| self.traced(event)).collect();
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -148,8 +150,13 @@ impl EventStream {
     /// # Ok(()) }
     /// ```
     pub fn add_to(&self, transaction: Transaction, event: NewEvent) -> Transaction {
-        let stream = self.id.name();
+        let (stream, event) = (self.id.name(), self.traced(event));
         self.terms.around(stream, transaction, |txn| txn.append(stream.clone(), event))
+    }
+
+    /// The event with the context of the current span, if that is to be carried.
+    fn traced(&self, event: NewEvent) -> NewEvent {
+        trace::carrying(event, self.client.backend().limits().event_bytes)
     }
 
     async fn add_one(&self, add: impl Fn(Transaction, Arc<str>) -> Transaction) -> Result<EventId, Error> {

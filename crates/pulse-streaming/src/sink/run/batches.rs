@@ -9,9 +9,10 @@ use std::{
 use futures::{StreamExt, future::BoxFuture};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{Attempt, Next, Options, Ran, RetryPolicy, Settling, Source, attempt::attend, common_options};
-use crate::{Delivery, Notice, Sink};
+use crate::{Delivery, Notice, Sink, trace};
 
 /// Options of a run in batches; made by [`Sink::run_batches`]. Awaiting it runs.
 #[must_use = "a runner does nothing until it is awaited"]
@@ -131,7 +132,7 @@ where
         }
         let cancelled = CancellationToken::new();
         let attempts = batch.iter().map(|delivery| Attempt::new(delivery, delivery.deliveries(), &cancelled)).collect();
-        let handling = async { handler(attempts).await };
+        let handling = async { handler(attempts).await }.instrument(trace::handling(&batch));
         let attended = {
             let attended = attend(&batch, handling, terms.timeout, cancelled);
             tokio::pin!(attended);

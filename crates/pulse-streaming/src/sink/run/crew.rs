@@ -15,9 +15,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{Attempt, Next, Options, Ran, RetryPolicy, Settling, Source, Terms, attempt::attend, common_options};
-use crate::{Delivery, Event, Notice, PartitionedSink, Settlement, Sink};
+use crate::{Delivery, Event, Notice, PartitionedSink, Settlement, Sink, trace};
 
 /// How many outcomes may be on their way to the backend.
 const SETTLING: usize = 4096;
@@ -311,7 +312,7 @@ where
     let (end, [delivery]) = loop {
         let cancelled = stop.child_token();
         let attempt = Attempt::new(&delivery[0], number, &cancelled);
-        let handling = async { handler(attempt).await };
+        let handling = async { handler(attempt).await }.instrument(trace::handling(&delivery));
         let Err(failure) = attend(&delivery, handling, terms.timeout, cancelled).await else {
             break (None, delivery);
         };
