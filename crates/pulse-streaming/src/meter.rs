@@ -61,19 +61,19 @@ impl Meter {
         Self {}
     }
 
-    /// Tells where the sink stands.
+    /// Tells where the sink stands, and how old the oldest pending event is.
     #[cfg(feature = "metrics")]
-    pub(crate) fn stands(&self, info: &pulse_core::GroupInfo) {
+    pub(crate) fn stands(&self, info: &pulse_core::GroupInfo, oldest_pending: std::time::Duration) {
         #[expect(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
         let number = |count: u64| count as f64;
         // What the backend cannot tell is no number.
         self.counters.lag.set(info.lag.map_or(f64::NAN, number));
         self.counters.pending.set(number(info.pending));
-        self.counters.oldest_pending.set(info.oldest_pending.unwrap_or_default().as_secs_f64());
+        self.counters.oldest_pending.set(oldest_pending.as_secs_f64());
     }
 
     #[cfg(not(feature = "metrics"))]
-    pub(crate) fn stands(&self, _: &pulse_core::GroupInfo) {}
+    pub(crate) fn stands(&self, _: &pulse_core::GroupInfo, _: std::time::Duration) {}
 
     counters!(added, delivered, acked, claimed, malformed, lost, missed, gaps, dead_lettered);
 }

@@ -198,9 +198,8 @@ pub struct GroupInfo {
     pub last_delivered: EventId,
     /// How many events are pending.
     pub pending: u64,
-    /// How long ago the oldest of the pending events was handed out last, or what
-    /// [`group_set_idle`](super::Backend::group_set_idle) made of it; `None` if none is pending.
-    pub oldest_pending: Option<Duration>,
+    /// The oldest of the pending events; `None` if none is pending. Its id says when it was added.
+    pub oldest_pending: Option<EventId>,
     /// How many events of the stream were not handed out yet; `None` if the backend cannot tell, as after deletions
     /// from the middle of the stream.
     pub lag: Option<u64>,
@@ -215,10 +214,10 @@ impl GroupInfo {
         Self { last_delivered, pending, oldest_pending: None, lag, consumers }
     }
 
-    /// Sets how long ago the oldest of the pending events was handed out last.
+    /// Sets the oldest of the pending events.
     #[must_use]
-    pub fn with_oldest_pending(mut self, idle: Option<Duration>) -> Self {
-        self.oldest_pending = idle;
+    pub fn with_oldest_pending(mut self, id: Option<EventId>) -> Self {
+        self.oldest_pending = id;
         self
     }
 }

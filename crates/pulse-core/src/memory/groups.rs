@@ -186,7 +186,7 @@ impl StreamState {
             ConsumerInfo::new(name.clone(), pending.get(name).copied().unwrap_or_default(), idle)
         };
         let consumers = state.consumers.iter().map(consumer).collect();
-        let oldest = state.pending.get_min().map(|(_, pending)| pending.idle(now));
+        let oldest = state.pending.get_min().map(|(id, _)| *id);
         let info = GroupInfo::new(state.cursor, state.pending.len() as u64, Some(lag), consumers);
         Some(info.with_oldest_pending(oldest))
     }

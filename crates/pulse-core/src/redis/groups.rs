@@ -179,7 +179,7 @@ impl Redis {
         if info.pending > 0 {
             let oldest = self.list_pending(stream, group, PendingQuery::new(1)).await;
             match oldest {
-                Ok(oldest) => info.oldest_pending = oldest.first().map(|pending| pending.idle),
+                Ok(oldest) => info.oldest_pending = oldest.first().map(|pending| pending.id),
                 Err(Error::NoGroup { .. }) => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -388,9 +388,10 @@ fn read_detail(reply: Resp3Frame) -> Result<StreamDetail, Misfit> {
         };
         let mut group = read_group(fields, consumers)?;
         group.lag = lag(&group, &info);
-        // Negative also for a moment where clocks were set back.
-        let idle = u64::try_from(reply::number(oldest)?).unwrap_or(0);
-        group.oldest_pending = (group.pending > 0).then_some(Duration::from_millis(idle));
+        group.oldest_pending = match oldest {
+            Resp3Frame::Null | Resp3Frame::Boolean { data: false, .. } => None,
+            oldest => Some(reply::event_id(oldest)?),
+        };
         groups.push((name, group));
     }
     groups.sort_by(|(one, _), (other, _)| one.cmp(other));

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use pulse_core::{Acks, Backend, Client, Consumer, Event, EventId, Group, Once, StreamId, Transaction};
+use pulse_core::{
+    Acks, Backend, Client, Consumer, Event, EventId, Group, GroupInfo, Once, ServerTime, StreamId, Transaction,
+};
 use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc, oneshot},
@@ -168,6 +170,18 @@ impl Member {
     /// Runs something that whoever closes the sink waits for.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn_on(task, &self.runtime);
+    }
+
+    /// Sets the gauges, where there are some.
+    pub(super) async fn gauge(&self, info: &GroupInfo) -> Result<(), pulse_core::Error> {
+        let age = match info.oldest_pending {
+            Some(oldest) if cfg!(feature = "metrics") => {
+                self.backend().server_time(self.stream.scope()).await?.since(ServerTime(oldest.millis))
+            }
+            _ => Duration::ZERO,
+        };
+        self.meter.stands(info, age);
+        Ok(())
     }
 
     /// Acknowledges events, all in one round trip. Repeating it changes nothing.

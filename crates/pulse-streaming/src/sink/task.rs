@@ -293,7 +293,7 @@ impl SinkTask {
         let Member { stream, group, consumer, timing, .. } = &*self.member;
         let Some(info) = self.member.backend().group_info(stream, group).await? else { return Ok(()) };
         self.known = self.known.max(info.last_delivered);
-        self.member.meter.stands(&info);
+        self.member.gauge(&info).await?;
         for dead in plan::dead_consumers(&info, consumer, timing.dead_after()) {
             if self.member.backend().group_remove_consumer(stream, group, &dead).await? {
                 tracing::info!(%stream, sink = %group, consumer = %dead, "dead consumer removed");

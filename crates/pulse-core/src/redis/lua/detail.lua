@@ -2,8 +2,7 @@
 --
 -- KEYS[1] the stream.
 -- Replies nothing if there is no such stream; else what XINFO STREAM says, the memory that it takes, and for each group
--- what XINFO GROUPS says, what XINFO CONSUMERS says, and how long the oldest pending event has been idle, -1 if there is
--- none.
+-- what XINFO GROUPS says, what XINFO CONSUMERS says, and the id of the oldest pending event, false if there is none.
 
 local call, key = redis.call, KEYS[1]
 if call('EXISTS', key) == 0 then
@@ -18,6 +17,6 @@ for i = 1, #groups do
     end
   end
   local oldest = call('XPENDING', key, name, '-', '+', 1)[1]
-  groups[i] = { groups[i], call('XINFO', 'CONSUMERS', key, name), oldest and oldest[3] or -1 }
+  groups[i] = { groups[i], call('XINFO', 'CONSUMERS', key, name), oldest and oldest[1] or false }
 end
 return { stream, call('MEMORY', 'USAGE', key), groups }

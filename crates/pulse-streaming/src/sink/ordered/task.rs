@@ -418,9 +418,9 @@ impl OrderedTask {
     /// Removes the consumers that earlier owners left behind. They have no right to the partition any more, so that only
     /// what is still pending for them has to be taken over first.
     async fn tidy(&self) -> Outcome<()> {
-        let Member { stream, group, consumer, meter, .. } = self.member();
+        let Member { stream, group, consumer, .. } = self.member();
         let Some(info) = self.member().backend().group_info(stream, group).await? else { return Ok(()) };
-        meter.stands(&info);
+        self.member().gauge(&info).await?;
         for dead in plan::dead_consumers(&info, consumer, Duration::ZERO) {
             self.member().backend().group_remove_consumer(stream, group, &dead).await?;
         }
