@@ -51,6 +51,26 @@ impl Cluster {
         &self.nodes[index]
     }
 
+    /// Waits until the replica of a primary says that it has everything that was written until now. It says so once a
+    /// second; a failover right after this loses the newest writes at most.
+    ///
+    /// # Panics
+    ///
+    /// If that takes too long.
+    pub fn wait_until_replicated(&self, primary: usize) {
+        let info = || self.nodes[primary].cli(&["INFO", "replication"]);
+        let number = |text: &str, before: &str| -> Option<u64> {
+            let digits = text.split(before).nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse().ok()
+        };
+        let written = number(&info(), "master_repl_offset:").unwrap_or(u64::MAX);
+        wait_until("the replica has what was written", || {
+            let info = info();
+            let replica = info.lines().find(|line| line.starts_with("slave0:") && line.contains("state=online"));
+            replica.and_then(|replica| number(replica, "offset=")).is_some_and(|offset| offset >= written)
+        });
+    }
+
     /// Kills a node without a chance to say goodbye.
     pub fn kill(&mut self, index: usize) {
         self.nodes[index].kill();

@@ -7,5 +7,7 @@ mod life;
 
 #[cfg(feature = "cluster")]
 mod cluster;
+#[cfg(feature = "cluster")]
+mod consuming;
 #[cfg(feature = "standalone")]
 mod standalone;
