@@ -125,6 +125,8 @@ mod standalone {
             assert!(answers(server));
             let sent = Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap();
             assert!(sent.success());
+            // Where a script started this in its background, interrupts are ignored, and this never comes.
+            until("the run ends by the signal", || run.try_wait().unwrap().is_some());
             assert!(!run.wait().unwrap().success());
             until("the server is gone", || !answers(server));
             // A terminal would have sent the signal to this one too.
