@@ -3,22 +3,23 @@
 //! Each stream has a channel, its doorbell. Whoever appends rings; whoever waits listens through the one connection for
 //! feeds, reads once more when everybody who rings is certainly heard, and then waits for a ring. A ring says nothing but
 //! "look again". However many readers wait, they cost no connection and nothing on the server.
-//!
-//! Rings of one stream are gathered: while one is on its way, the next ones become one that follows it.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
-    future::Future,
-    pin::pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use tokio::sync::{Notify, futures::Notified, watch};
+use futures::{FutureExt, future::BoxFuture};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, futures::Notified, watch},
+};
 use tokio_util::task::TaskTracker;
 
 use super::{errors::Ask, feeds::Hub, link::Link};
@@ -60,13 +61,11 @@ pub(super) struct Bells {
     link: Arc<Link>,
     hub: Hub,
     tasks: TaskTracker,
-    /// The rings on their way, and whether one more has to follow.
-    ringing: Arc<Mutex<HashMap<Bytes, bool>>>,
 }
 
 impl Bells {
     pub(super) fn new(link: Arc<Link>, hub: Hub, tasks: TaskTracker) -> Self {
-        Self { link, hub, tasks, ringing: Arc::default() }
+        Self { link, hub, tasks }
     }
 
     /// The doorbell, if somebody listens to it already.
@@ -88,6 +87,8 @@ impl Bells {
 
     /// Sends an append, and a ring behind it without waiting for its answer. `attempts` counts how often the append
     /// was handed to the connection.
+    ///
+    /// Both are handed over before anything else runs, so that they travel, and mostly are answered, as one.
     pub(super) async fn ring_behind<T, E>(
         &self,
         channel: Bytes,
@@ -95,64 +96,62 @@ impl Bells {
         append: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let mut append = pin!(append);
-        let at_once = std::future::poll_fn(|cx| Poll::Ready(append.as_mut().poll(cx))).await;
-        if let Poll::Ready(answer) = at_once {
-            self.ring(channel);
-            return answer;
-        }
-        let sent = attempts.load(Ordering::Relaxed) > 0;
-        if sent {
-            self.ring(channel.clone());
-        }
-        let answer = append.await;
-        if !sent || attempts.load(Ordering::Relaxed) > 1 {
-            self.ring(channel);
+        let mut ring: Option<Ring> = None;
+        let answer = poll_fn(|cx| {
+            let answer = append.as_mut().poll(cx);
+            if ring.is_none() && attempts.load(Ordering::Relaxed) > 0 {
+                ring = Some(self.ring(channel.clone()));
+            }
+            if let Some(ring) = &mut ring {
+                // Nobody waits for it.
+                let _ = Pin::new(ring).poll(cx);
+            }
+            answer
+        })
+        .await;
+        if attempts.load(Ordering::Relaxed) > 1 {
+            drop(self.ring(channel));
         }
         answer
     }
 
-    /// Rings, behind every command that was sent before.
-    pub(super) fn ring(&self, channel: Bytes) {
-        match lock(&self.ringing).entry(channel.clone()) {
-            Entry::Occupied(mut again) => {
-                again.insert(true);
-                return;
+    /// Rings, behind every command that was sent before. It goes on if it is dropped.
+    pub(super) fn ring(&self, channel: Bytes) -> Ring {
+        let link = self.link.clone();
+        let publish = async move {
+            // A lost ring costs readers time, not events.
+            if let Err(error) = link.publish(Ask::new("ring", &"a doorbell"), &channel).await {
+                tracing::debug!(%error, "ringing a doorbell failed");
             }
-            Entry::Vacant(none) => none.insert(false),
         };
-        let ringer = Ringer { link: self.link.clone(), ringing: self.ringing.clone(), channel };
-        self.tasks.spawn(ringer.run());
+        Ring { publish: Some(publish.boxed()), tasks: self.tasks.clone(), runtime: Handle::current() }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while holding it.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// A ring under way.
+pub(super) struct Ring {
+    /// `None` once it has ended.
+    publish: Option<BoxFuture<'static, ()>>,
+    tasks: TaskTracker,
+    runtime: Handle,
 }
 
-/// Rings one doorbell until nobody asks for another ring.
-struct Ringer {
-    link: Arc<Link>,
-    ringing: Arc<Mutex<HashMap<Bytes, bool>>>,
-    channel: Bytes,
+impl Future for Ring {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(publish) = &mut self.publish {
+            ready!(publish.as_mut().poll(cx));
+            self.publish = None;
+        }
+        Poll::Ready(())
+    }
 }
 
-impl Ringer {
-    async fn run(self) {
-        loop {
-            let ask = Ask::new("ring", &"a doorbell");
-            // A lost ring costs readers time, not events.
-            if let Err(error) = self.link.publish(ask, &self.channel).await {
-                tracing::debug!(%error, "ringing a doorbell failed");
-            }
-            let mut ringing = lock(&self.ringing);
-            match ringing.get_mut(&self.channel) {
-                Some(again) if *again => *again = false,
-                _ => {
-                    ringing.remove(&self.channel);
-                    return;
-                }
-            }
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if let Some(publish) = self.publish.take() {
+            self.tasks.spawn_on(publish, &self.runtime);
         }
     }
 }

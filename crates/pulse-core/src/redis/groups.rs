@@ -59,7 +59,7 @@ impl Redis {
         match self.link.run(ask, Repeat::Never, &scripts::DESTROY_GROUP, 1, args).await? {
             Answer::Reply(reply) => {
                 // Whoever waits for its events learns that there is no such group any more.
-                self.bells.ring(self.keys.doorbell(stream));
+                drop(self.bells.ring(self.keys.doorbell(stream)));
                 Ok(reply::number(reply).map_err(|misfit| ask.protocol(misfit))? > 0)
             }
             Answer::Refused(Refusal::NoKey, _) => Ok(false),
