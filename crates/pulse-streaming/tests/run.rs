@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use pulse_streaming::{Attempt, EventId, EventStream, NewEvent, RetryPolicy, Sink, Start, connect};
+use pulse_streaming::{
+    Attempt, Event, EventId, EventStream, NewEvent, PartitionedSink, PartitionedStream, RetryPolicy, Sink, Start,
+    connect,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -302,4 +305,113 @@ async fn a_batch_that_fails_comes_again_and_its_events_are_dead_letters_in_the_e
     let letters = stream.dead_letters("s").unwrap().list(EventId::ZERO, 10).await.unwrap();
     assert_eq!((letters.len(), letters[0].reason(), &letters[0].payload()[..]), (1, "spoilt", &b"1"[..]));
     nothing_is_left(&stream).await;
+}
+
+/// Adds events of 40 keys to 8 partitions, `each` of every key, and returns where each key is.
+async fn partitions(each: u32) -> (PartitionedStream, BTreeMap<u32, u32>) {
+    let client = connect("memory:").await.expect("the embedded backend is always there");
+    let stream = PartitionedStream::new(&client, "events", 8).expect("a valid name");
+    let events = (0..40 * each).map(|n| ((n % 40).to_string(), NewEvent::new("n", n.to_string())));
+    stream.add_batch(events).await.expect("the events are added");
+    let places = (0..40).map(|key| (key, stream.partition_of(key.to_string()))).collect();
+    (stream, places)
+}
+
+async fn partitioned_sink(stream: &PartitionedStream) -> PartitionedSink {
+    stream.sink("s").start(Start::Oldest).ack_grace(GRACE).join().await.expect("the sink is joined")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_handled_in_order_even_if_events_fail_or_panic() {
+    let (stream, places) = partitions(5).await;
+    let (calls, running) = (Calls::default(), Arc::<Mutex<BTreeSet<u32>>>::default());
+    let (noted, places_of, most) = (calls.clone(), places.clone(), Arc::<AtomicUsize>::default());
+    let seen = most.clone();
+    let ran = partitioned_sink(&stream)
+        .await
+        .run(16, move |event| {
+            let (calls, running, seen) = (noted.clone(), running.clone(), seen.clone());
+            let place = places_of[&(number(&event) % 40)];
+            async move {
+                {
+                    let mut running = running.lock().unwrap();
+                    assert!(running.insert(place), "two of one partition at a time");
+                    seen.fetch_max(running.len(), Ordering::Relaxed);
+                }
+                tokio::time::sleep(SECOND * (1 + number(&event) % 3)).await;
+                running.lock().unwrap().remove(&place);
+                let fails = number(&event).is_multiple_of(10) && event.number() < 3;
+                calls.note(&event, 200 + 2 * 20);
+                assert!(!fails || event.number() == 1, "a panic is a failure too");
+                if fails { Err("not yet") } else { Ok(()) }
+            }
+        })
+        .retry(RetryPolicy::new().attempts(5).pauses(GRACE, 2 * GRACE))
+        .until(calls.enough())
+        .await;
+    assert_eq!((ran.handled, ran.failed, ran.unsettled), (200, 40, 0));
+    assert_eq!(most.load(Ordering::Relaxed), 8, "all partitions are handled side by side");
+    let mut by_place: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (number, _) in calls.made() {
+        by_place.entry(places[&(number % 40)]).or_default().push(number);
+    }
+    for (place, numbers) in by_place {
+        assert!(numbers.is_sorted(), "partition {place}: {numbers:?}");
+    }
+    for partition in stream.partitions() {
+        let info = partition.sink_info("s").await.unwrap().unwrap();
+        assert_eq!((info.pending, info.lag), (0, Some(0)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_stuck_holds_up_no_other() {
+    let (stream, places) = partitions(50).await;
+    let (stuck, calls) = (places[&0], Calls::default());
+    let others = 50 * places.values().filter(|place| **place != stuck).count();
+    let (noted, places_of) = (calls.clone(), places.clone());
+    let began = Instant::now();
+    let ran = partitioned_sink(&stream)
+        .await
+        .run(4, move |event| {
+            let calls = noted.clone();
+            let is_stuck = places_of[&(number(&event) % 40)] == stuck;
+            async move {
+                if is_stuck {
+                    return Err("not ever");
+                }
+                calls.note(&event, others);
+                Ok(())
+            }
+        })
+        .retry(RetryPolicy::new().attempts(9).pauses(GRACE, GRACE))
+        .drain(Duration::ZERO)
+        .until(calls.enough())
+        .await;
+    assert_eq!((calls.made().len(), ran.handled), (others, others as u64));
+    assert!(began.elapsed() < SECOND, "the others waited for the one that is stuck");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_one_partition_are_handled_side_by_side_if_only_keys_are_to_be_in_order() {
+    let client = connect("memory:").await.unwrap();
+    let stream = PartitionedStream::new(&client, "events", 1).unwrap();
+    stream.add_batch((0..8).map(|n| (n.to_string(), NewEvent::new("n", n.to_string())))).await.unwrap();
+    let (calls, all) = (Calls::default(), Arc::new(tokio::sync::Barrier::new(8)));
+    let noted = calls.clone();
+    let ran = partitioned_sink(&stream)
+        .await
+        .run(8, move |event| {
+            let (calls, all) = (noted.clone(), all.clone());
+            async move {
+                // Met only if all are handled at once.
+                all.wait().await;
+                calls.note(&event, 8);
+                Ok::<_, &str>(())
+            }
+        })
+        .keyed_by(Event::id)
+        .until(calls.enough())
+        .await;
+    assert_eq!(ran.handled, 8);
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::future::try_join_all;
-use pulse_core::{Group, Session};
+use pulse_core::{Group, Session, StreamId};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -101,7 +101,12 @@ impl PartitionedSink {
     ///
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<Delivery, Notice>> {
-        std::future::poll_fn(|cx| self.lanes.poll_next(cx)).await
+        self.next_of(|_| true).await
+    }
+
+    /// Waits for the next delivery of a partition of which one is wanted, or notice.
+    pub(crate) async fn next_of(&self, is_wanted: impl Fn(&StreamId) -> bool) -> Option<Result<Delivery, Notice>> {
+        std::future::poll_fn(|cx| self.lanes.poll_next(cx, &is_wanted)).await
     }
 
     /// Hands over the partitions and leaves. Nothing is handed out afterwards.
@@ -121,7 +126,7 @@ impl futures::Stream for PartitionedSink {
     type Item = Result<Delivery, Notice>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.lanes.poll_next(cx)
+        self.lanes.poll_next(cx, |_| true)
     }
 }
 

@@ -6,6 +6,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use pulse_core::StreamId;
+
 use super::task::Tenure;
 use crate::{Delivery, Notice};
 
@@ -53,8 +55,12 @@ impl Lanes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next delivery that may be handed out, or notice; `None` once closed.
-    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Result<Delivery, Notice>>> {
+    /// Takes the next delivery that may be handed out, of a stream of which one is wanted, or notice; `None` once closed.
+    pub(crate) fn poll_next(
+        &self,
+        cx: &Context<'_>,
+        is_wanted: impl Fn(&StreamId) -> bool,
+    ) -> Poll<Option<Result<Delivery, Notice>>> {
         // Before looking, so that nothing that comes meanwhile is missed.
         self.bell.wait(cx);
         let mut state = self.lock();
@@ -69,7 +75,8 @@ impl Lanes {
         let from = if given < TURN { from } else { from + 1 };
         for offset in 0..count {
             let index = (from + offset) % count;
-            let Some(delivery) = state.lanes[index].take() else { continue };
+            let lane = &state.lanes[index];
+            let Some(delivery) = is_wanted(&lane.member.stream).then(|| lane.take()).flatten() else { continue };
             let given = if (index, offset) == (state.turn.0, 0) && given < TURN { given + 1 } else { 1 };
             state.turn = (index, given);
             return Poll::Ready(Some(Ok(delivery)));

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     fmt,
     future::{Future, IntoFuture},
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::Hash,
     sync::Arc,
     time::Duration,
 };
@@ -17,14 +17,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Attempt, Next, Options, Ran, RetryPolicy, Settling, Source, Terms, attempt::attend, common_options};
+use super::{
+    Attempt, Next, Options, Order, Ran, RetryPolicy, Settling, Source, Terms, attempt::attend, common_options, number,
+};
 use crate::{Delivery, Event, Notice, PartitionedSink, Settlement, Sink, trace};
 
 /// How many outcomes may be on their way to the backend.
 const SETTLING: usize = 4096;
-
-/// The key of an event, as a number. Keys that share one wait for each other, which does no harm.
-type KeyOf = Arc<dyn Fn(&Event) -> u64 + Send + Sync>;
 
 /// Options of a run; made by [`Sink::run`]. Awaiting it runs.
 #[must_use = "a runner does nothing until it is awaited"]
@@ -32,7 +31,7 @@ pub struct Runner<S, H, E> {
     source: S,
     concurrency: usize,
     handler: H,
-    key_of: Option<KeyOf>,
+    order: Order,
     options: Options<E>,
 }
 
@@ -86,19 +85,50 @@ impl Sink {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: fmt::Display + Send + 'static,
     {
-        Runner { source: self, concurrency, handler, key_of: None, options: Options::new() }
+        Runner { source: self, concurrency, handler, order: Self::ORDER, options: Options::new() }
     }
 }
 
 impl PartitionedSink {
-    /// Handles events as [`Sink::run`] does. An event that failed is handled again before those after it in its partition.
+    /// Handles events as [`Sink::run`] does, but those of a partition one after the other, in their order: where one has to be
+    /// handled again, the others of its partition wait, and those of other partitions go on. So up to as many are handled
+    /// side by side as the instance owns partitions. [`keyed_by`](Runner::keyed_by) keeps the order of keys instead,
+    /// and with `|event| event.id()` none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pulse_streaming::{NewEvent, PartitionedStream, Start};
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// let client = pulse_streaming::connect("memory:").await?;
+    /// let orders = PartitionedStream::new(&client, "orders", 8)?;
+    /// let steps = ["placed", "paid", "sent"];
+    /// orders.add_batch(steps.map(|step| ("order 7", NewEvent::new(step, "")))).await?;
+    ///
+    /// let done = CancellationToken::new();
+    /// let sink = orders.sink("billing").start(Start::Oldest).join().await?;
+    /// let end = done.clone();
+    /// sink.run(8, move |event| {
+    ///     let done = done.clone();
+    ///     async move {
+    ///         println!("{}", event.name()); // placed, paid, sent
+    ///         if event.name() == "sent" {
+    ///             done.cancel();
+    ///         }
+    ///         Ok::<_, std::io::Error>(())
+    ///     }
+    /// })
+    /// .until(end.cancelled_owned())
+    /// .await;
+    /// # Ok(()) }
+    /// ```
     pub fn run<H, F, E>(self, concurrency: usize, handler: H) -> Runner<Self, H, E>
     where
         H: Fn(Attempt) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: fmt::Display + Send + 'static,
     {
-        Runner { source: self, concurrency, handler, key_of: None, options: Options::new() }
+        Runner { source: self, concurrency, handler, order: Self::ORDER, options: Options::new() }
     }
 }
 
@@ -106,14 +136,10 @@ impl<S, H, E> Runner<S, H, E> {
     common_options!();
 
     /// Handles events of one key one after the other, in the order in which they were handed out, also where one has to be
-    /// handled again: the others of its key wait. Holds for this instance;
-    /// [`PartitionedStream`](crate::PartitionedStream) keeps the order across instances.
+    /// handled again: the others of its key wait. When `concurrency` events wait, nothing more is taken until one of them has
+    /// its turn. Holds for this instance; [`PartitionedStream`](crate::PartitionedStream) keeps the order across instances.
     pub fn keyed_by<K: Hash>(mut self, key: impl Fn(&Event) -> K + Send + Sync + 'static) -> Self {
-        self.key_of = Some(Arc::new(move |event| {
-            let mut hasher = DefaultHasher::new();
-            key(event).hash(&mut hasher);
-            hasher.finish()
-        }));
+        self.order = Order::ByKey(Arc::new(move |event| number(&key(event))));
         self
     }
 }
@@ -144,11 +170,11 @@ struct Crew<S, H, E> {
     source: S,
     concurrency: usize,
     handler: Arc<H>,
-    key_of: Option<KeyOf>,
+    order: Order,
     options: Options<E>,
     terms: Terms<E>,
     working: JoinSet<Worked>,
-    /// The keys of which an event is being handled.
+    /// The keys, or streams, of which an event is being handled.
     busy: HashSet<u64>,
     /// Events that wait for others of their key, and how many those are.
     waiting: HashMap<u64, VecDeque<Delivery>>,
@@ -180,12 +206,12 @@ where
     E: fmt::Display + Send + 'static,
 {
     fn of(runner: Runner<S, H, E>) -> Self {
-        let Runner { source, concurrency, handler, key_of, options } = runner;
+        let Runner { source, concurrency, handler, order, options } = runner;
         Self {
             source,
             concurrency: concurrency.max(1),
             handler: Arc::new(handler),
-            key_of,
+            order,
             terms: options.terms(),
             options,
             working: JoinSet::new(),
@@ -203,7 +229,9 @@ where
         let step = self.source.attend_every();
         let mut keep = tokio::time::interval_at(Instant::now() + step, step);
         keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let none = HashSet::new();
         loop {
+            let but_of = if matches!(self.order, Order::ByStream) { &self.busy } else { &none };
             let room = self.working.len() < self.concurrency
                 && self.waits < self.concurrency
                 && self.settling.len() < SETTLING;
@@ -211,7 +239,7 @@ where
                 () = &mut until => break,
                 Some(worked) = self.working.join_next() => self.worked(worked),
                 Some(settled) = self.settling.next() => self.ran.settled(&settled),
-                taken = self.source.next(), if room => match taken {
+                taken = self.source.next(but_of), if room => match taken {
                     Some(Ok(delivery)) => self.accept(delivery),
                     Some(Err(notice)) => (self.options.on_notice)(notice),
                     None => break,
@@ -231,7 +259,11 @@ where
 
     /// Begins to handle an event, or lets it wait for the one before it.
     fn accept(&mut self, delivery: Delivery) {
-        let key = self.key_of.as_ref().map(|key_of| key_of(&delivery));
+        let key = match &self.order {
+            Order::Any => None,
+            Order::ByStream => Some(number(delivery.stream())),
+            Order::ByKey(key_of) => Some(key_of(&delivery)),
+        };
         match key.filter(|key| !self.busy.insert(*key)) {
             None => self.begin(key, delivery),
             Some(busy) => {

@@ -8,14 +8,21 @@ mod batches;
 mod crew;
 mod policy;
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    future::Future,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 
 use self::attempt::Failure;
 pub use self::{attempt::Attempt, batches::BatchRunner, crew::Runner, policy::RetryPolicy};
 use super::{Delivery, Settlement, Sink};
-use crate::{Notice, PartitionedSink};
+use crate::{Event, Notice, PartitionedSink};
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,7 +40,11 @@ pub struct Ran {
 
 /// Where deliveries come from.
 pub(super) trait Source: Send + 'static {
-    fn next(&mut self) -> impl Future<Output = Option<Result<Delivery, Notice>>> + Send;
+    /// What has to come one after the other if the user names no keys.
+    const ORDER: Order;
+
+    /// Waits for the next delivery of a stream that is not among these, which are numbered by [`number`].
+    fn next(&mut self, but_of: &HashSet<u64>) -> impl Future<Output = Option<Result<Delivery, Notice>>> + Send;
     fn close(&self) -> impl Future<Output = ()> + Send;
     /// Keeps what waits to be handed out, although nothing is taken for a while.
     fn attend(&self);
@@ -41,8 +52,29 @@ pub(super) trait Source: Send + 'static {
     fn attend_every(&self) -> Duration;
 }
 
+/// Which events are handled one after the other.
+pub(super) enum Order {
+    /// None.
+    Any,
+    /// Those of one stream: the others of it are not even taken meanwhile.
+    ByStream,
+    /// Those of one key: others of it that were taken wait.
+    ByKey(KeyOf),
+}
+
+/// The key of an event, as a number. Keys that share one wait for each other, which does no harm.
+type KeyOf = Arc<dyn Fn(&Event) -> u64 + Send + Sync>;
+
+fn number(key: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
 impl Source for Sink {
-    async fn next(&mut self) -> Option<Result<Delivery, Notice>> {
+    const ORDER: Order = Order::Any;
+
+    async fn next(&mut self, _: &HashSet<u64>) -> Option<Result<Delivery, Notice>> {
         Self::next(self).await
     }
 
@@ -60,8 +92,10 @@ impl Source for Sink {
 }
 
 impl Source for PartitionedSink {
-    async fn next(&mut self) -> Option<Result<Delivery, Notice>> {
-        Self::next(self).await
+    const ORDER: Order = Order::ByStream;
+
+    async fn next(&mut self, but_of: &HashSet<u64>) -> Option<Result<Delivery, Notice>> {
+        self.next_of(|stream| but_of.is_empty() || !but_of.contains(&number(stream))).await
     }
 
     async fn close(&self) {
