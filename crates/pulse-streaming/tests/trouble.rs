@@ -3,19 +3,24 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use common::{GARBAGE, Probe, SLOW, Weather};
 use pulse_core::{Consumer, Group, GroupStart, Transaction};
 use pulse_streaming::{
-    Client, Delivery, Error, EventStream, NewEvent, Notice, PartitionedSink, PartitionedStream, Sink, Start, connect,
+    Attempt, Client, Delivery, Error, EventStream, NewEvent, Notice, PartitionedSink, PartitionedStream, Sink, Start,
+    connect,
 };
+use tokio_util::sync::CancellationToken;
 
 const GRACE: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A stream on fair weather, and the same stream through a probe.
-async fn two_ways() -> (EventStream, EventStream, std::sync::Arc<Probe>) {
+async fn two_ways() -> (EventStream, EventStream, Arc<Probe>) {
     let client: Client = connect("memory:").await.expect("the embedded backend is always there");
     let (probed, probe) = Probe::around(&client);
     let stream = |client| EventStream::new(client, "events").expect("a valid name");
@@ -513,4 +518,33 @@ async fn a_partition_keeps_its_order_whatever_calls_fail() {
         }
         assert!(first_seen.is_sorted(), "{weather:?}: {first_seen:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_goes_on_while_the_backend_is_cut_off() {
+    let (stream, probed, probe) = two_ways().await;
+    stream.add_batch(["long", "short"].map(|name| NewEvent::new(name, "p"))).await.unwrap();
+    let sink = probed.sink("s").start(Start::Oldest).ack_grace(GRACE).join().await.unwrap();
+    let (took, done) = (Arc::<OnceLock<Duration>>::default(), CancellationToken::new());
+    let (taken, end) = (took.clone(), done.clone());
+    let handler = move |event: Attempt| {
+        let (taken, end, probe) = (taken.clone(), end.clone(), probe.clone());
+        async move {
+            // The acknowledgement of the short one is tried for a while, and what is said of the long one waits behind it.
+            probe.set(Weather::CutOff);
+            let began = tokio::time::Instant::now();
+            if event.name() == "long" {
+                for _second in 0..60 {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                taken.get_or_init(|| began.elapsed());
+                probe.set(Weather::Fair);
+                end.cancel();
+            }
+            Ok::<_, Error>(())
+        }
+    };
+    sink.run(2, handler).until(done.cancelled_owned()).await;
+    let took = took.get().expect("the long one ends");
+    assert!(*took < MINUTE + Duration::from_secs(1), "{took:?} for a minute of work");
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, ops::Deref, panic::AssertUnwindSafe, time::Duration};
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +90,8 @@ pub(super) async fn attend<E>(
     let step = deliveries.first().map_or(Duration::from_secs(1), Delivery::keep_every);
     let mut keep = tokio::time::interval_at(Instant::now() + step, step);
     keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The handler goes on while the backend takes its time.
+    let mut keeping = FuturesUnordered::new();
     loop {
         tokio::select! {
             biased;
@@ -99,11 +101,13 @@ pub(super) async fn attend<E>(
                 Err(panic) => Err(Failure::Panicked(message(&*panic))),
             },
             () = until(deadline) => return Err(Failure::TimedOut(limit.unwrap_or_default())),
-            _ = keep.tick() => {
-                let kept = futures::future::join_all(deliveries.iter().map(Delivery::in_progress)).await;
-                if kept.iter().any(|kept| matches!(kept, Err(crate::Error::Superseded { .. }))) {
+            Some(kept) = keeping.next() => {
+                if matches!(kept, Err(crate::Error::Superseded { .. })) {
                     cancelled.cancel();
                 }
+            }
+            _ = keep.tick(), if keeping.is_empty() => {
+                keeping.extend(deliveries.iter().map(Delivery::in_progress));
             }
         }
     }
