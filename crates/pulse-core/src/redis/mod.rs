@@ -41,6 +41,7 @@ mod reply;
 mod scripts;
 mod streams;
 mod url;
+mod wait;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -61,6 +62,7 @@ use self::{
     keys::Keys,
     link::{Link, Repeat},
     puts::Puts,
+    wait::Rounds,
 };
 use crate::{
     Acks, Claimed, Client, ClientBuilder, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo,
@@ -113,6 +115,7 @@ struct Redis {
     link: Arc<Link>,
     hub: Hub,
     bells: Bells,
+    rounds: Rounds,
     puts: Gatherer<Puts>,
     appends: Gatherer<Appends>,
     handouts: Handouts,
@@ -185,6 +188,7 @@ impl Backend {
             keys,
             hub,
             bells,
+            rounds: Rounds::new(),
             puts: Gatherer::new(link.clone(), tasks.clone()),
             appends: Gatherer::new(link.clone(), tasks.clone()),
             handouts: Handouts::default(),

@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 use fred::types::{Resp3Frame, Value};
-use tokio::time::Instant;
 
 use super::{
     Redis,
@@ -180,58 +179,6 @@ impl Redis {
         self.wait_for(stream, wait, |read: &Read| !read.entries.is_empty(), read).await
     }
 
-    /// Reads until enough is there, the wait is over, or the client closes. The wait has no effect by itself.
-    pub(super) async fn wait_for<T, F>(
-        &self,
-        stream: &StreamId,
-        wait: Duration,
-        is_enough: impl Fn(&T) -> bool + Send + Sync,
-        read: impl Fn() -> F + Send + Sync,
-    ) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, Error>> + Send,
-    {
-        if wait.is_zero() {
-            return read().await;
-        }
-        // A wait that no clock can measure lasts for ever.
-        let deadline = Instant::now().checked_add(wait);
-        let channel = self.keys.doorbell(stream);
-        // Somebody who waits again and again finds the doorbell hung up already, and reads once.
-        let mut hung = self.bells.existing(&channel);
-        loop {
-            let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let Some(bell) = &hung else {
-                let found = read().await?;
-                if is_enough(&found) || over {
-                    return Ok(found);
-                }
-                hung = Some(self.bells.at(&channel));
-                continue;
-            };
-            // Whatever rings from here on is heard, so that reading after this misses nothing.
-            let ring = bell.ring();
-            tokio::pin!(ring);
-            ring.as_mut().enable();
-            tokio::select! {
-                () = bell.stands() => {}
-                () = sleep_until(deadline) => {}
-                () = tokio::time::sleep(UNHEARD) => {}
-                () = self.link.closed().cancelled() => return Err(Error::Closed),
-            }
-            let found = read().await?;
-            if is_enough(&found) || over {
-                return Ok(found);
-            }
-            tokio::select! {
-                () = ring => {}
-                () = sleep_until(deadline) => {}
-                () = tokio::time::sleep(LOOK.mul_f64(0.8 + 0.4 * rand::random::<f64>())) => {}
-                () = self.link.closed().cancelled() => return Err(Error::Closed),
-            }
-        }
-    }
-
     pub(super) async fn read_stream_info(&self, stream: &StreamId) -> Result<Option<StreamInfo>, Error> {
         let ask = Ask::new("describe", stream);
         let key = self.keys.stream(stream);
@@ -270,19 +217,6 @@ impl Redis {
 
 /// The most entries that are asked for at once.
 const MOST: usize = 1 << 31;
-
-/// How often a waiting reader looks although nobody rang: some writers do not ring, and a ring can get lost.
-const LOOK: Duration = Duration::from_secs(10);
-
-/// How long a reader waits for its doorbell to stand before it reads without one.
-const UNHEARD: Duration = Duration::from_millis(500);
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
 
 pub(super) fn read_info(reply: Resp3Frame) -> Result<StreamInfo, Misfit> {
     let mut fields = Fields::of(reply)?;
