@@ -8,7 +8,10 @@
 //! Nodes that see different workers must not throw a job to and fro. Every record says by which version of the workers
 //! it was placed, and its owner gives it away only by a later one; so a job moves at most once for each version.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use crate::{
     WorkerId,
@@ -18,17 +21,20 @@ use crate::{
 };
 
 /// The pool's workers, as a node sees them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Members {
     version: Option<PlacedBy>,
     workers: BTreeMap<WorkerId, WorkerRecord>,
+    /// All workers.
     ring: Ring,
+    /// The workers that have certain labels, made when they are first asked for.
+    special: RwLock<HashMap<Box<[String]>, Arc<Ring>>>,
 }
 
 impl Members {
     pub(crate) fn new(version: Option<PlacedBy>, workers: BTreeMap<WorkerId, WorkerRecord>) -> Self {
-        let ring = Ring::new(workers.iter().map(|(worker, record)| (*worker, record.placing_weight())));
-        Self { version, workers, ring }
+        let ring = ring_of(&workers, &[]);
+        Self { version, workers, ring, special: RwLock::default() }
     }
 
     /// What a record that is placed by this view says of it.
@@ -45,14 +51,23 @@ impl Members {
         self.workers.iter().map(|(worker, record)| (*worker, record))
     }
 
-    /// The worker that a key belongs to.
-    pub(crate) fn owner(&self, key: &str) -> Option<WorkerId> {
-        self.ring.owner(key)
+    /// The worker that a key belongs to, among those that have all these labels.
+    pub(crate) fn owner(&self, key: &str, needs: &[String]) -> Option<WorkerId> {
+        if needs.is_empty() {
+            return self.ring.owner(key);
+        }
+        let known = self.special.read().unwrap_or_else(PoisonError::into_inner).get(needs).cloned();
+        let ring = known.unwrap_or_else(|| {
+            let ring = Arc::new(ring_of(&self.workers, needs));
+            self.special.write().unwrap_or_else(PoisonError::into_inner).insert(needs.into(), ring.clone());
+            ring
+        });
+        ring.owner(key)
     }
 
     /// Whether a job is to stay with its owner, as far as this view may say otherwise.
     fn stays_with(&self, key: &str, record: &JobRecord, owner: WorkerId) -> bool {
-        self.owner(key) == Some(owner) || !self.is_later_than(record.placed_by)
+        self.owner(key, record.terms.needs()) == Some(owner) || !self.is_later_than(record.placed_by)
     }
 
     /// Whether the workers have changed since a job was placed. Versions that cannot be compared, because the workers'
@@ -63,6 +78,11 @@ impl Members {
             (now, then) => now != then,
         }
     }
+}
+
+fn ring_of(workers: &BTreeMap<WorkerId, WorkerRecord>, needs: &[String]) -> Ring {
+    let able = workers.iter().filter(|(_, record)| record.has(needs));
+    Ring::new(able.map(|(worker, record)| (*worker, record.placing_weight())))
 }
 
 /// What a node has of a job.
@@ -142,7 +162,7 @@ fn stays(
 
 /// The step for a job that does not run here.
 fn settle(key: &str, record: &JobRecord, members: &Members, ours: &HashSet<WorkerId>) -> Option<Step> {
-    let belongs_to = members.owner(key);
+    let belongs_to = members.owner(key, record.terms.needs());
     let stopping = record.phase == Phase::Stopping;
     match record.owner {
         Some(owner) if ours.contains(&owner) => Some(if stopping {

@@ -14,6 +14,24 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A payload or a result cannot be encoded. Nothing was changed.
+    #[error("the value for job {key:?} cannot be encoded")]
+    Encode {
+        /// The key.
+        key: String,
+        /// The cause.
+        #[source]
+        source: pulse_core::Source,
+    },
+    /// A payload or a result is no such value.
+    #[error("what job {key:?} carries is no such value")]
+    Decode {
+        /// The key.
+        key: String,
+        /// The cause.
+        #[source]
+        source: pulse_core::Source,
+    },
     /// An option makes no sense.
     #[error("invalid option of pool {pool}: {reason}")]
     InvalidOption {

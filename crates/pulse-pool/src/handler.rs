@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use pulse_core::{Session, SessionState};
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Epoch, JobKey, WorkerId};
+use crate::{Epoch, Error, JobKey, WorkerId};
 
 /// What a handler says when it fails.
 pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
@@ -101,6 +102,16 @@ impl Job {
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// The value that it was dispatched with; see [`NewJob::with_value`](crate::NewJob::with_value).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decode`] if the payload is no such value.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let value = pulse_core::message_pack::decode(&self.payload);
+        value.map_err(|source| Error::Decode { key: self.key.to_string(), source })
     }
 
     /// Greater than that of every earlier start of this key on another worker or of another dispatch: a fencing token for

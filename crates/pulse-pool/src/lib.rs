@@ -15,11 +15,13 @@
 //! Because the runner compares what is with what should be, rather than reacting to messages, a change that it missed
 //! costs time and nothing else. The order in which two nodes see changes does not matter.
 
+mod clock;
 mod decide;
 mod error;
 mod handler;
 mod id;
 mod meter;
+mod new_job;
 mod node;
 mod options;
 mod placement;
@@ -37,6 +39,7 @@ pub use self::{
     error::Error,
     handler::{HandlerError, Job, JobHandler},
     id::{Epoch, JobKey, NodeId, WorkerId},
+    new_job::NewJob,
     node::{JobInfo, JobState, Node, NodeBuilder, WorkerInfo, destroy},
     options::WorkerOptions,
 };
@@ -49,6 +52,7 @@ mod tests {
         shared::<crate::Node>();
         shared::<crate::NodeBuilder>();
         shared::<crate::Job>();
+        shared::<crate::NewJob>();
         shared::<crate::JobInfo>();
         shared::<crate::WorkerInfo>();
         shared::<crate::Error>();

@@ -1,17 +1,23 @@
 //! How a worker behaves.
 
+use std::{collections::BTreeSet, num::NonZeroUsize};
+
 /// Options of a worker; see [`Node::add_worker_with`](crate::Node::add_worker_with).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerOptions {
     /// Its share of the jobs, compared with the other workers' weights; 0 takes none.
     pub weight: u32,
+    /// How many of its jobs may run at once; the others wait for their turn. `None`: all.
+    pub concurrency: Option<NonZeroUsize>,
+    /// What jobs may [require](crate::NewJob::requires).
+    pub labels: BTreeSet<String>,
 }
 
 impl Default for WorkerOptions {
-    /// A weight of 1.
+    /// A weight of 1, no limit, no labels.
     fn default() -> Self {
-        Self { weight: 1 }
+        Self { weight: 1, concurrency: None, labels: BTreeSet::new() }
     }
 }
 
@@ -21,6 +27,21 @@ impl WorkerOptions {
     #[must_use]
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// Sets how many of its jobs may run at once. The others wait for their turn, by
+    /// [priority](crate::NewJob::priority) and age. 0 stands for 1.
+    #[must_use]
+    pub fn with_concurrency(mut self, jobs: usize) -> Self {
+        self.concurrency = Some(NonZeroUsize::new(jobs).unwrap_or(NonZeroUsize::MIN));
+        self
+    }
+
+    /// Adds a label, which jobs may [require](crate::NewJob::requires). It gets jobs that require none all the same.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.labels.insert(label.into());
         self
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     Error, JobKey, NodeId,
+    clock::Clock,
     decide::Members,
     record::{JobRecord, PlacedBy},
     tables::{KnownWorker, Tables},
@@ -34,6 +35,7 @@ pub(crate) struct Pool {
     pub(crate) options: Options,
     pub(crate) tables: Tables,
     pub(crate) watches: Arc<Watches>,
+    pub(crate) clock: Clock,
     /// Kept up to date by the runner.
     pub(crate) members: watch::Sender<Arc<Members>>,
     /// Removes the entries of dead nodes, this one's included, for as long as somebody is left.
@@ -41,11 +43,11 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The worker that a key belongs to, as it stands in the map, and the view that says so; `None` if there is none that
+    /// The worker that a key belongs to among those that have these labels, as it stands in the map, and the view that says so; `None` if there is none that
     /// is known well enough.
-    pub(crate) fn owner(&self, key: &JobKey) -> Option<(KnownWorker, Option<PlacedBy>)> {
+    pub(crate) fn owner(&self, key: &JobKey, needs: &[String]) -> Option<(KnownWorker, Option<PlacedBy>)> {
         let members = self.members.borrow().clone();
-        Some((self.known(members.owner(key.as_str())?)?, members.version()))
+        Some((self.known(members.owner(key.as_str(), needs)?)?, members.version()))
     }
 
     /// A worker as it stands in the map.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A worker, bound to the lease of its node: it vanishes with the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WorkerRecord {
     #[serde(rename = "n")]
     pub(crate) node: NodeId,
@@ -22,12 +22,20 @@ pub(crate) struct WorkerRecord {
     /// It hands its jobs over and gets no more.
     #[serde(rename = "d")]
     pub(crate) draining: bool,
+    /// What a job may ask for, sorted.
+    #[serde(rename = "l", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) labels: Vec<String>,
 }
 
 impl WorkerRecord {
     /// The weight to place jobs by.
     pub(crate) fn placing_weight(&self) -> u32 {
         if self.draining { 0 } else { self.weight }
+    }
+
+    /// Whether it has all that a job asks for.
+    pub(crate) fn has(&self, needs: &[String]) -> bool {
+        needs.iter().all(|need| self.labels.binary_search(need).is_ok())
     }
 }
 
@@ -49,6 +57,38 @@ pub(crate) struct JobRecord {
     /// What the owner was chosen by.
     #[serde(rename = "v")]
     pub(crate) placed_by: Option<PlacedBy>,
+    #[serde(rename = "m", default)]
+    pub(crate) terms: Terms,
+}
+
+/// What was said of a job when it was dispatched, and what became of it since.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Terms {
+    /// When it was dispatched, by the server's clock, in milliseconds.
+    #[serde(rename = "t", default)]
+    pub(crate) at: u64,
+    /// It is not started before this moment of the server's clock, in milliseconds; 0: at once.
+    #[serde(rename = "b", default, skip_serializing_if = "is_default")]
+    pub(crate) not_before: u64,
+    /// Jobs of a greater one start first where a worker has not enough room for all.
+    #[serde(rename = "i", default, skip_serializing_if = "is_default")]
+    pub(crate) priority: i32,
+    /// How many attempts failed since it was dispatched.
+    #[serde(rename = "f", default, skip_serializing_if = "is_default")]
+    pub(crate) failed: u32,
+    /// The labels that its worker must have, sorted.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) needs: Option<Box<[String]>>,
+}
+
+impl Terms {
+    pub(crate) fn needs(&self) -> &[String] {
+        self.needs.as_deref().unwrap_or_default()
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A version of the workers' map.
@@ -86,8 +126,14 @@ pub(crate) enum Phase {
 
 impl JobRecord {
     /// A job that nobody has run yet.
-    pub(crate) fn dispatched(dispatch: DispatchId, owner: Option<WorkerId>, placed_by: Option<PlacedBy>) -> Self {
-        Self { dispatch, assignment: AssignmentId::random(), owner, phase: Phase::Assigned, epoch: None, placed_by }
+    pub(crate) fn dispatched(
+        dispatch: DispatchId,
+        terms: Terms,
+        owner: Option<WorkerId>,
+        placed_by: Option<PlacedBy>,
+    ) -> Self {
+        let assignment = AssignmentId::random();
+        Self { dispatch, assignment, owner, phase: Phase::Assigned, epoch: None, placed_by, terms }
     }
 
     /// The same job given to another worker, or to nobody.

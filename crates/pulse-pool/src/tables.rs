@@ -12,7 +12,7 @@
 //! This module says what a transaction expects and writes; who decides on one, and what follows if it is refused, is
 //! elsewhere. Every change of a job expects the record that it was decided on, so that of two changes one is refused.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use pulse_core::{Binding, Client, Expectation, FailedExpectation, Found, LeaseId, MapId, Scope, Transaction, Version};
@@ -39,6 +39,17 @@ pub(crate) struct Tables {
     payloads: MapId,
     pub(crate) workers: Map<WorkerRecord>,
     pub(crate) jobs: Map<JobRecord>,
+}
+
+/// A new job as it is to be recorded.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    pub(crate) key: JobKey,
+    /// What a refused job of the key has left.
+    pub(crate) trace: Option<Bytes>,
+    pub(crate) record: Bytes,
+    pub(crate) payload: Bytes,
+    pub(crate) owner: Option<KnownWorker>,
 }
 
 /// A worker, and its record as it stands in the map.
@@ -86,26 +97,26 @@ impl Tables {
         self.client.backend().map_version(self.jobs.id()).await
     }
 
-    /// Records a new job, in place of the trace of a refused one if there is one, as long as the queue has room and the
-    /// worker that it is assigned to stands as it is known.
-    pub(crate) fn dispatch(
-        &self,
-        key: &JobKey,
-        trace: Option<&Bytes>,
-        record: Bytes,
-        payload: Bytes,
-        owner: Option<&KnownWorker>,
-        max_queued: u64,
-    ) -> Transaction {
+    /// Records new jobs of different keys, each in place of the trace of a refused one if there is one, as long as the queue
+    /// has room for all and the workers that they are assigned to stand as they are known.
+    pub(crate) fn dispatch(&self, jobs: &[Dispatch], max_queued: u64) -> Transaction {
+        // Without room for all, one after the other is refused.
+        let room = (max_queued + 1).saturating_sub(jobs.len() as u64);
         let transaction = Transaction::new(&self.scope);
-        let transaction = match trace {
-            None => transaction.expect_absent(JOBS, key.shared()),
-            Some(trace) => transaction.expect_equals(JOBS, key.shared(), trace.clone()),
-        };
-        expect_worker(transaction.expect_fewer_than(QUEUE, max_queued), owner)
-            .put(JOBS, key.shared(), record)
-            .put(PAYLOADS, key.shared(), payload)
-            .put(QUEUE, key.shared(), Bytes::new())
+        let transaction = jobs.iter().fold(transaction, |transaction, job| match &job.trace {
+            None => transaction.expect_absent(JOBS, job.key.shared()),
+            Some(trace) => transaction.expect_equals(JOBS, job.key.shared(), trace.clone()),
+        });
+        let transaction = transaction.expect_fewer_than(QUEUE, room);
+        let owners: BTreeMap<_, _> = jobs.iter().filter_map(|job| job.owner.clone()).collect();
+        let transaction =
+            owners.into_iter().fold(transaction, |transaction, owner| expect_worker(transaction, Some(&owner)));
+        jobs.iter().fold(transaction, |transaction, job| {
+            transaction
+                .put(JOBS, job.key.shared(), job.record.clone())
+                .put(PAYLOADS, job.key.shared(), job.payload.clone())
+                .put(QUEUE, job.key.shared(), Bytes::new())
+        })
     }
 
     /// Replaces the record of a job.

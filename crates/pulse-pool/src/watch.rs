@@ -161,7 +161,7 @@ mod tests {
     use pulse_core::{Incarnation, Revision};
 
     use super::*;
-    use crate::Epoch;
+    use crate::{Epoch, record::Terms};
 
     fn at(revision: u64) -> Option<Version> {
         Some(Version { incarnation: Incarnation(1), revision: Revision(revision) })
@@ -169,8 +169,8 @@ mod tests {
 
     #[test]
     fn what_was_there_before_a_dispatch_says_nothing_about_it() {
-        let record = JobRecord::dispatched(DispatchId(7), None, None);
-        let other = JobRecord::dispatched(DispatchId(8), None, None);
+        let record = JobRecord::dispatched(DispatchId(7), Terms::default(), None, None);
+        let other = JobRecord::dispatched(DispatchId(8), Terms::default(), None, None);
         let mut follow = Follow::new(DispatchId(7), at(5));
         assert_eq!(follow.judge(at(3), Some(&other)), None);
         assert_eq!(follow.judge(at(4), None), None);
@@ -180,13 +180,16 @@ mod tests {
 
     #[test]
     fn a_job_that_vanishes_before_it_runs_was_stopped() {
-        let record = JobRecord::dispatched(DispatchId(7), None, None);
+        let record = JobRecord::dispatched(DispatchId(7), Terms::default(), None, None);
         let mut follow = Follow::new(DispatchId(7), at(5));
         assert_eq!(follow.judge(at(5), Some(&record)), None);
         assert_eq!(follow.judge(at(6), None), Some(Fate::Stopped));
         // Also where all that is seen is a later state of the key.
         let mut follow = Follow::new(DispatchId(7), at(5));
-        assert_eq!(follow.judge(at(9), Some(&JobRecord::dispatched(DispatchId(8), None, None))), Some(Fate::Stopped));
+        assert_eq!(
+            follow.judge(at(9), Some(&JobRecord::dispatched(DispatchId(8), Terms::default(), None, None))),
+            Some(Fate::Stopped)
+        );
         // And where it is not known when the dispatch took effect.
         let mut follow = Follow::new(DispatchId(7), None);
         assert_eq!(follow.judge(at(4), None), None);
@@ -196,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_refusal_carries_the_message() {
-        let record = JobRecord::dispatched(DispatchId(7), None, None).rejected("no such song");
+        let record = JobRecord::dispatched(DispatchId(7), Terms::default(), None, None).rejected("no such song");
         let mut follow = Follow::new(DispatchId(7), at(5));
         assert_eq!(follow.judge(at(6), Some(&record)), Some(Fate::Rejected("no such song".into())));
     }

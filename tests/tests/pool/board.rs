@@ -22,6 +22,7 @@ struct State {
     running: HashMap<String, Vec<Run>>,
     epochs: HashMap<String, Epoch>,
     starts: HashMap<String, usize>,
+    begun: Vec<String>,
     violations: Vec<String>,
 }
 
@@ -46,6 +47,7 @@ impl Board {
     fn begin(&self, key: &str, run: Run) {
         let mut state = self.lock();
         *state.starts.entry(key.to_owned()).or_default() += 1;
+        state.begun.push(key.to_owned());
         if let Some(before) = state.epochs.insert(key.to_owned(), run.epoch).filter(|before| *before > run.epoch) {
             state.violations.push(format!("{key} began with epoch {} after {before}", run.epoch));
         }
@@ -87,6 +89,11 @@ impl Board {
     /// How often a key was started.
     pub(crate) fn starts(&self, key: &str) -> usize {
         self.lock().starts.get(key).copied().unwrap_or_default()
+    }
+
+    /// The keys in the order in which they were started.
+    pub(crate) fn begun(&self) -> Vec<String> {
+        self.lock().begun.clone()
     }
 
     /// Waits until exactly these keys run, on the node that `place` names for each.

@@ -247,7 +247,7 @@ async fn a_closed_node_says_so(subject: Subject) {
     assert!(matches!(node.dispatch("violin", "").await, Err(Error::Closed { .. })));
     assert!(matches!(node.stop("violin").await, Err(Error::Closed { .. })));
     assert!(matches!(node.add_worker(board.player("a")).await, Err(Error::Closed { .. })));
-    assert_eq!((node.jobs(), node.workers()), (vec![], vec![]));
+    assert_eq!((node.jobs(), node.pool_workers()), (vec![], vec![]));
 }
 
 async fn a_job_can_be_stopped_from_another_node(subject: Subject) {

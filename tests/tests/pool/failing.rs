@@ -35,7 +35,7 @@ async fn faulty_client(subject: &Subject) -> (Faulty, Client) {
 }
 
 async fn workers(node: &Node, count: usize) {
-    eventually("the pool has so many workers", async || match node.workers().len() {
+    eventually("the pool has so many workers", async || match node.pool_workers().len() {
         found if found == count => Ok(()),
         found => Err(found),
     })
@@ -115,11 +115,11 @@ impl Pair {
     /// All jobs move to the second node, then some of them back to the first.
     async fn move_there_and_back(self, heal: impl FnOnce(&Faulty)) {
         let Self { link, a, b, board, keys } = self;
-        let old = a.workers();
+        let old = a.pool_workers();
         board.settles(&keys, |_| Some("b".into())).await;
         heal(&link);
         eventually("the node has joined again", async || {
-            let there = a.workers().into_iter().filter(|worker| worker.node == a.id()).collect::<Vec<_>>();
+            let there = a.pool_workers().into_iter().filter(|worker| worker.node == a.id()).collect::<Vec<_>>();
             match there.as_slice() {
                 [worker] if !old.contains(worker) => Ok(()),
                 _ => Err(there),
@@ -326,7 +326,7 @@ async fn what_strangers_write_into_the_pools_maps_harms_nobody(subject: Subject)
             assert!(named.as_ref().is_some_and(|error| error.contains(&key)), "{failed:?}");
         }
     }
-    assert_eq!((node.jobs(), node.workers().len()), (vec![], 1));
+    assert_eq!((node.jobs(), node.pool_workers().len()), (vec![], 1));
     node.close().await.unwrap();
     board.check();
 }

@@ -4,6 +4,7 @@ mod board;
 mod dispatching;
 mod failing;
 mod moving;
+mod terms;
 mod trouble;
 
 use std::time::Duration;

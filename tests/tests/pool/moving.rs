@@ -95,7 +95,7 @@ async fn a_leaving_worker_moves_exactly_its_own_jobs(subject: Subject) {
     let own = of_node(&before, "first");
     assert!(!own.is_empty());
     a.remove_worker(first).await.unwrap();
-    assert!(a.workers().iter().all(|worker| worker.id != first || worker.draining));
+    assert!(a.pool_workers().iter().all(|worker| worker.id != first || worker.draining));
     settled(&b, &board, keys.len()).await;
     let after = board.running();
     assert_eq!(of_node(&after, "first"), Vec::<String>::new());
@@ -138,7 +138,7 @@ async fn a_closing_node_hands_its_jobs_over(subject: Subject) {
     settled(&b, &board, keys.len()).await;
     let after = board.running();
     assert_eq!(moved(&before, &after), of_node(&before, "a"));
-    assert_eq!(b.workers().len(), 1);
+    assert_eq!(b.pool_workers().len(), 1);
     b.close().await.unwrap();
     board.check();
 }

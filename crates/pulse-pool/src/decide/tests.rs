@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Epoch, NodeId, id::DispatchId};
+use crate::{Epoch, NodeId, id::DispatchId, record::Terms};
 
 const A: WorkerId = WorkerId(1);
 const B: WorkerId = WorkerId(2);
@@ -16,7 +16,7 @@ fn members_with(workers: impl IntoIterator<Item = (WorkerId, bool)>) -> Members 
 }
 
 fn members_at(revision: u64, workers: impl IntoIterator<Item = (WorkerId, bool)>) -> Members {
-    let record = |draining| WorkerRecord { node: NodeId(0), weight: 1, draining };
+    let record = |draining| WorkerRecord { node: NodeId(0), weight: 1, draining, labels: Vec::new() };
     let workers = workers.into_iter().map(|(worker, draining)| (worker, record(draining)));
     Members::new(at(revision), workers.collect())
 }
@@ -30,14 +30,14 @@ fn ours(workers: &[WorkerId]) -> HashSet<WorkerId> {
 }
 
 fn record(owner: Option<WorkerId>) -> JobRecord {
-    JobRecord::dispatched(DispatchId::random(), owner, at(1))
+    JobRecord::dispatched(DispatchId::random(), Terms::default(), owner, at(1))
 }
 
 /// A key that A owns where A and B are the workers.
 fn key_of(worker: WorkerId) -> String {
     let members = members(&[A, B]);
     let keys = (0..).map(|index| format!("key-{index}"));
-    keys.into_iter().find(|key| members.owner(key) == Some(worker)).expect("half of all keys are")
+    keys.into_iter().find(|key| members.owner(key, &[]) == Some(worker)).expect("half of all keys are")
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_job_is_not_given_away_by_a_view_that_is_no_later_than_the_one_it_was_placed
     let key = key_of(B);
     let (members, ours) = (members(&[A, B]), ours(&[A]));
     for (placed_by, stays) in [(1, false), (2, true), (3, true)] {
-        let record = JobRecord::dispatched(DispatchId::random(), Some(A), at(placed_by));
+        let record = JobRecord::dispatched(DispatchId::random(), Terms::default(), Some(A), at(placed_by));
         let expected = if stays { Step::Start(A) } else { Step::HandOver { from: A, to: Some(B) } };
         assert_eq!(decide(&key, Some(&record), Here::Nothing, &members, &ours), Some(expected));
         let running = record.running(Epoch(1));
@@ -236,8 +236,8 @@ impl Model {
             }
             Event::Dispatch(key, by) if !self.jobs.contains_key(key) => {
                 let view = self.view(self.views.get(&by).copied().unwrap_or(self.now()));
-                let owner = view.owner(key).filter(|owner| self.workers().get(owner) == Some(&false));
-                let dispatched = JobRecord::dispatched(DispatchId::random(), owner, view.version());
+                let owner = view.owner(key, &[]).filter(|owner| self.workers().get(owner) == Some(&false));
+                let dispatched = JobRecord::dispatched(DispatchId::random(), Terms::default(), owner, view.version());
                 self.jobs.insert(key, dispatched);
             }
             Event::Stop(key) => {
@@ -330,7 +330,7 @@ proptest! {
         model.come_to_rest();
         let members = model.view(model.now());
         for (key, record) in &model.jobs {
-            let belongs_to = members.owner(key);
+            let belongs_to = members.owner(key, &[]);
             let running = model.here.keys().find(|(_, other)| other == key).map(|(worker, _)| *worker);
             if belongs_to.is_some() {
                 prop_assert_eq!(running, belongs_to);

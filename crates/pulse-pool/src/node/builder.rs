@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Node;
 use crate::{
     Error, NodeId,
+    clock::Clock,
     pool::{Options, Pool},
     runner::Runner,
     tables::Tables,
@@ -81,6 +82,11 @@ impl NodeBuilder {
         }
         let tables = Tables::join(client, &self.pool).await?;
         let swept = client.keep_swept(tables.scope());
+        let clock = Clock::read(client, tables.scope()).await.map_err(|source| Error::Backend {
+            operation: "join",
+            pool: self.pool.clone(),
+            source,
+        })?;
         let (commands, from_node) = mpsc::channel(16);
         let stop = CancellationToken::new();
         let pool = Arc::new(Pool {
@@ -89,6 +95,7 @@ impl NodeBuilder {
             options: self.options,
             watches: Watches::new(),
             members: watch::Sender::default(),
+            clock,
             tables,
             _swept: swept,
         });

@@ -1,18 +1,28 @@
 //! Dispatching jobs.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
+use futures::StreamExt;
 use pulse_core::Version;
 use tokio::time::{Instant, timeout_at};
 
 use super::{JobInfo, Node};
 use crate::{
-    Error, JobKey,
+    Error, JobKey, NewJob,
     id::DispatchId,
-    record::JobRecord,
-    tables::Refusal,
+    record::{JobRecord, PlacedBy},
+    tables::{Dispatch, KnownWorker, Refusal, jobs_version},
     watch::{Fate, Follow, Watch},
     write::{Written, write},
 };
+
+/// The most jobs of a batch that are recorded in one transaction, and how many such are under way.
+const TOGETHER: usize = 100;
+const AT_ONCE: usize = 4;
+
+/// How to recognise a job, and the version of the jobs since when it is there, if known.
+type Recorded = (DispatchId, Option<Version>);
 
 impl Node {
     /// Dispatches a job, and returns once it runs, on whichever node.
@@ -33,9 +43,80 @@ impl Node {
     ///
     /// If the future is dropped, the job is either recorded and will run, or is not there.
     pub async fn dispatch(&self, key: impl AsRef<str>, payload: impl Into<Bytes>) -> Result<JobInfo, Error> {
-        let (key, deadline) = (JobKey::new(key)?, self.deadline());
+        self.dispatch_job(NewJob::new(key, payload)).await
+    }
+
+    /// Dispatches a job on terms of its own, and returns once it runs; see [`dispatch`](Self::dispatch).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`dispatch`](Self::dispatch).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the job is either recorded and will run, or is not there.
+    pub async fn dispatch_job(&self, job: impl Into<NewJob>) -> Result<JobInfo, Error> {
+        let (job, deadline) = (job.into(), self.deadline());
+        let key = job.checked_key()?;
         let watch = self.pool.watches.watch(&key);
-        let (dispatch, since) = self.record(&key, payload.into(), deadline).await?;
+        let recorded = self.record(&key, &job, DispatchId::random(), deadline).await?;
+        self.runs(&key, recorded, watch, deadline).await
+    }
+
+    /// Dispatches many jobs, and returns once each of them runs or has failed, with what became of each, in their order.
+    ///
+    /// They are recorded in a few transactions, by hundreds; each is dispatched or refused for itself.
+    ///
+    /// # Errors
+    ///
+    /// Each job has its own: those of [`dispatch`](Self::dispatch).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, each job is either recorded and will run, or is not there.
+    ///
+    /// ```
+    /// # use pulse_pool::{HandlerError, Job, JobHandler, JobKey, Node};
+    /// # struct Beeper;
+    /// # #[pulse_pool::async_trait]
+    /// # impl JobHandler for Beeper {
+    /// #     async fn start(&self, _: Job) -> Result<(), HandlerError> { Ok(()) }
+    /// #     async fn stop(&self, _: &JobKey) -> Result<(), HandlerError> { Ok(()) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_pool::connect("memory:").await?;
+    /// # let node = Node::join(&client, "beepers").await?;
+    /// # node.add_worker(Beeper).await?;
+    /// let outcomes = node.dispatch_batch((0..1000).map(|room| (format!("room {room}"), "beep"))).await;
+    /// assert!(outcomes.iter().all(Result::is_ok));
+    /// # client.close().await;
+    /// # Ok(()) }
+    /// ```
+    pub async fn dispatch_batch<J: Into<NewJob>>(
+        &self,
+        jobs: impl IntoIterator<Item = J>,
+    ) -> Vec<Result<JobInfo, Error>> {
+        let deadline = self.deadline();
+        let jobs: Vec<NewJob> = jobs.into_iter().map(Into::into).collect();
+        let watches: Vec<Option<Watch>> =
+            jobs.iter().map(|job| Some(self.pool.watches.watch(&job.checked_key().ok()?))).collect();
+        let recorded = self.record_all(jobs, deadline).await;
+        let runs = recorded.into_iter().zip(watches).map(async |(recorded, watch)| {
+            let (key, recorded) = recorded?;
+            let watch = watch.unwrap_or_else(|| self.pool.watches.watch(&key));
+            self.runs(&key, recorded, watch, deadline).await
+        });
+        futures::future::join_all(runs).await
+    }
+
+    async fn runs(
+        &self,
+        key: &JobKey,
+        (dispatch, since): Recorded,
+        watch: Watch,
+        deadline: Instant,
+    ) -> Result<JobInfo, Error> {
+        let key = key.clone();
         let runs = timeout_at(deadline, self.until_running(&key, Follow::new(dispatch, since), watch)).await;
         runs.unwrap_or_else(|_| {
             let (pool, after) = (self.pool.name.to_string(), self.pool.options.timeout);
@@ -53,31 +134,131 @@ impl Node {
     ///
     /// If the future is dropped, the job is either recorded and will run, or is not there.
     pub async fn enqueue(&self, key: impl AsRef<str>, payload: impl Into<Bytes>) -> Result<(), Error> {
-        self.record(&JobKey::new(key)?, payload.into(), self.deadline()).await.map(|_| ())
+        self.enqueue_job(NewJob::new(key, payload)).await
+    }
+
+    /// Dispatches a job on terms of its own, and returns once it is recorded for good; see [`enqueue`](Self::enqueue).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`enqueue`](Self::enqueue).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the job is either recorded and will run, or is not there.
+    pub async fn enqueue_job(&self, job: impl Into<NewJob>) -> Result<(), Error> {
+        let job = job.into();
+        self.record(&job.checked_key()?, &job, DispatchId::random(), self.deadline()).await.map(|_| ())
+    }
+
+    /// Dispatches many jobs, and returns once each is recorded for good or refused, with what became of each, in their order.
+    ///
+    /// They are recorded in a few transactions, by hundreds; each is recorded or refused for itself.
+    ///
+    /// # Errors
+    ///
+    /// Each job has its own: those of [`enqueue`](Self::enqueue).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, each job is either recorded and will run, or is not there.
+    pub async fn enqueue_batch<J: Into<NewJob>>(&self, jobs: impl IntoIterator<Item = J>) -> Vec<Result<(), Error>> {
+        let jobs = jobs.into_iter().map(Into::into).collect();
+        self.record_all(jobs, self.deadline()).await.into_iter().map(|recorded| recorded.map(|_| ())).collect()
+    }
+
+    /// Records jobs, many in one transaction; those that cannot be recorded together, one by one.
+    async fn record_all(&self, jobs: Vec<NewJob>, deadline: Instant) -> Vec<Result<(JobKey, Recorded), Error>> {
+        let mut recorded: Vec<Option<Result<(JobKey, Recorded), Error>>> = Vec::new();
+        recorded.resize_with(jobs.len(), || None);
+        let mut seen = HashSet::new();
+        // Those that go together: each key once.
+        let mut together = Vec::new();
+        for (index, job) in jobs.iter().enumerate() {
+            match job.checked_key() {
+                Err(error) => recorded[index] = Some(Err(error)),
+                Ok(key) if seen.insert(key.clone()) => together.push((index, key, DispatchId::random())),
+                Ok(_) => {}
+            }
+        }
+        let at_once =
+            together.chunks(TOGETHER).map(async |chunk| (chunk, self.record_together(&jobs, chunk, deadline).await));
+        for (chunk, outcome) in futures::stream::iter(at_once).buffered(AT_ONCE).collect::<Vec<_>>().await {
+            let one_by_one = chunk.iter().map(async |(index, key, dispatch)| {
+                let recorded = match outcome {
+                    Some(version) => Ok((*dispatch, version)),
+                    None => self.record(key, &jobs[*index], *dispatch, deadline).await,
+                };
+                (*index, recorded.map(|recorded| (key.clone(), recorded)))
+            });
+            for (index, outcome) in futures::future::join_all(one_by_one).await {
+                recorded[index] = Some(outcome);
+            }
+        }
+        // What is left has the key of one before it.
+        let exists = |job: &NewJob| match job.checked_key() {
+            Ok(key) => Error::Exists { pool: self.pool.name.to_string(), key },
+            Err(error) => error,
+        };
+        recorded.into_iter().zip(&jobs).map(|(outcome, job)| outcome.unwrap_or_else(|| Err(exists(job)))).collect()
+    }
+
+    /// Tries to record jobs in one transaction. Returns the version of the jobs since when they are there; `None` if it is
+    /// not certain that all are.
+    async fn record_together(
+        &self,
+        jobs: &[NewJob],
+        chunk: &[(usize, JobKey, DispatchId)],
+        deadline: Instant,
+    ) -> Option<Option<Version>> {
+        let pool = &self.pool;
+        let plan = |(index, key, dispatch): &(usize, JobKey, DispatchId)| {
+            let job = &jobs[*index];
+            let terms = job.terms(&pool.clock);
+            self.plan(key, job, *dispatch, pool.owner(key, terms.needs()), None).ok().map(|(planned, _)| planned)
+        };
+        let planned: Vec<Dispatch> = chunk.iter().map(plan).collect::<Option<_>>()?;
+        if self.is_closed() || planned.len() < 2 {
+            return None;
+        }
+        let change = pool.tables.dispatch(&planned, pool.options.max_queued);
+        let written = timeout_at(deadline, pool.tables.client().commit(change)).await;
+        written.ok()?.ok().map(|committed| jobs_version(&committed))
+    }
+
+    fn plan(
+        &self,
+        key: &JobKey,
+        job: &NewJob,
+        dispatch: DispatchId,
+        owner: Option<(KnownWorker, Option<PlacedBy>)>,
+        trace: Option<Bytes>,
+    ) -> Result<(Dispatch, Bytes), Error> {
+        let (worker, placed_by) = owner.map_or((None, None), |(worker, placed_by)| (Some(worker), placed_by));
+        let terms = job.terms(&self.pool.clock);
+        let record = JobRecord::dispatched(dispatch, terms, worker.as_ref().map(|(worker, _)| *worker), placed_by);
+        let record = self.pool.encode(&record)?;
+        let payload = job.payload.clone();
+        Ok((Dispatch { key: key.clone(), trace, record: record.clone(), payload, owner: worker }, record))
     }
 
     /// Records a job. Returns how to recognise it, and the version of the jobs since when it is there, if known.
     async fn record(
         &self,
         key: &JobKey,
-        payload: Bytes,
+        job: &NewJob,
+        dispatch: DispatchId,
         deadline: Instant,
-    ) -> Result<(DispatchId, Option<Version>), Error> {
-        let (pool, dispatch) = (&self.pool, DispatchId::random());
-        let mut owner = pool.owner(key);
+    ) -> Result<Recorded, Error> {
+        let pool = &self.pool;
+        let mut owner = pool.owner(key, job.terms(&pool.clock).needs());
         let mut trace = None;
         loop {
             if self.is_closed() {
                 return Err(pool.closed());
             }
-            let (worker, placed_by) = match &owner {
-                Some((worker, placed_by)) => (Some(worker), *placed_by),
-                None => (None, None),
-            };
-            let record = JobRecord::dispatched(dispatch, worker.map(|(worker, _)| *worker), placed_by);
-            let record = pool.encode(&record)?;
-            let (payload, max_queued) = (payload.clone(), pool.options.max_queued);
-            let change = pool.tables.dispatch(key, trace.as_ref(), record.clone(), payload, worker, max_queued);
+            let (planned, record) = self.plan(key, job, dispatch, owner.clone(), trace.clone())?;
+            let change = pool.tables.dispatch(&[planned], pool.options.max_queued);
             let written = timeout_at(deadline, write(pool.tables.client(), &change, Some(&record), Some(deadline)));
             let written = written.await.map_err(|_| pool.timed_out("dispatch"))?;
             match written.map_err(pool.backend("dispatch"))? {

@@ -1,5 +1,7 @@
 //! What a node tells about its pool.
 
+use std::time::{Duration, SystemTime};
+
 use crate::{Epoch, JobKey, NodeId, WorkerId};
 
 /// A job as the node's replica shows it.
@@ -16,15 +18,27 @@ pub struct JobInfo {
     pub node: Option<NodeId>,
     /// Of the latest start that succeeded; `None` if none has.
     pub epoch: Option<Epoch>,
+    /// When it was dispatched, by the server's clock.
+    pub dispatched: SystemTime,
+    /// How long ago that was.
+    pub age: Duration,
+    /// See [`NewJob::priority`](crate::NewJob::priority).
+    pub priority: i32,
+    /// The labels that its worker must have.
+    pub requires: Vec<String>,
+    /// How many attempts failed since it was dispatched.
+    pub failed: u32,
 }
 
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum JobState {
-    /// There is no worker for it.
+    /// There is no worker for it, or none with the labels that it requires.
     Waiting,
-    /// It is assigned to a worker, which is about to start it.
+    /// It is to start later; see [`NewJob::run_in`](crate::NewJob::run_in).
+    Delayed,
+    /// It is assigned to a worker, which is about to start it, or has no room for it yet.
     Starting,
     /// Its worker's handler accepted it.
     Running,
@@ -46,4 +60,6 @@ pub struct WorkerInfo {
     pub weight: u32,
     /// Whether it is handing its jobs over because it leaves.
     pub draining: bool,
+    /// What jobs may require of it.
+    pub labels: Vec<String>,
 }

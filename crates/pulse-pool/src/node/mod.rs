@@ -6,8 +6,13 @@ mod dispatch;
 mod info;
 mod stop;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
+use bytes::Bytes;
 use pulse_core::Client;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -152,15 +157,42 @@ impl Node {
         self.info(JobKey::new(key).ok()?, &record)
     }
 
-    /// The workers of the pool as this node's replica shows them, by id.
+    /// The keys of the pool's jobs as this node's replica shows them, in no particular order.
+    #[must_use]
+    pub fn job_keys(&self) -> Vec<JobKey> {
+        let jobs = self.pool.tables.jobs.snapshot();
+        let keys = jobs.iter().filter(|(_, record)| record.is_job()).map(|(key, _)| JobKey::from_map(key.clone()));
+        keys.collect()
+    }
+
+    /// What a job was dispatched with, read from the backend; `None` if there is no job of that key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidKey`], [`Error::Backend`].
+    pub async fn job_payload(&self, key: impl AsRef<str>) -> Result<Option<Bytes>, Error> {
+        let key = JobKey::new(key)?;
+        self.pool.tables.read_payload(&key).await.map_err(self.pool.backend("read a payload"))
+    }
+
+    /// The workers of this node as its replica shows them, by id.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerInfo> {
+        let mut workers = self.pool_workers();
+        workers.retain(|worker| worker.node == self.id());
+        workers
+    }
+
+    /// The workers of the pool as this node's replica shows them, by id.
+    #[must_use]
+    pub fn pool_workers(&self) -> Vec<WorkerInfo> {
         let members = self.pool.members.borrow().clone();
         let info = |(id, record): (WorkerId, &crate::record::WorkerRecord)| WorkerInfo {
             id,
             node: record.node,
             weight: record.weight,
             draining: record.draining,
+            labels: record.labels.clone(),
         };
         members.iter().map(info).collect()
     }
@@ -217,15 +249,29 @@ impl Node {
     fn info(&self, key: JobKey, record: &JobRecord) -> Option<JobInfo> {
         let members = self.pool.members.borrow();
         let node = record.owner.and_then(|owner| members.get(owner)).map(|worker| worker.node);
+        let now = self.pool.clock.now();
+        let terms = &record.terms;
         let state = match (&record.phase, record.owner, node) {
             (Phase::Rejected(_), ..) => return None,
             (Phase::Stopping, ..) => JobState::Stopping,
             (_, None, _) => JobState::Waiting,
             (_, Some(_), None) => JobState::Orphaned,
+            (Phase::Assigned, ..) if record.terms.not_before > now => JobState::Delayed,
             (Phase::Assigned, ..) => JobState::Starting,
             (Phase::Running, ..) => JobState::Running,
         };
-        Some(JobInfo { key, state, owner: record.owner, node, epoch: record.epoch })
+        Some(JobInfo {
+            key,
+            state,
+            owner: record.owner,
+            node,
+            epoch: record.epoch,
+            dispatched: UNIX_EPOCH + Duration::from_millis(terms.at),
+            age: Duration::from_millis(now.saturating_sub(terms.at)),
+            priority: terms.priority,
+            requires: terms.needs().to_vec(),
+            failed: terms.failed,
+        })
     }
 }
 

@@ -17,6 +17,16 @@ pub(super) enum Local {
     Busy(Option<WorkerId>),
 }
 
+impl Local {
+    /// The worker whose handler has the job in hand.
+    fn worker(&self) -> Option<WorkerId> {
+        match self {
+            Self::Starting(activation) | Self::Running(activation) => Some(activation.worker),
+            Self::Busy(worker) => *worker,
+        }
+    }
+}
+
 /// A job in the hands of a handler.
 #[derive(Clone)]
 pub(super) struct Activation {
@@ -38,11 +48,15 @@ impl fmt::Debug for Activation {
 
 /// The jobs that the node has something of.
 #[derive(Debug, Default)]
-pub(super) struct LocalJobs(HashMap<JobKey, Local>);
+pub(super) struct LocalJobs {
+    jobs: HashMap<JobKey, Local>,
+    /// How many of them each worker's handler has in hand.
+    in_hand: HashMap<WorkerId, usize>,
+}
 
 impl LocalJobs {
     pub(super) fn here(&self, key: &str) -> Here {
-        match self.0.get(key) {
+        match self.jobs.get(key) {
             None => Here::Nothing,
             Some(Local::Starting(activation)) => Here::Starting(activation.assignment),
             Some(Local::Running(activation)) => Here::Running(activation.assignment),
@@ -51,22 +65,44 @@ impl LocalJobs {
     }
 
     pub(super) fn set(&mut self, key: JobKey, local: Option<Local>) {
-        match local {
-            Some(local) => self.0.insert(key, local),
-            None => self.0.remove(&key),
+        let after = local.as_ref().and_then(Local::worker);
+        let before = match local {
+            Some(local) => self.jobs.insert(key, local),
+            None => self.jobs.remove(&key),
         };
+        let before = before.as_ref().and_then(Local::worker);
+        if before == after {
+            return;
+        }
+        if let Some(count) = before.and_then(|worker| self.in_hand.get_mut(&worker)) {
+            *count -= 1;
+        }
+        self.in_hand.retain(|_, count| *count > 0);
+        if let Some(worker) = after {
+            *self.in_hand.entry(worker).or_default() += 1;
+        }
+    }
+
+    /// The worker that has something of a job in hand.
+    pub(super) fn worker_of(&self, key: &JobKey) -> Option<WorkerId> {
+        self.jobs.get(key).and_then(Local::worker)
+    }
+
+    /// How many jobs the worker's handler has in hand.
+    pub(super) fn count_of(&self, worker: WorkerId) -> usize {
+        self.in_hand.get(&worker).copied().unwrap_or(0)
     }
 
     /// Breaks off the start that is under way.
     pub(super) fn interrupt(&self, key: &JobKey) {
-        if let Some(Local::Starting(activation)) = self.0.get(key) {
+        if let Some(Local::Starting(activation)) = self.jobs.get(key) {
             activation.stopped.cancel();
         }
     }
 
     /// Takes out what runs, to be stopped.
     pub(super) fn begin_stop(&mut self, key: &JobKey) -> Option<Activation> {
-        match self.0.get_mut(key) {
+        match self.jobs.get_mut(key) {
             Some(local @ Local::Running(_)) => {
                 let Local::Running(activation) = std::mem::replace(local, Local::Busy(None)) else { return None };
                 *local = Local::Busy(Some(activation.worker));
@@ -77,18 +113,15 @@ impl LocalJobs {
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &JobKey> {
-        self.0.keys()
+        self.jobs.keys()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.jobs.is_empty()
     }
 
     /// Whether the worker's handler has anything in hand.
     pub(super) fn any_of(&self, worker: WorkerId) -> bool {
-        self.0.values().any(|local| match local {
-            Local::Starting(activation) | Local::Running(activation) => activation.worker == worker,
-            Local::Busy(of) => *of == Some(worker),
-        })
+        self.count_of(worker) > 0
     }
 }

@@ -25,6 +25,7 @@ impl Runner {
         count(&self.pool.name, Count::Fenced);
         tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "cut off from the pool: stopping all jobs");
         self.workers.lost();
+        self.later.clear();
         self.look_at_all();
         if !self.closing {
             let pool = self.pool.clone();

@@ -8,6 +8,7 @@
 //! The lease rules: all that the node runs hangs on one token, which is cancelled the moment the session is lost. Then
 //! everything is stopped, and the node joins again with new worker ids.
 
+mod later;
 mod local;
 mod membership;
 mod start;
@@ -20,10 +21,15 @@ use bytes::Bytes;
 use futures::FutureExt;
 use pulse_core::{Session, Transaction, Version};
 use pulse_rmap::{Changed, Changes, Snapshot, Update, Value};
-use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    later::Later,
     local::{Activation, Local, LocalJobs},
     start::Start,
     workers::{OurWorkers, Reply, WorkerState},
@@ -38,6 +44,9 @@ use crate::{
 
 /// How often to look at everything although nothing seems to have changed.
 const AUDIT: Duration = Duration::from_secs(5);
+
+/// How many jobs change hands at once.
+const MOVES: usize = 256;
 
 /// What the owner of the node asks for.
 pub(crate) enum Command {
@@ -89,6 +98,9 @@ pub(crate) struct Runner {
     lease: Option<Lease>,
     workers: OurWorkers,
     jobs: LocalJobs,
+    later: Later,
+    /// Bounds how many jobs change hands at once.
+    moves: Arc<Semaphore>,
     tasks: JoinSet<Ended>,
     closing: bool,
     /// Cancelled when the node is dropped.
@@ -114,6 +126,8 @@ impl Runner {
             lease: Some(lease),
             workers: OurWorkers::default(),
             jobs: LocalJobs::default(),
+            later: Later::default(),
+            moves: Arc::new(Semaphore::new(MOVES)),
             tasks: JoinSet::new(),
             closing: false,
             stop,
@@ -141,7 +155,8 @@ impl Runner {
                     Some(update) => self.on_job_update(update),
                     None => break,
                 },
-                _ = audit.tick() => self.look_at_all(),
+                () = until(self.later.next_due()) => self.look_at_due(),
+                _ = audit.tick() => self.audit(),
             }
         }
         self.finish().await;
@@ -198,8 +213,12 @@ impl Runner {
     fn on_task_ended(&mut self, ended: Option<Ended>) {
         match ended {
             Some(Ended::Step(key, local)) => {
+                let worker = self.jobs.worker_of(&key);
                 self.jobs.set(key.clone(), local);
                 self.look_at(&self.pool.tables.jobs.snapshot(), &key);
+                if let Some(worker) = worker {
+                    self.fill(worker);
+                }
                 self.let_drained_workers_leave();
             }
             Some(Ended::Joined(session)) => self.on_joined(session),
@@ -228,7 +247,7 @@ impl Runner {
 
     fn on_members_changed(&mut self) {
         let snapshot = self.pool.tables.workers.snapshot();
-        let workers = snapshot.iter().filter_map(|(worker, record)| Some((worker.parse().ok()?, *record)));
+        let workers = snapshot.iter().filter_map(|(worker, record)| Some((worker.parse().ok()?, record.clone())));
         self.members = Arc::new(Members::new(snapshot.version().map(PlacedBy::from), workers.collect()));
         self.pool.members.send_replace(self.members.clone());
         if self.workers.seen(&self.members) {
@@ -237,6 +256,51 @@ impl Runner {
             tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "the pool has lost a worker of this node");
             self.on_lease_lost();
         }
+    }
+
+    /// Looks at everything, because who knows.
+    fn audit(&mut self) {
+        self.look_at_all();
+        let pool = self.pool.clone();
+        self.tasks.spawn(async move {
+            pool.clock.adjust(pool.tables.client(), pool.tables.scope()).await;
+            Ended::Nothing
+        });
+    }
+
+    fn look_at_due(&mut self) {
+        let jobs = self.pool.tables.jobs.snapshot();
+        while let Some(key) = self.later.take_due() {
+            self.look_at(&jobs, &key);
+        }
+    }
+
+    /// Looks at those who wait for room that a worker has now.
+    fn fill(&mut self, worker: WorkerId) {
+        let jobs = self.pool.tables.jobs.snapshot();
+        while self.has_room(worker)
+            && let Some(key) = self.later.next_of(worker)
+        {
+            self.look_at(&jobs, &key);
+        }
+    }
+
+    fn has_room(&self, worker: WorkerId) -> bool {
+        self.workers.get(worker).is_some_and(|of| self.jobs.count_of(worker) < of.room())
+    }
+
+    /// Whether a job may start now. If not, it is looked at again when it may.
+    fn may_start(&mut self, key: &JobKey, record: &JobRecord, worker: WorkerId) -> bool {
+        let terms = &record.terms;
+        if terms.not_before > self.pool.clock.now() {
+            self.later.at(key, self.pool.clock.moment(terms.not_before));
+            return false;
+        }
+        let room = self.has_room(worker);
+        if !room {
+            self.later.queue(worker, key, terms);
+        }
+        room
     }
 
     /// Looks at every job that is recorded or that is here.
@@ -262,6 +326,9 @@ impl Runner {
             Some(Step::Interrupt) => self.jobs.interrupt(key),
             Some(Step::Stop) => self.stop_job(key),
             Some(Step::Start(worker)) => {
+                if !record.is_some_and(|record| self.may_start(key, record, worker)) {
+                    return;
+                }
                 if let Some(start) = self.prepare_start(key, record, jobs.version(), worker) {
                     self.jobs.set(key.clone(), Some(Local::Starting(start.activation.clone())));
                     self.spawn_step(key, start.run());
@@ -277,7 +344,12 @@ impl Runner {
                         Step::HandOver { .. } => Some(Count::HandedOver),
                         _ => None,
                     };
+                    let moves = counted.map(|_| self.moves.clone());
                     self.spawn_step(key, async move {
+                        let _one_of_few = match moves {
+                            Some(moves) => moves.acquire_owned().await.ok(),
+                            None => None,
+                        };
                         let changed = step::change(&pool, &of, transaction, leaves, &until).await;
                         if let (true, Some(counted)) = (changed, counted) {
                             count(&pool.name, counted);
@@ -372,6 +444,13 @@ impl Runner {
             });
             Ended::Step(key, local)
         });
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

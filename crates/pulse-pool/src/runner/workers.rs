@@ -1,6 +1,6 @@
 //! The workers of this node, from joining to leaving.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{collections::HashSet, fmt, num::NonZeroUsize, sync::Arc};
 
 use tokio::sync::oneshot;
 
@@ -26,7 +26,7 @@ pub(super) struct OurWorker {
     /// From leases that were lost; whoever added the worker knows it by the first.
     former: Vec<WorkerId>,
     pub(super) handler: Arc<dyn JobHandler>,
-    weight: u32,
+    options: WorkerOptions,
     pub(super) state: WorkerState,
     /// How many records name it as owner.
     owned: usize,
@@ -82,7 +82,7 @@ impl OurWorkers {
             id,
             former: Vec::new(),
             handler,
-            weight: options.weight,
+            options,
             state: WorkerState::Joining,
             owned: 0,
             added: Some(reply),
@@ -220,7 +220,13 @@ impl OurWorkers {
 impl OurWorker {
     pub(super) fn record(&self, node: NodeId) -> WorkerRecord {
         let draining = matches!(self.state, WorkerState::Draining { .. });
-        WorkerRecord { node, weight: self.weight, draining }
+        let labels = self.options.labels.iter().cloned().collect();
+        WorkerRecord { node, weight: self.options.weight, draining, labels }
+    }
+
+    /// How many of its jobs may be in its handler's hands at once.
+    pub(super) fn room(&self) -> usize {
+        self.options.concurrency.map_or(usize::MAX, NonZeroUsize::get)
     }
 
     fn tell_added(&mut self) {

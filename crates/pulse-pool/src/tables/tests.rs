@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     Epoch, NodeId,
     id::DispatchId,
+    record::Terms,
     write::{Written, write},
 };
 
@@ -19,6 +20,10 @@ struct Fixture {
 const W: WorkerId = WorkerId(1);
 const OTHER: WorkerId = WorkerId(2);
 
+fn dispatch(key: &JobKey, record: Bytes, owner: &KnownWorker) -> Dispatch {
+    Dispatch { key: key.clone(), trace: None, record, payload: Bytes::new(), owner: Some(owner.clone()) }
+}
+
 impl Fixture {
     async fn new() -> Self {
         let client = pulse_core::connect("memory:").await.unwrap();
@@ -26,16 +31,17 @@ impl Fixture {
         let session = Session::open(&client, tables.scope(), Duration::from_secs(10)).await.unwrap();
         let workers = [W, OTHER].map(|id| (id, tables.workers.encode(&Self::worker()).unwrap()));
         client.commit(tables.register(&workers[..1], session.lease())).await.unwrap();
-        let (key, job) = (JobKey::new("key").unwrap(), JobRecord::dispatched(DispatchId(7), Some(W), None));
+        let (key, job) =
+            (JobKey::new("key").unwrap(), JobRecord::dispatched(DispatchId(7), Terms::default(), Some(W), None));
         let record = tables.jobs.encode(&job).unwrap();
-        let dispatch = tables.dispatch(&key, None, record, Bytes::new(), Some(&workers[0]), 10);
+        let dispatch = tables.dispatch(&[dispatch(&key, record, &workers[0])], 10);
         let version = client.commit(dispatch).await.unwrap().version(JOBS);
         tables.jobs.wait_for(version).await.unwrap();
         Self { client, tables, key, job, session }
     }
 
     fn worker() -> WorkerRecord {
-        WorkerRecord { node: NodeId(1), weight: 1, draining: false }
+        WorkerRecord { node: NodeId(1), weight: 1, draining: false, labels: Vec::new() }
     }
 
     fn encode(&self, record: &JobRecord) -> Bytes {
@@ -92,7 +98,7 @@ async fn nothing_is_assigned_to_a_worker_that_has_changed() {
     let draining = WorkerRecord { draining: true, ..Fixture::worker() };
     let draining = (W, tables.workers.encode(&draining).unwrap());
     pool.client.commit(tables.register(&[draining], pool.session.lease())).await.unwrap();
-    let record = pool.encode(&JobRecord::dispatched(DispatchId(8), Some(W), None));
-    let dispatch = tables.dispatch(&key, None, record, Bytes::new(), Some(&known), 10);
-    assert_eq!(pool.try_to(&dispatch).await, Written::Refused(Refusal::Membership));
+    let record = pool.encode(&JobRecord::dispatched(DispatchId(8), Terms::default(), Some(W), None));
+    let change = tables.dispatch(&[dispatch(&key, record, &known)], 10);
+    assert_eq!(pool.try_to(&change).await, Written::Refused(Refusal::Membership));
 }
