@@ -90,6 +90,24 @@ pub enum Error {
         /// The key.
         key: JobKey,
     },
+    /// The handler did not let the job be stopped and put it back: it goes on.
+    #[error("the handler of pool {pool} put job {key:?} back instead of stopping it for good")]
+    Requeued {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+    },
+    /// The job was given up; it stands among the dead jobs.
+    #[error("job {key:?} of pool {pool} was given up: {reason}")]
+    Failed {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+        /// What its last attempt said.
+        reason: String,
+    },
     /// The job is recorded but did not come to run in time. It stays, and starts as soon as a worker can.
     #[error("job {key:?} of pool {pool} is recorded but does not run after {after:?}: it stays until it is stopped")]
     NotStarted {

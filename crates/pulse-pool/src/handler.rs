@@ -1,15 +1,14 @@
 //! What runs the jobs: the user's handler, and what it is told about a job.
 
-use std::{fmt, panic::AssertUnwindSafe, sync::Weak};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
-use pulse_core::{Session, SessionState};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Epoch, Error, JobKey, WorkerId};
+use crate::{Epoch, Error, JobKey, WorkerId, activation::Lifeline, result::KEEP_FOR};
 
 /// What a handler says when it fails.
 pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
@@ -53,7 +52,8 @@ pub trait JobHandler: Send + Sync + 'static {
     ///
     /// An error, or a panic, of the first start of a job refuses it: the job is removed, and the one who dispatched it
     /// gets the message. A job that ran before and fails to start after it moved is kept and tried again, with growing
-    /// pauses. Nothing of a job may go on after its start has failed.
+    /// pauses. With [`Requeue`] as the error the job is put back in any case. Nothing of a job may go on after its start has
+    /// failed.
     ///
     /// # Cancel safety
     ///
@@ -63,9 +63,53 @@ pub trait JobHandler: Send + Sync + 'static {
 
     /// Stops a job, and returns when nothing of it goes on. Only then is it started elsewhere, or removed.
     ///
-    /// [`Job::stopped`] has ended before this is called. An error or a panic is logged, and the job counts as stopped.
-    /// It is not called when the whole node is dropped; [`Job::stopped`] ends then too.
+    /// [`Job::stopped`] has ended before this is called. An error or a panic is logged, and the job counts as stopped; with
+    /// [`Requeue`] as the error, a job that somebody stops for good is put back instead, and they get
+    /// [`Error::Requeued`]. It is not called when the whole node is dropped; [`Job::stopped`] ends then too.
     async fn stop(&self, key: &JobKey) -> Result<(), HandlerError>;
+}
+
+/// An error of a handler that puts the job back, to be started again.
+///
+/// From [`JobHandler::start`] it says that the job cannot run here now; from [`JobHandler::stop`], that it must not end. The
+/// job stays with the worker that it belongs to.
+///
+/// ```
+/// # use std::time::Duration;
+/// use pulse_pool::{HandlerError, Requeue};
+///
+/// fn connected() -> Result<(), HandlerError> {
+///     Err(Requeue::after(Duration::from_secs(5)).into())
+/// }
+/// # assert!(connected().is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the job is put back, to be started after {0:?}")]
+pub struct Requeue(Duration);
+
+impl Requeue {
+    /// To be started again after a tenth of a second, so that nothing spins.
+    #[must_use]
+    pub fn soon() -> Self {
+        Self(Duration::from_millis(100))
+    }
+
+    /// To be started again after this time.
+    #[must_use]
+    pub fn after(pause: Duration) -> Self {
+        Self(pause)
+    }
+}
+
+/// How a job says that it has ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// With a value as MessagePack, empty for none, that is kept for some time.
+    Done { value: Bytes, keep_for: Duration },
+    /// To be started again, because of a failure if there is one.
+    Again { after: Duration, failure: Option<String> },
+    /// It is given up.
+    Dead { reason: String, keep_for: Duration },
 }
 
 /// A job that a handler is to run. Cloning it is cheap.
@@ -75,9 +119,9 @@ pub struct Job {
     payload: Bytes,
     epoch: Epoch,
     worker: WorkerId,
+    attempt: u32,
     stopped: CancellationToken,
-    /// Holds the lease that the job may run under. The node owns it.
-    session: Weak<Session>,
+    lifeline: Arc<Lifeline>,
 }
 
 impl Job {
@@ -86,10 +130,11 @@ impl Job {
         payload: Bytes,
         epoch: Epoch,
         worker: WorkerId,
+        attempt: u32,
         stopped: CancellationToken,
-        session: Weak<Session>,
+        lifeline: Arc<Lifeline>,
     ) -> Self {
-        Self { key, payload, epoch, worker, stopped, session }
+        Self { key, payload, epoch, worker, attempt, stopped, lifeline }
     }
 
     /// Its key.
@@ -140,8 +185,73 @@ impl Job {
     /// compares clocks; ask before every step that must not be done twice.
     #[must_use]
     pub fn may_run(&self) -> bool {
-        !self.stopped.is_cancelled()
-            && self.session.upgrade().is_some_and(|session| session.state() == SessionState::Alive)
+        !self.stopped.is_cancelled() && self.lifeline.is_alive()
+    }
+
+    /// The so-manieth attempt this is since the job was dispatched, from 1. Attempts count that failed or whose node died.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Says that the job has ended by itself, and nothing of it goes on: it is removed from the pool. Whoever waits in
+    /// [`Node::dispatch_and_wait`](crate::Node::dispatch_and_wait) is told.
+    ///
+    /// This and the other ways to end are requests: they are carried out soon, for as long as the job is this worker's, and
+    /// only the first of an activation counts. [`JobHandler::stop`] may still be called if the job was to stop anyway.
+    pub fn finish(&self) {
+        self.end(Ending::Done { value: Bytes::new(), keep_for: KEEP_FOR });
+    }
+
+    /// Says that the job has ended by itself, with a result that is kept for ten minutes; see [`finish`](Self::finish).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Encode`]: the job has not ended then.
+    pub fn finish_with<T: Serialize + ?Sized>(&self, result: &T) -> Result<(), Error> {
+        let value = self.encode(result)?;
+        self.end(Ending::Done { value, keep_for: KEEP_FOR });
+        Ok(())
+    }
+
+    /// Says that the job cannot go on now and is to be started again after a pause; see [`finish`](Self::finish).
+    pub fn requeue(&self, after: Duration) {
+        self.end(Ending::Again { after, failure: None });
+    }
+
+    /// Says that the job cannot go on at all: it is removed from the pool and kept among the [dead
+    /// jobs](crate::Node::dead_jobs); see [`finish`](Self::finish).
+    pub fn give_up(&self, reason: impl Into<String>) {
+        self.end(Ending::Dead { reason: reason.into(), keep_for: KEEP_FOR });
+    }
+
+    /// Notes how far the job is, for [`Node::progress`](crate::Node::progress) to read. Kept for an hour, and as long as the job
+    /// is there. One write to the backend: say it now and then, not in every loop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Encode`], [`Error::Backend`]; [`Error::Closed`] if the job is not this node's any more.
+    pub async fn progress<T: Serialize + ?Sized>(&self, progress: &T) -> Result<(), Error> {
+        self.lifeline.progress(&self.key, self.encode(progress)?).await
+    }
+
+    pub(crate) fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Bytes, Error> {
+        let value = pulse_core::message_pack::encode(value);
+        value.map_err(|source| Error::Encode { key: self.key.to_string(), source })
+    }
+
+    pub(crate) fn end(&self, ending: Ending) {
+        self.lifeline.end(&self.key, ending);
+    }
+
+    pub(crate) fn is_leased(&self) -> bool {
+        self.lifeline.is_alive()
+    }
+
+    /// Cancelled when the job must stop.
+    #[must_use]
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.stopped
     }
 }
 
@@ -156,15 +266,34 @@ impl fmt::Debug for Job {
     }
 }
 
+/// Why a handler failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) message: String,
+    /// It wants the job back after this time.
+    pub(crate) requeue: Option<Duration>,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self { message, requeue: None }
+    }
+}
+
 /// Calls a handler, and turns its error or panic into a message.
-pub(crate) async fn contain(call: impl Future<Output = Result<(), HandlerError>>) -> Result<(), String> {
+pub(crate) async fn contain(call: impl Future<Output = Result<(), HandlerError>>) -> Result<(), Failure> {
     // The handler is the user's: whatever state a panic leaves behind in it is the user's to judge.
     match AssertUnwindSafe(call).catch_unwind().await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(panic) => {
-            let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
-            let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(format!("the handler panicked: {}", said.unwrap_or_else(|| "no message".into())))
-        }
+        Ok(result) => result.map_err(|error| {
+            let requeue = error.downcast_ref::<Requeue>().map(|requeue| requeue.0);
+            Failure { message: error.to_string(), requeue }
+        }),
+        Err(panic) => Err(panic_message(&*panic).into()),
     }
+}
+
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+    let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("the handler panicked: {}", said.unwrap_or_else(|| "no message".into()))
 }

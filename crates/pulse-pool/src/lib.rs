@@ -15,7 +15,9 @@
 //! Because the runner compares what is with what should be, rather than reacting to messages, a change that it missed
 //! costs time and nothing else. The order in which two nodes see changes does not matter.
 
+mod activation;
 mod clock;
+mod dead;
 mod decide;
 mod error;
 mod handler;
@@ -25,10 +27,13 @@ mod new_job;
 mod node;
 mod options;
 mod placement;
+mod policy;
 mod pool;
 mod record;
+mod result;
 mod runner;
 mod tables;
+mod task;
 mod watch;
 mod write;
 
@@ -36,12 +41,15 @@ pub use async_trait::async_trait;
 pub use pulse_core::{Client, ClientBuilder, connect};
 
 pub use self::{
+    dead::DeadJob,
     error::Error,
-    handler::{HandlerError, Job, JobHandler},
+    handler::{HandlerError, Job, JobHandler, Requeue},
     id::{Epoch, JobKey, NodeId, WorkerId},
     new_job::NewJob,
     node::{JobInfo, JobState, Node, NodeBuilder, WorkerInfo, destroy},
     options::WorkerOptions,
+    policy::RetryPolicy,
+    task::FnWorker,
 };
 
 #[cfg(test)]

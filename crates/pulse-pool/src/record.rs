@@ -91,6 +91,18 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// A job that was given up. Its payload stands beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeadRecord {
+    #[serde(rename = "r")]
+    pub(crate) reason: String,
+    /// By the server's clock, in milliseconds.
+    #[serde(rename = "t")]
+    pub(crate) at: u64,
+    #[serde(rename = "m")]
+    pub(crate) terms: Terms,
+}
+
 /// A version of the workers' map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlacedBy {
@@ -144,6 +156,22 @@ impl JobRecord {
     /// The same assignment, running.
     pub(crate) fn running(&self, epoch: Epoch) -> Self {
         Self { phase: Phase::Running, epoch: Some(epoch), ..self.clone() }
+    }
+
+    /// The same job after its owner was found dead.
+    pub(crate) fn pulled_by(&self, owner: WorkerId, placed_by: Option<PlacedBy>) -> Self {
+        let mut pulled = self.assigned_to(Some(owner), placed_by);
+        if self.phase == Phase::Running && self.owner.is_some() {
+            pulled.terms.failed = pulled.terms.failed.saturating_add(1);
+        }
+        pulled
+    }
+
+    /// The same job of the same owner, to be started again at that time of the server's clock.
+    pub(crate) fn again(&self, not_before: u64, failed: bool) -> Self {
+        let failures = self.terms.failed.saturating_add(u32::from(failed));
+        let terms = Terms { not_before, failed: failures, ..self.terms.clone() };
+        Self { assignment: AssignmentId::random(), phase: Phase::Assigned, terms, ..self.clone() }
     }
 
     /// The same assignment, to be stopped.

@@ -8,35 +8,49 @@
 //! | `pool:jobs` | job key → [`JobRecord`] | replicated to every node |
 //! | `pool:payloads` | job key → payload | read by whoever starts the job |
 //! | `pool:queue` | keys of the jobs that never ran yet | counted by dispatches |
+//! | `pool:results` | job key → [`JobResult`](crate::result::JobResult), for some time | read by those who wait for it |
+//! | `pool:progress` | job key → what a running job says of itself, for some time | read on demand |
+//! | `pool:dead` | job key → [`DeadRecord`](crate::record::DeadRecord) | read on demand |
+//! | `pool:dead-payloads` | job key → payload | read by replays |
 //!
 //! This module says what a transaction expects and writes; who decides on one, and what follows if it is refused, is
 //! elsewhere. Every change of a job expects the record that it was decided on, so that of two changes one is refused.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Binding, Client, Expectation, FailedExpectation, Found, LeaseId, MapId, Scope, Transaction, Version};
+use pulse_core::{Binding, Client, Expectation, FailedExpectation, Found, LeaseId, Scope, Transaction, Version};
 use pulse_rmap::Map;
 
 use crate::{
     Error, JobKey, WorkerId,
     record::{JobRecord, WorkerRecord},
+    result::JobResult,
 };
 
 const WORKERS: &str = "pool:workers";
 const JOBS: &str = "pool:jobs";
 const PAYLOADS: &str = "pool:payloads";
 const QUEUE: &str = "pool:queue";
+const RESULTS: &str = "pool:results";
+const PROGRESS: &str = "pool:progress";
+const DEAD: &str = "pool:dead";
+const DEAD_PAYLOADS: &str = "pool:dead-payloads";
 
 /// How long the trace of a refused job waits for whoever dispatched it.
 const TRACE_TTL: Duration = Duration::from_secs(60);
+
+/// How long what a job said of itself is kept.
+const PROGRESS_TTL: Duration = Duration::from_secs(3600);
+
+/// How many dead jobs are read in one round trip.
+const PAGE: usize = 500;
 
 /// The pool's data: two replicas, and the names of the rest.
 #[derive(Debug, Clone)]
 pub(crate) struct Tables {
     client: Client,
     scope: Scope,
-    payloads: MapId,
     pub(crate) workers: Map<WorkerRecord>,
     pub(crate) jobs: Map<JobRecord>,
 }
@@ -60,10 +74,9 @@ impl Tables {
         let backend = |source| Error::Backend { operation: "join", pool: pool.to_owned(), source };
         let replica = |source| Error::Replica { pool: pool.to_owned(), source: Box::new(source) };
         let scope = Scope::new(pool).map_err(backend)?;
-        let payloads = scope.map(PAYLOADS).map_err(backend)?;
         let workers = Map::builder(WORKERS).scope(scope.clone()).join(client).await.map_err(replica)?;
         let jobs = Map::builder(JOBS).scope(scope.clone()).join(client).await.map_err(replica)?;
-        Ok(Self { client: client.clone(), scope, payloads, workers, jobs })
+        Ok(Self { client: client.clone(), scope, workers, jobs })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -88,7 +101,42 @@ impl Tables {
 
     /// The payload of a job.
     pub(crate) async fn read_payload(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        let values = self.client.backend().map_get(&self.payloads, &[key.as_str()]).await?;
+        self.read(PAYLOADS, key).await
+    }
+
+    /// What a job of this key left behind.
+    pub(crate) async fn read_result(&self, key: &JobKey) -> Result<Option<JobResult>, pulse_core::Error> {
+        Ok(self.read(RESULTS, key).await?.and_then(|raw| JobResult::decode(&raw)))
+    }
+
+    /// What a job said last of how far it is.
+    pub(crate) async fn read_progress(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
+        self.read(PROGRESS, key).await
+    }
+
+    pub(crate) async fn read_dead(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
+        self.read(DEAD, key).await
+    }
+
+    pub(crate) async fn read_dead_payload(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
+        self.read(DEAD_PAYLOADS, key).await
+    }
+
+    /// All dead jobs.
+    pub(crate) async fn all_dead(&self) -> Result<BTreeMap<Arc<str>, Bytes>, pulse_core::Error> {
+        let (map, mut cursor, mut all) = (self.scope.map(DEAD)?, None, BTreeMap::new());
+        loop {
+            let page = self.client.backend().map_page(&map, cursor.as_ref(), PAGE).await?;
+            all.extend(page.entries);
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn read(&self, map: &str, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
+        let values = self.client.backend().map_get(&self.scope.map(map)?, &[key.as_str()]).await?;
         Ok(values.into_iter().next().flatten())
     }
 
@@ -150,6 +198,54 @@ impl Tables {
         expect_worker(self.expect_record(key, old), to).expect_lease_alive(lease).put(JOBS, key.shared(), new)
     }
 
+    /// Removes a job that has ended, and leaves its result for some time.
+    pub(crate) fn finish(
+        &self,
+        key: &JobKey,
+        old: &Bytes,
+        lease: LeaseId,
+        result: Bytes,
+        keep_for: Duration,
+    ) -> Transaction {
+        let finish = self.expect_record(key, old).expect_lease_alive(lease);
+        let keep_for = keep_for.max(Duration::from_millis(1));
+        remove_job(finish, key).put_bound(RESULTS, key.shared(), result, Binding::Ttl(keep_for))
+    }
+
+    /// Keeps a job that was given up among the dead.
+    pub(crate) fn bury(&self, finish: Transaction, key: &JobKey, dead: Bytes, payload: Bytes) -> Transaction {
+        finish.put(DEAD, key.shared(), dead).put(DEAD_PAYLOADS, key.shared(), payload)
+    }
+
+    /// Puts a job back that is to be started again.
+    pub(crate) fn put_back(&self, key: &JobKey, old: &Bytes, lease: LeaseId, new: Bytes) -> Transaction {
+        self.replace(key, old, new).expect_lease_alive(lease)
+    }
+
+    /// Notes how far a job is.
+    pub(crate) fn progress(&self, key: &JobKey, lease: LeaseId, progress: Bytes) -> Transaction {
+        Transaction::new(&self.scope).expect_lease_alive(lease).expect_present(JOBS, key.shared()).put_bound(
+            PROGRESS,
+            key.shared(),
+            progress,
+            Binding::Ttl(PROGRESS_TTL),
+        )
+    }
+
+    /// Dispatches a dead job anew.
+    pub(crate) fn replay(&self, job: Dispatch, dead: Bytes, max_queued: u64) -> Transaction {
+        let key = job.key.clone();
+        self.dispatch(&[job], max_queued)
+            .expect_equals(DEAD, key.shared(), dead)
+            .delete(DEAD, key.shared())
+            .delete(DEAD_PAYLOADS, key.shared())
+    }
+
+    /// Forgets a dead job.
+    pub(crate) fn forget_dead(&self, key: &JobKey) -> Transaction {
+        Transaction::new(&self.scope).delete(DEAD, key.shared()).delete(DEAD_PAYLOADS, key.shared())
+    }
+
     /// Says that the handler accepted the job.
     pub(crate) fn running(&self, key: &JobKey, old: &Bytes, lease: LeaseId, new: Bytes) -> Transaction {
         self.replace(key, old, new).expect_lease_alive(lease).delete(QUEUE, key.shared())
@@ -162,14 +258,12 @@ impl Tables {
             .put_bound(JOBS, key.shared(), trace, Binding::Ttl(TRACE_TTL))
             .delete(PAYLOADS, key.shared())
             .delete(QUEUE, key.shared())
+            .delete(PROGRESS, key.shared())
     }
 
     /// Removes the job, if its owner is gone where one is named.
     pub(crate) fn remove(&self, key: &JobKey, old: &Bytes, dead: Option<WorkerId>) -> Transaction {
-        expect_gone(self.expect_record(key, old), dead)
-            .delete(JOBS, key.shared())
-            .delete(PAYLOADS, key.shared())
-            .delete(QUEUE, key.shared())
+        remove_job(expect_gone(self.expect_record(key, old), dead), key)
     }
 
     /// Removes the trace of a refused job.
@@ -194,6 +288,12 @@ impl Tables {
     }
 }
 
+fn remove_job(transaction: Transaction, key: &JobKey) -> Transaction {
+    [JOBS, PAYLOADS, QUEUE, PROGRESS]
+        .into_iter()
+        .fold(transaction, |transaction, map| transaction.delete(map, key.shared()))
+}
+
 fn expect_worker(transaction: Transaction, worker: Option<&KnownWorker>) -> Transaction {
     match worker {
         Some((worker, record)) => transaction.expect_equals(WORKERS, worker.to_string(), record.clone()),
@@ -211,7 +311,8 @@ fn expect_gone(transaction: Transaction, worker: Option<WorkerId>) -> Transactio
 /// Removes all maps of a pool without workers.
 pub(crate) fn destroy(pool: &str) -> Result<Transaction, pulse_core::Error> {
     let transaction = Transaction::new(&Scope::new(pool)?).expect_fewer_than(WORKERS, 1);
-    Ok([WORKERS, JOBS, PAYLOADS, QUEUE].into_iter().fold(transaction, Transaction::destroy_map))
+    let maps = [WORKERS, JOBS, PAYLOADS, QUEUE, RESULTS, PROGRESS, DEAD, DEAD_PAYLOADS];
+    Ok(maps.into_iter().fold(transaction, Transaction::destroy_map))
 }
 
 /// Why a transaction of this module was refused.

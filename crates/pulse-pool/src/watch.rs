@@ -140,6 +140,11 @@ impl Follow {
         Self { dispatch, since, seen: false }
     }
 
+    /// Whether a record is of the job that is followed.
+    pub(crate) fn is_of(&self, record: &JobRecord) -> bool {
+        record.dispatch == self.dispatch
+    }
+
     /// What the record of the key as of that version tells about the job, `None` if it is still under way.
     pub(crate) fn judge(&mut self, version: Option<Version>, record: Option<&JobRecord>) -> Option<Fate> {
         let Some(record) = record.filter(|record| record.dispatch == self.dispatch) else {

@@ -4,6 +4,7 @@ mod board;
 mod dispatching;
 mod failing;
 mod moving;
+mod tasks;
 mod terms;
 mod trouble;
 

@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use futures::StreamExt;
 use pulse_core::Version;
+use pulse_rmap::Value;
 use tokio::time::{Instant, timeout_at};
 
 use super::{JobInfo, Node};
 use crate::{
     Error, JobKey, NewJob,
     id::DispatchId,
-    record::{JobRecord, PlacedBy},
+    record::{JobRecord, PlacedBy, Terms},
     tables::{Dispatch, KnownWorker, Refusal, jobs_version},
     watch::{Fate, Follow, Watch},
     write::{Written, write},
@@ -234,16 +235,27 @@ impl Node {
         owner: Option<(KnownWorker, Option<PlacedBy>)>,
         trace: Option<Bytes>,
     ) -> Result<(Dispatch, Bytes), Error> {
+        self.planned(key, job.payload.clone(), job.terms(&self.pool.clock), dispatch, owner, trace)
+    }
+
+    /// A job as it is to be recorded, and its record.
+    pub(super) fn planned(
+        &self,
+        key: &JobKey,
+        payload: Bytes,
+        terms: Terms,
+        dispatch: DispatchId,
+        owner: Option<(KnownWorker, Option<PlacedBy>)>,
+        trace: Option<Bytes>,
+    ) -> Result<(Dispatch, Bytes), Error> {
         let (worker, placed_by) = owner.map_or((None, None), |(worker, placed_by)| (Some(worker), placed_by));
-        let terms = job.terms(&self.pool.clock);
         let record = JobRecord::dispatched(dispatch, terms, worker.as_ref().map(|(worker, _)| *worker), placed_by);
         let record = self.pool.encode(&record)?;
-        let payload = job.payload.clone();
         Ok((Dispatch { key: key.clone(), trace, record: record.clone(), payload, owner: worker }, record))
     }
 
     /// Records a job. Returns how to recognise it, and the version of the jobs since when it is there, if known.
-    async fn record(
+    pub(super) async fn record(
         &self,
         key: &JobKey,
         job: &NewJob,
@@ -294,16 +306,21 @@ impl Node {
                     }
                 }
                 (Some(Fate::Rejected(message)), Some(trace)) => {
-                    let change = self.pool.tables.remove_trace(key, &trace.raw());
-                    if let Err(error) = self.pool.tables.client().commit(change).await {
-                        tracing::debug!(pool = %self.pool.name, %key, %error, "the trace of a refused job expires by itself");
-                    }
-                    return Err(Error::Rejected { pool: pool(), key: key.clone(), message });
+                    return Err(self.rejected(key, trace, message).await);
                 }
                 (Some(_), _) => return Err(Error::Stopped { pool: pool(), key: key.clone() }),
                 (None, _) => {}
             }
         }
+    }
+
+    /// Removes the trace of a refused job, which has reached whom it was for.
+    pub(super) async fn rejected(&self, key: &JobKey, trace: &Value<JobRecord>, message: String) -> Error {
+        let change = self.pool.tables.remove_trace(key, &trace.raw());
+        if let Err(error) = self.pool.tables.client().commit(change).await {
+            tracing::debug!(pool = %self.pool.name, %key, %error, "the trace of a refused job expires by itself");
+        }
+        Error::Rejected { pool: self.pool.name.to_string(), key: key.clone(), message }
     }
 
     /// A record as it came from the backend.

@@ -4,6 +4,7 @@ mod builder;
 mod destroy;
 mod dispatch;
 mod info;
+mod outcome;
 mod stop;
 
 use std::{

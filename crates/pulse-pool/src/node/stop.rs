@@ -27,7 +27,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownJob`] if there is no such job; [`Error::NotStopped`] if the handler takes too long: it is stopped
+    /// [`Error::UnknownJob`] if there is no such job; [`Error::Requeued`] if its handler put it back; [`Error::NotStopped`] if the handler takes too long: it is stopped
     /// as soon as it can be; [`Error::Backend`], [`Error::TimedOut`] and [`Error::Closed`], of which the first two say by
     /// [`Error::is_outcome_unknown`] whether it may have been asked to stop.
     ///
@@ -126,14 +126,27 @@ impl Node {
             let up_to_date = since.is_none_or(|since| version.is_some_and(|version| version.includes(&since)));
             up_to_date && record.is_none_or(|record| record.dispatch != dispatch || !record.is_job())
         };
+        // Its handler did not want it to end.
+        let put_back = |version: Option<Version>, record: Option<&JobRecord>| {
+            let up_to_date = since.is_none_or(|since| version.is_some_and(|version| version.includes(&since)));
+            let lives = record.is_some_and(|record| record.dispatch == dispatch && record.phase != Phase::Stopping);
+            up_to_date && lives
+        };
+        let requeued = || Err(Error::Requeued { pool: self.pool.name.to_string(), key: key.clone() });
         let now = self.pool.tables.jobs.snapshot();
         if gone(now.version(), now.get(key.as_str())) {
             return Ok(());
+        }
+        if put_back(now.version(), now.get(key.as_str())) {
+            return requeued();
         }
         loop {
             let sighting = watch.next().await.ok_or_else(|| self.pool.closed())?;
             if gone(sighting.version, sighting.record.as_deref()) {
                 return Ok(());
+            }
+            if put_back(sighting.version, sighting.record.as_deref()) {
+                return requeued();
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pulse_core::Session;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Lease, Runner, step, workers::WorkerState};
+use super::{Lease, Runner, TaskEnded, step, workers::WorkerState};
 use crate::{
     Error, WorkerId,
     meter::{Count, count},
@@ -26,6 +26,7 @@ impl Runner {
         tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "cut off from the pool: stopping all jobs");
         self.workers.lost();
         self.later.clear();
+        self.ended.clear();
         self.look_at_all();
         if !self.closing {
             let pool = self.pool.clone();
@@ -34,8 +35,8 @@ impl Runner {
                 loop {
                     let tables = &pool.tables;
                     match Session::open(tables.client(), tables.scope(), pool.options.worker_ttl).await {
-                        Ok(session) => return Ended::Joined(session),
-                        Err(pulse_core::Error::Closed) => return Ended::Nothing,
+                        Ok(session) => return TaskEnded::Joined(session),
+                        Err(pulse_core::Error::Closed) => return TaskEnded::Nothing,
                         Err(error) => {
                             tracing::debug!(pool = %pool.name, %error, "cannot join the pool again yet");
                             back_off.pause().await;
@@ -69,10 +70,10 @@ impl Runner {
         self.tasks.spawn(async move {
             let written = until(&lost, write(&client, &change, None, None)).await;
             match written {
-                Some(Ok(Written::Done(_))) => Ended::Registered(workers, Ok(())),
-                Some(Err(error)) => Ended::Registered(workers, Err(error)),
+                Some(Ok(Written::Done(_))) => TaskEnded::Registered(workers, Ok(())),
+                Some(Err(error)) => TaskEnded::Registered(workers, Err(error)),
                 // The lease is lost, which shows itself elsewhere.
-                Some(Ok(Written::Refused(_) | Written::RefusedAfterUnknown(_))) | None => Ended::Nothing,
+                Some(Ok(Written::Refused(_) | Written::RefusedAfterUnknown(_))) | None => TaskEnded::Nothing,
             }
         });
     }
@@ -123,7 +124,7 @@ impl Runner {
                 // Nobody can assign it a job any more; those that were assigned before are in the replica then.
                 step::caught_up(&pool, None).await;
             });
-            drained.await.map_or(Ended::Nothing, |()| Ended::Drained(worker))
+            drained.await.map_or(TaskEnded::Nothing, |()| TaskEnded::Drained(worker))
         });
     }
 
@@ -140,8 +141,8 @@ impl Runner {
             self.tasks.spawn(async move {
                 match until(&lost, write(&client, &change, None, None)).await {
                     // On an error its entry stays until the lease ends, and draws no jobs.
-                    Some(_) => Ended::Unregistered(worker),
-                    None => Ended::Nothing,
+                    Some(_) => TaskEnded::Unregistered(worker),
+                    None => TaskEnded::Nothing,
                 }
             });
         }

@@ -8,19 +8,19 @@
 //! The lease rules: all that the node runs hangs on one token, which is cancelled the moment the session is lost. Then
 //! everything is stopped, and the node joins again with new worker ids.
 
+mod finish;
 mod later;
 mod local;
+mod look;
 mod membership;
 mod start;
 mod step;
 mod workers;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use futures::FutureExt;
-use pulse_core::{Session, Transaction, Version};
-use pulse_rmap::{Changed, Changes, Snapshot, Update, Value};
+use pulse_core::Session;
+use pulse_rmap::{Changed, Changes, Update};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -28,16 +28,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::finish::{Ended, Endings};
 use self::{
     later::Later,
-    local::{Activation, Local, LocalJobs},
-    start::Start,
+    local::{Local, LocalJobs},
     workers::{OurWorkers, Reply, WorkerState},
 };
 use crate::{
-    Epoch, Error, JobHandler, JobKey, WorkerId, WorkerOptions,
-    decide::{Members, Step, decide},
-    meter::{Count, count},
+    Error, JobHandler, JobKey, WorkerId, WorkerOptions,
+    decide::Members,
+    handler::Ending,
+    id::AssignmentId,
     pool::Pool,
     record::{JobRecord, PlacedBy},
 };
@@ -56,7 +57,7 @@ pub(crate) enum Command {
 }
 
 /// The end of a task of the runner.
-enum Ended {
+enum TaskEnded {
     /// A step for a job, and what it left here.
     Step(JobKey, Option<Local>),
     /// The node holds a lease again.
@@ -101,7 +102,12 @@ pub(crate) struct Runner {
     later: Later,
     /// Bounds how many jobs change hands at once.
     moves: Arc<Semaphore>,
-    tasks: JoinSet<Ended>,
+    tasks: JoinSet<TaskEnded>,
+    /// From the jobs.
+    endings: mpsc::UnboundedReceiver<Ended>,
+    to_endings: Endings,
+    /// What jobs of this node said of their end, until it is written down.
+    ended: HashMap<JobKey, (AssignmentId, Ending)>,
     closing: bool,
     /// Cancelled when the node is dropped.
     stop: CancellationToken,
@@ -118,7 +124,11 @@ impl Runner {
         let job_changes = pool.tables.jobs.subscribe();
         let worker_changes = pool.tables.workers.changed();
         let lease = Lease::new(session, &stop);
+        let (to_endings, endings) = mpsc::unbounded_channel();
         Self {
+            endings,
+            to_endings,
+            ended: HashMap::new(),
             commands,
             job_changes,
             worker_changes,
@@ -146,6 +156,7 @@ impl Runner {
                 () = stop.cancelled() => break,
                 () = ended(self.lease.as_ref()) => self.on_lease_lost(),
                 Some(ended) = self.tasks.join_next() => self.on_task_ended(ended.ok()),
+                Some(ended) = self.endings.recv() => self.on_job_ended(ended),
                 command = self.commands.recv(), if !self.closing => self.on_command(command),
                 changed = self.worker_changes.wait() => match changed {
                     Ok(()) => self.on_members_changed(),
@@ -210,26 +221,30 @@ impl Runner {
         }
     }
 
-    fn on_task_ended(&mut self, ended: Option<Ended>) {
+    fn on_task_ended(&mut self, ended: Option<TaskEnded>) {
         match ended {
-            Some(Ended::Step(key, local)) => {
+            Some(TaskEnded::Step(key, local)) => {
                 let worker = self.jobs.worker_of(&key);
                 self.jobs.set(key.clone(), local);
+                // What the job said while it was being stopped comes before that.
+                while let Ok(ended) = self.endings.try_recv() {
+                    self.on_job_ended(ended);
+                }
                 self.look_at(&self.pool.tables.jobs.snapshot(), &key);
                 if let Some(worker) = worker {
                     self.fill(worker);
                 }
                 self.let_drained_workers_leave();
             }
-            Some(Ended::Joined(session)) => self.on_joined(session),
-            Some(Ended::Registered(workers, result)) => self.on_registered(&workers, &result),
-            Some(Ended::Drained(worker)) => {
+            Some(TaskEnded::Joined(session)) => self.on_joined(session),
+            Some(TaskEnded::Registered(workers, result)) => self.on_registered(&workers, &result),
+            Some(TaskEnded::Drained(worker)) => {
                 self.workers.settled(worker);
                 self.let_drained_workers_leave();
             }
-            Some(Ended::Unregistered(worker)) => self.workers.left(worker),
+            Some(TaskEnded::Unregistered(worker)) => self.workers.left(worker),
             // A task of the runtime that shuts down, or one that its lease took with it.
-            Some(Ended::Nothing) | None => {}
+            Some(TaskEnded::Nothing) | None => {}
         }
     }
 
@@ -256,194 +271,6 @@ impl Runner {
             tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "the pool has lost a worker of this node");
             self.on_lease_lost();
         }
-    }
-
-    /// Looks at everything, because who knows.
-    fn audit(&mut self) {
-        self.look_at_all();
-        let pool = self.pool.clone();
-        self.tasks.spawn(async move {
-            pool.clock.adjust(pool.tables.client(), pool.tables.scope()).await;
-            Ended::Nothing
-        });
-    }
-
-    fn look_at_due(&mut self) {
-        let jobs = self.pool.tables.jobs.snapshot();
-        while let Some(key) = self.later.take_due() {
-            self.look_at(&jobs, &key);
-        }
-    }
-
-    /// Looks at those who wait for room that a worker has now.
-    fn fill(&mut self, worker: WorkerId) {
-        let jobs = self.pool.tables.jobs.snapshot();
-        while self.has_room(worker)
-            && let Some(key) = self.later.next_of(worker)
-        {
-            self.look_at(&jobs, &key);
-        }
-    }
-
-    fn has_room(&self, worker: WorkerId) -> bool {
-        self.workers.get(worker).is_some_and(|of| self.jobs.count_of(worker) < of.room())
-    }
-
-    /// Whether a job may start now. If not, it is looked at again when it may.
-    fn may_start(&mut self, key: &JobKey, record: &JobRecord, worker: WorkerId) -> bool {
-        let terms = &record.terms;
-        if terms.not_before > self.pool.clock.now() {
-            self.later.at(key, self.pool.clock.moment(terms.not_before));
-            return false;
-        }
-        let room = self.has_room(worker);
-        if !room {
-            self.later.queue(worker, key, terms);
-        }
-        room
-    }
-
-    /// Looks at every job that is recorded or that is here.
-    fn look_at_all(&mut self) {
-        let jobs = self.pool.tables.jobs.snapshot();
-        let gone: Vec<JobKey> = self.jobs.keys().filter(|key| !jobs.contains_key(key.as_str())).cloned().collect();
-        for key in jobs.keys().map(|key| JobKey::from_map(key.clone())).chain(gone) {
-            self.look_at(&jobs, &key);
-        }
-        self.pool.watches.announce_all(&jobs);
-    }
-
-    /// Decides on a job, and has the next step done.
-    fn look_at(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) {
-        let record = jobs.value(key.as_str());
-        let here = self.jobs.here(key.as_str());
-        let step = decide(key.as_str(), record.map(|record| &**record), here, &self.members, self.workers.ours());
-        if let Some(step) = step {
-            tracing::trace!(pool = %self.pool.name, node = %self.pool.node, %key, ?step, "next step");
-        }
-        match step {
-            None => {}
-            Some(Step::Interrupt) => self.jobs.interrupt(key),
-            Some(Step::Stop) => self.stop_job(key),
-            Some(Step::Start(worker)) => {
-                if !record.is_some_and(|record| self.may_start(key, record, worker)) {
-                    return;
-                }
-                if let Some(start) = self.prepare_start(key, record, jobs.version(), worker) {
-                    self.jobs.set(key.clone(), Some(Local::Starting(start.activation.clone())));
-                    self.spawn_step(key, start.run());
-                }
-            }
-            Some(change) => {
-                if let Some((transaction, leaves, until)) = record.and_then(|record| self.prepare(key, record, change))
-                {
-                    self.jobs.set(key.clone(), Some(Local::Busy(None)));
-                    let (pool, of) = (self.pool.clone(), key.clone());
-                    let counted = match change {
-                        Step::Pull { .. } => Some(Count::TakenOver),
-                        Step::HandOver { .. } => Some(Count::HandedOver),
-                        _ => None,
-                    };
-                    let moves = counted.map(|_| self.moves.clone());
-                    self.spawn_step(key, async move {
-                        let _one_of_few = match moves {
-                            Some(moves) => moves.acquire_owned().await.ok(),
-                            None => None,
-                        };
-                        let changed = step::change(&pool, &of, transaction, leaves, &until).await;
-                        if let (true, Some(counted)) = (changed, counted) {
-                            count(&pool.name, counted);
-                        }
-                        None
-                    });
-                }
-            }
-        }
-    }
-
-    fn prepare_start(
-        &self,
-        key: &JobKey,
-        record: Option<&Value<JobRecord>>,
-        version: Option<Version>,
-        worker: WorkerId,
-    ) -> Option<Start> {
-        let (record, lease) = (record?.clone(), self.lease.as_ref()?);
-        let activation = Activation {
-            assignment: record.assignment,
-            worker,
-            handler: self.workers.get(worker)?.handler.clone(),
-            stopped: lease.lost.child_token(),
-        };
-        Some(Start {
-            pool: self.pool.clone(),
-            key: key.clone(),
-            record,
-            // Whoever takes the job from us commits a later revision, and starts it at that or a later one.
-            epoch: Epoch(version?.revision.0),
-            activation,
-            session: Arc::downgrade(&lease.session),
-            lease: lease.session.lease(),
-            lost: lease.lost.clone(),
-        })
-    }
-
-    /// The transaction of a step, what it leaves at the key, and what makes it pointless.
-    fn prepare(
-        &self,
-        key: &JobKey,
-        record: &Value<JobRecord>,
-        step: Step,
-    ) -> Option<(Transaction, Option<Bytes>, CancellationToken)> {
-        let tables = &self.pool.tables;
-        let held = || self.lease.as_ref().map(|lease| (lease.session.lease(), lease.lost.clone()));
-        let assigned_to = |owner| match self.pool.encode(&record.assigned_to(owner, self.members.version())) {
-            Ok(record) => Some(record),
-            Err(error) => {
-                tracing::error!(pool = %self.pool.name, %key, %error, "cannot move a job");
-                None
-            }
-        };
-        match step {
-            Step::Pull { to, dead } => {
-                let ((lease, lost), to, new) = (held()?, self.pool.known(to)?, assigned_to(Some(to))?);
-                Some((tables.pull(key, &record.raw(), dead, &to, lease, new.clone()), Some(new), lost))
-            }
-            Step::HandOver { to, .. } => {
-                let (lease, lost) = held()?;
-                let known = match to {
-                    Some(to) => Some(self.pool.known(to)?),
-                    None => None,
-                };
-                let new = assigned_to(to)?;
-                Some((tables.hand_over(key, &record.raw(), known.as_ref(), lease, new.clone()), Some(new), lost))
-            }
-            Step::Remove { dead } => Some((tables.remove(key, &record.raw(), dead), None, self.stop.clone())),
-            Step::Start(_) | Step::Interrupt | Step::Stop => None,
-        }
-    }
-
-    fn stop_job(&mut self, key: &JobKey) {
-        if let Some(activation) = self.jobs.begin_stop(key) {
-            let (pool, of) = (self.pool.clone(), key.clone());
-            self.spawn_step(key, async move {
-                step::stop(&pool, &of, &activation).await;
-                None
-            });
-        }
-    }
-
-    fn spawn_step(&mut self, key: &JobKey, step: impl Future<Output = Option<Local>> + Send + 'static) {
-        let key = key.clone();
-        self.tasks.spawn(async move {
-            let local = AssertUnwindSafe(step).catch_unwind().await;
-            // The handlers' panics are contained further in: this would be a defect of ours, and must not cost the key.
-            let local = local.unwrap_or_else(|_| {
-                tracing::error!(%key, "a step for a job panicked");
-                None
-            });
-            Ended::Step(key, local)
-        });
     }
 }
 

@@ -1,12 +1,9 @@
 //! Starting a job: fetch the payload, call the handler, write down that the job runs.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{LeaseId, Session};
+use pulse_core::LeaseId;
 use pulse_rmap::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -16,8 +13,10 @@ use super::{
 };
 use crate::{
     Epoch, Job, JobKey,
-    handler::contain,
+    activation::Lifeline,
+    handler::{Failure, contain},
     meter::{Count, count},
+    new_job::millis,
     pool::Pool,
     record::JobRecord,
     write::{BackOff, Written, write},
@@ -34,8 +33,8 @@ pub(super) struct Start {
     pub(super) record: Value<JobRecord>,
     pub(super) epoch: Epoch,
     pub(super) activation: Activation,
-    /// For the job to look at.
-    pub(super) session: Weak<Session>,
+    /// For the job to hold on to.
+    pub(super) lifeline: Arc<Lifeline>,
     pub(super) lease: LeaseId,
     /// Cancelled when the session is lost.
     pub(super) lost: CancellationToken,
@@ -49,11 +48,15 @@ impl Start {
             match self.attempt().await {
                 Attempt::Started => return self.confirm().await,
                 Attempt::BrokenOff => return None,
-                Attempt::Failed(message) if self.record.epoch.is_none() => {
+                Attempt::Failed(Failure { requeue: Some(after), .. }) => {
+                    self.put_back(after).await;
+                    return None;
+                }
+                Attempt::Failed(Failure { message, .. }) if self.record.epoch.is_none() => {
                     self.reject(&message).await;
                     return None;
                 }
-                Attempt::Failed(message) => {
+                Attempt::Failed(Failure { message, .. }) => {
                     tracing::warn!(pool = %self.pool.name, key = %self.key, message, "a job that moved did not start, trying again");
                     tokio::select! {
                         () = self.activation.stopped.cancelled() => return None,
@@ -73,24 +76,27 @@ impl Start {
         };
         let payload = match payload {
             Ok(payload) => payload,
-            Err(message) => return Attempt::Failed(message),
+            Err(message) => return Attempt::Failed(message.into()),
         };
         // Of this attempt alone, so that whatever a failed start left behind learns that it must end.
         let stopped = self.activation.stopped.child_token();
         let Activation { worker, handler, .. } = &self.activation;
-        let job = Job::new(self.key.clone(), payload, self.epoch, *worker, stopped.clone(), self.session.clone());
+        let attempt = self.record.terms.failed.saturating_add(1);
+        let lifeline = self.lifeline.clone();
+        let job = Job::new(self.key.clone(), payload, self.epoch, *worker, attempt, stopped.clone(), lifeline);
         let started = tokio::select! {
             () = &mut broken_off => None,
             started = contain(async { handler.start(job).await }) => Some(started),
         };
         match started {
             Some(Ok(())) => Attempt::Started,
-            Some(Err(message)) => {
+            Some(Err(failure)) => {
                 stopped.cancel();
-                Attempt::Failed(message)
+                Attempt::Failed(failure)
             }
             None => {
-                step::stop(&self.pool, &self.key, &self.activation).await;
+                // To be stopped in the middle of its start is what it must be.
+                let _ = step::stop(&self.pool, &self.key, &self.activation).await;
                 Attempt::BrokenOff
             }
         }
@@ -135,10 +141,23 @@ impl Start {
             }
             Err(error) => {
                 tracing::error!(pool = %pool.name, key = %self.key, %error, "cannot write down that the job runs");
-                step::stop(pool, &self.key, &self.activation).await;
+                let _ = step::stop(pool, &self.key, &self.activation).await;
                 step::pause_after_failure(&self.lost).await;
                 None
             }
+        }
+    }
+
+    async fn put_back(&self, after: Duration) {
+        let pool = &self.pool;
+        let again = self.record.again(pool.clock.now().saturating_add(millis(after)), false);
+        tracing::debug!(pool = %pool.name, key = %self.key, ?after, "a job is put back by its handler");
+        match pool.encode(&again) {
+            Ok(new) => {
+                let change = pool.tables.put_back(&self.key, &self.record.raw(), self.lease, new.clone());
+                step::change(pool, &self.key, change, Some(new), &self.lost).await;
+            }
+            Err(error) => tracing::error!(pool = %pool.name, key = %self.key, %error, "cannot put a job back"),
         }
     }
 
@@ -161,5 +180,5 @@ enum Attempt {
     Started,
     /// The job is to stop, and nothing of it goes on.
     BrokenOff,
-    Failed(String),
+    Failed(Failure),
 }

@@ -3,27 +3,60 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Transaction, Version};
+use pulse_core::{LeaseId, Transaction, Version};
 use tokio_util::sync::CancellationToken;
 
 use super::local::Activation;
 use crate::{
     JobKey,
     handler::contain,
+    id::AssignmentId,
+    new_job::millis,
     pool::Pool,
+    record::Phase,
     write::{BackOff, Written, write},
 };
 
+/// How long to wait before a call is repeated, at first.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// How long to wait after a refusal, for the replica to show why.
-const AFTER_REFUSAL: Duration = Duration::from_millis(50);
+pub(super) const AFTER_REFUSAL: Duration = Duration::from_millis(50);
 /// How long to wait after an error that sending again does not heal.
-const AFTER_FAILURE: Duration = Duration::from_secs(2);
+pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
-/// Stops a job, however long the handler takes. Returns when nothing of it goes on.
-pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) {
+/// Stops a job, however long the handler takes. Returns when nothing of it goes on; and after how long the handler wants it
+/// back, if it does.
+pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) -> Option<Duration> {
     activation.stopped.cancel();
-    if let Err(message) = contain(async { activation.handler.stop(key).await }).await {
+    let failure = contain(async { activation.handler.stop(key).await }).await.err()?;
+    if failure.requeue.is_none() {
+        let message = failure.message;
         tracing::warn!(pool = %pool.name, %key, message, "the handler failed to stop a job; it counts as stopped");
+    }
+    failure.requeue
+}
+
+/// Puts a job back that somebody wants to stop, and whose handler does not.
+pub(super) async fn put_back_stopping(
+    pool: &Arc<Pool>,
+    key: &JobKey,
+    assignment: AssignmentId,
+    after: Duration,
+    lease: LeaseId,
+    lost: &CancellationToken,
+) {
+    let snapshot = pool.tables.jobs.snapshot();
+    let Some(record) = snapshot.value(key.as_str()) else { return };
+    if record.assignment != assignment || record.phase != Phase::Stopping {
+        return;
+    }
+    let again = record.again(pool.clock.now().saturating_add(millis(after)), false);
+    match pool.encode(&again) {
+        Ok(new) => {
+            let put_back = pool.tables.put_back(key, &record.raw(), lease, new.clone());
+            change(pool, key, put_back, Some(new), lost).await;
+        }
+        Err(error) => tracing::error!(pool = %pool.name, %key, %error, "cannot put a job back"),
     }
 }
 

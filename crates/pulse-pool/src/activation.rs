@@ -1,0 +1,61 @@
+//! What ties a running job to its node: the lease that it may run under, and the way to say that it has ended.
+
+use std::sync::{
+    Weak,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use pulse_core::{Session, SessionState};
+
+use crate::{
+    Error, JobKey,
+    handler::Ending,
+    id::AssignmentId,
+    pool::Pool,
+    runner::{Ended, Endings},
+};
+
+/// Of one start of a job.
+#[derive(Debug)]
+pub(crate) struct Lifeline {
+    /// Holds the lease that the job may run under. The node owns it.
+    session: Weak<Session>,
+    pool: Weak<Pool>,
+    assignment: AssignmentId,
+    endings: Endings,
+    has_ended: AtomicBool,
+}
+
+impl Lifeline {
+    pub(crate) fn new(session: Weak<Session>, pool: Weak<Pool>, assignment: AssignmentId, endings: Endings) -> Self {
+        Self { session, pool, assignment, endings, has_ended: AtomicBool::new(false) }
+    }
+
+    /// Whether the node holds its lease. Compares clocks, so that it is right at any moment.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.session.upgrade().is_some_and(|session| session.state() == SessionState::Alive)
+    }
+
+    /// Says that the job has ended; only the first time counts.
+    pub(crate) fn end(&self, key: &JobKey, ending: Ending) {
+        if !self.has_ended.swap(true, Ordering::Relaxed) {
+            // It fails only if the node is gone, and the job with it.
+            let _ = self.endings.send(Ended { key: key.clone(), assignment: self.assignment, ending });
+        }
+    }
+
+    pub(crate) async fn progress(&self, key: &JobKey, progress: Bytes) -> Result<(), Error> {
+        let (Some(pool), Some(session)) = (self.pool.upgrade(), self.session.upgrade()) else {
+            return Err(Error::Closed { pool: String::new() });
+        };
+        let lease = session.lease();
+        drop(session);
+        let written = pool.tables.client().commit(pool.tables.progress(key, lease, progress)).await;
+        match written {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_conflict() => Err(pool.closed()),
+            Err(error) => Err(pool.backend("note progress")(error)),
+        }
+    }
+}

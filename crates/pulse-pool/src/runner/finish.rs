@@ -1,0 +1,189 @@
+//! What becomes of a job that says of itself that it has ended.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pulse_core::LeaseId;
+use pulse_rmap::Value;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Runner, local::Local, step};
+use crate::{
+    JobKey,
+    decide::Here,
+    handler::Ending,
+    id::AssignmentId,
+    meter::{Count, count},
+    new_job::millis,
+    pool::Pool,
+    record::{DeadRecord, JobRecord, Phase},
+    result::{JobResult, Outcome},
+    write::{BackOff, Written, write},
+};
+
+/// How much of a reason is kept, in characters.
+const LONGEST_REASON: usize = 1024;
+
+/// A job says how it ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) key: JobKey,
+    pub(crate) assignment: AssignmentId,
+    pub(crate) ending: Ending,
+}
+
+/// Where jobs say so.
+pub(crate) type Endings = mpsc::UnboundedSender<Ended>;
+
+/// An ending to be written down: under the lease of the node, and expecting the record of the activation, so that nothing
+/// is written of one that has lost its job.
+pub(super) struct Finish {
+    pub(super) pool: Arc<Pool>,
+    pub(super) key: JobKey,
+    pub(super) record: JobRecord,
+    pub(super) raw: Bytes,
+    pub(super) lease: LeaseId,
+    /// Cancelled when the lease is lost.
+    pub(super) lost: CancellationToken,
+}
+
+impl Finish {
+    pub(super) async fn write(mut self, ending: Ending) {
+        let lost = self.lost.clone();
+        tokio::select! {
+            () = lost.cancelled() => {}
+            () = self.write_whole(ending) => {}
+        }
+    }
+
+    async fn write_whole(&mut self, ending: Ending) {
+        let mut ending = ending;
+        let mut given_up = false;
+        loop {
+            match self.attempt(&ending).await {
+                Ok(Written::Done(version)) => return step::caught_up(&self.pool, version).await,
+                Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
+                    tracing::debug!(pool = %self.pool.name, key = %self.key, ?refusal, "a job changed while it ended");
+                    step::caught_up(&self.pool, None).await;
+                    if !self.look_again() {
+                        return;
+                    }
+                    BackOff::new(step::AFTER_REFUSAL, step::AFTER_REFUSAL).pause().await;
+                }
+                // What cannot be stored now cannot be stored later, and the job must not run again and again for it.
+                Err(error) if !given_up => {
+                    let reason = format!("the job ended, and that cannot be written down: {error}");
+                    ending = Ending::Dead { reason, keep_for: crate::result::KEEP_FOR };
+                    given_up = true;
+                }
+                Err(error) => {
+                    tracing::error!(pool = %self.pool.name, key = %self.key, %error, "cannot write down how a job ended");
+                    return step::pause_after_failure(&self.lost).await;
+                }
+            }
+        }
+    }
+
+    /// Takes the record as the replica shows it now; `false` if it is not of the activation that has ended.
+    fn look_again(&mut self) -> bool {
+        let snapshot = self.pool.tables.jobs.snapshot();
+        let Some(record) = snapshot.value(self.key.as_str()) else { return false };
+        let is_ours = record.assignment == self.record.assignment && record.phase != Phase::Stopping;
+        if is_ours {
+            (self.record, self.raw) = ((**record).clone(), record.raw());
+        }
+        is_ours
+    }
+
+    /// # Errors
+    ///
+    /// Those that sending again does not heal.
+    async fn attempt(&self, ending: &Ending) -> Result<Written, crate::Error> {
+        let Self { pool, key, record, raw, lease, .. } = self;
+        let (tables, now) = (&pool.tables, pool.clock.now());
+        let result = |outcome| JobResult { dispatch: record.dispatch, outcome }.encode();
+        let (change, leaves, counted) = match ending {
+            Ending::Done { value, keep_for } => {
+                let result = result(Outcome::Done(value.clone()));
+                (tables.finish(key, raw, *lease, result, *keep_for), None, Count::Done)
+            }
+            Ending::Again { after, failure } => {
+                let again = record.again(now.saturating_add(millis(*after)), failure.is_some());
+                tracing::debug!(pool = %pool.name, %key, failure, ?after, "a job is put back");
+                let new = pool.encode(&again)?;
+                (tables.put_back(key, raw, *lease, new.clone()), Some(new), Count::PutBack)
+            }
+            Ending::Dead { reason, keep_for } => {
+                tracing::warn!(pool = %pool.name, %key, reason, "a job is given up");
+                let reason: String = reason.chars().take(LONGEST_REASON).collect();
+                let dead = DeadRecord { reason: reason.clone(), at: now, terms: record.terms.clone() };
+                let dead = pulse_core::message_pack::encode(&dead)
+                    .map_err(|source| crate::Error::Encode { key: key.to_string(), source })?;
+                let payload = self.payload().await;
+                let finish = tables.finish(key, raw, *lease, result(Outcome::Failed(reason)), *keep_for);
+                (tables.bury(finish, key, dead, payload), None, Count::Dead)
+            }
+        };
+        let written =
+            write(tables.client(), &change, leaves.as_ref(), None).await.map_err(pool.backend("end a job"))?;
+        if matches!(written, Written::Done(_)) {
+            count(&pool.name, counted);
+        }
+        Ok(written)
+    }
+
+    /// The job's payload; nothing if it is missing, which is what the dead job then is buried with.
+    async fn payload(&self) -> Bytes {
+        let mut back_off = BackOff::new(step::FIRST_PAUSE, step::AFTER_FAILURE);
+        loop {
+            match self.pool.tables.read_payload(&self.key).await {
+                Ok(payload) => return payload.unwrap_or_default(),
+                Err(error) if error.is_retryable() => back_off.pause().await,
+                Err(_) => return Bytes::new(),
+            }
+        }
+    }
+}
+
+impl Runner {
+    pub(super) fn on_job_ended(&mut self, Ended { key, assignment, ending }: Ended) {
+        self.ended.insert(key.clone(), (assignment, ending));
+        self.look_at(&self.pool.tables.jobs.snapshot(), &key);
+    }
+
+    /// Has the end of a job written down that has said it. Returns whether the job is settled for now.
+    pub(super) fn finish_job(&mut self, key: &JobKey, record: Option<&Value<JobRecord>>) -> bool {
+        let Some((assignment, _)) = self.ended.get(key) else { return false };
+        match self.jobs.here(key.as_str()) {
+            // Its start, or its stop, is not through yet.
+            Here::Starting(_) | Here::Busy => return false,
+            Here::Running(here) if here != *assignment => {}
+            Here::Running(_) | Here::Nothing => {
+                let is_ours = |record: &&Value<JobRecord>| {
+                    record.assignment == *assignment && matches!(record.phase, Phase::Running | Phase::Assigned)
+                };
+                if let (Some(record), Some(lease)) = (record.filter(is_ours), self.lease.as_ref()) {
+                    let finish = Finish {
+                        pool: self.pool.clone(),
+                        key: key.clone(),
+                        record: (**record).clone(),
+                        raw: record.raw(),
+                        lease: lease.session.lease(),
+                        lost: lease.lost.clone(),
+                    };
+                    let worker = self.jobs.worker_of(key);
+                    let Some((_, ending)) = self.ended.remove(key) else { return false };
+                    self.jobs.set(key.clone(), Some(Local::Busy(worker)));
+                    self.spawn_step(key, async move {
+                        finish.write(ending).await;
+                        None
+                    });
+                    return true;
+                }
+            }
+        }
+        self.ended.remove(key);
+        false
+    }
+}

@@ -1,0 +1,228 @@
+//! Looking at jobs: deciding on the next step of each, and having it done.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use pulse_core::{Transaction, Version};
+use pulse_rmap::{Snapshot, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Runner, TaskEnded,
+    local::{Activation, Local},
+    start::Start,
+    step,
+};
+use crate::{
+    Epoch, JobKey, WorkerId,
+    activation::Lifeline,
+    decide::{Step, decide},
+    meter::{Count, count},
+    record::JobRecord,
+};
+
+impl Runner {
+    /// Looks at everything, because who knows.
+    pub(super) fn audit(&mut self) {
+        self.look_at_all();
+        let pool = self.pool.clone();
+        self.tasks.spawn(async move {
+            pool.clock.adjust(pool.tables.client(), pool.tables.scope()).await;
+            TaskEnded::Nothing
+        });
+    }
+
+    pub(super) fn look_at_due(&mut self) {
+        let jobs = self.pool.tables.jobs.snapshot();
+        while let Some(key) = self.later.take_due() {
+            self.look_at(&jobs, &key);
+        }
+    }
+
+    /// Looks at those who wait for room that a worker has now.
+    pub(super) fn fill(&mut self, worker: WorkerId) {
+        let jobs = self.pool.tables.jobs.snapshot();
+        while self.has_room(worker)
+            && let Some(key) = self.later.next_of(worker)
+        {
+            self.look_at(&jobs, &key);
+        }
+    }
+
+    fn has_room(&self, worker: WorkerId) -> bool {
+        self.workers.get(worker).is_some_and(|of| self.jobs.count_of(worker) < of.room())
+    }
+
+    /// Whether a job may start now. If not, it is looked at again when it may.
+    fn may_start(&mut self, key: &JobKey, record: &JobRecord, worker: WorkerId) -> bool {
+        let terms = &record.terms;
+        if terms.not_before > self.pool.clock.now() {
+            self.later.at(key, self.pool.clock.moment(terms.not_before));
+            return false;
+        }
+        let room = self.has_room(worker);
+        if !room {
+            self.later.queue(worker, key, terms);
+        }
+        room
+    }
+
+    /// Looks at every job that is recorded or that is here.
+    pub(super) fn look_at_all(&mut self) {
+        let jobs = self.pool.tables.jobs.snapshot();
+        let gone: Vec<JobKey> = self.jobs.keys().filter(|key| !jobs.contains_key(key.as_str())).cloned().collect();
+        for key in jobs.keys().map(|key| JobKey::from_map(key.clone())).chain(gone) {
+            self.look_at(&jobs, &key);
+        }
+        self.pool.watches.announce_all(&jobs);
+    }
+
+    /// Decides on a job, and has the next step done.
+    pub(super) fn look_at(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) {
+        let record = jobs.value(key.as_str());
+        if !self.ended.is_empty() && self.finish_job(key, record) {
+            return;
+        }
+        let here = self.jobs.here(key.as_str());
+        let step = decide(key.as_str(), record.map(|record| &**record), here, &self.members, self.workers.ours());
+        if let Some(step) = step {
+            tracing::trace!(pool = %self.pool.name, node = %self.pool.node, %key, ?step, "next step");
+        }
+        match step {
+            None => {}
+            Some(Step::Interrupt) => self.jobs.interrupt(key),
+            Some(Step::Stop) => self.stop_job(key),
+            Some(Step::Start(worker)) => {
+                if !record.is_some_and(|record| self.may_start(key, record, worker)) {
+                    return;
+                }
+                if let Some(start) = self.prepare_start(key, record, jobs.version(), worker) {
+                    self.jobs.set(key.clone(), Some(Local::Starting(start.activation.clone())));
+                    self.spawn_step(key, start.run());
+                }
+            }
+            Some(change) => {
+                if let Some((transaction, leaves, until)) = record.and_then(|record| self.prepare(key, record, change))
+                {
+                    self.jobs.set(key.clone(), Some(Local::Busy(None)));
+                    let (pool, of) = (self.pool.clone(), key.clone());
+                    let counted = match change {
+                        Step::Pull { .. } => Some(Count::TakenOver),
+                        Step::HandOver { .. } => Some(Count::HandedOver),
+                        _ => None,
+                    };
+                    let moves = counted.map(|_| self.moves.clone());
+                    self.spawn_step(key, async move {
+                        let _one_of_few = match moves {
+                            Some(moves) => moves.acquire_owned().await.ok(),
+                            None => None,
+                        };
+                        let changed = step::change(&pool, &of, transaction, leaves, &until).await;
+                        if let (true, Some(counted)) = (changed, counted) {
+                            count(&pool.name, counted);
+                        }
+                        None
+                    });
+                }
+            }
+        }
+    }
+
+    fn prepare_start(
+        &self,
+        key: &JobKey,
+        record: Option<&Value<JobRecord>>,
+        version: Option<Version>,
+        worker: WorkerId,
+    ) -> Option<Start> {
+        let (record, lease) = (record?.clone(), self.lease.as_ref()?);
+        let record_assignment = record.assignment;
+        let activation = Activation {
+            assignment: record.assignment,
+            worker,
+            handler: self.workers.get(worker)?.handler.clone(),
+            stopped: lease.lost.child_token(),
+        };
+        Some(Start {
+            pool: self.pool.clone(),
+            key: key.clone(),
+            record,
+            // Whoever takes the job from us commits a later revision, and starts it at that or a later one.
+            epoch: Epoch(version?.revision.0),
+            activation,
+            lifeline: Arc::new(Lifeline::new(
+                Arc::downgrade(&lease.session),
+                Arc::downgrade(&self.pool),
+                record_assignment,
+                self.to_endings.clone(),
+            )),
+            lease: lease.session.lease(),
+            lost: lease.lost.clone(),
+        })
+    }
+
+    /// The transaction of a step, what it leaves at the key, and what makes it pointless.
+    fn prepare(
+        &self,
+        key: &JobKey,
+        record: &Value<JobRecord>,
+        step: Step,
+    ) -> Option<(Transaction, Option<Bytes>, CancellationToken)> {
+        let tables = &self.pool.tables;
+        let held = || self.lease.as_ref().map(|lease| (lease.session.lease(), lease.lost.clone()));
+        let encoded = |record: JobRecord| match self.pool.encode(&record) {
+            Ok(record) => Some(record),
+            Err(error) => {
+                tracing::error!(pool = %self.pool.name, %key, %error, "cannot move a job");
+                None
+            }
+        };
+        match step {
+            Step::Pull { to, dead } => {
+                let ((lease, lost), known) = (held()?, self.pool.known(to)?);
+                let new = encoded(record.pulled_by(to, self.members.version()))?;
+                let to = known;
+                Some((tables.pull(key, &record.raw(), dead, &to, lease, new.clone()), Some(new), lost))
+            }
+            Step::HandOver { to, .. } => {
+                let (lease, lost) = held()?;
+                let known = match to {
+                    Some(to) => Some(self.pool.known(to)?),
+                    None => None,
+                };
+                let new = encoded(record.assigned_to(to, self.members.version()))?;
+                Some((tables.hand_over(key, &record.raw(), known.as_ref(), lease, new.clone()), Some(new), lost))
+            }
+            Step::Remove { dead } => Some((tables.remove(key, &record.raw(), dead), None, self.stop.clone())),
+            Step::Start(_) | Step::Interrupt | Step::Stop => None,
+        }
+    }
+
+    fn stop_job(&mut self, key: &JobKey) {
+        if let Some(activation) = self.jobs.begin_stop(key) {
+            let (pool, of) = (self.pool.clone(), key.clone());
+            let held = self.lease.as_ref().map(|lease| (lease.session.lease(), lease.lost.clone()));
+            self.spawn_step(key, async move {
+                let wanted_back = step::stop(&pool, &of, &activation).await;
+                if let (Some(after), Some((lease, lost))) = (wanted_back, held) {
+                    step::put_back_stopping(&pool, &of, activation.assignment, after, lease, &lost).await;
+                }
+                None
+            });
+        }
+    }
+
+    pub(super) fn spawn_step(&mut self, key: &JobKey, step: impl Future<Output = Option<Local>> + Send + 'static) {
+        let key = key.clone();
+        self.tasks.spawn(async move {
+            let local = AssertUnwindSafe(step).catch_unwind().await;
+            // The handlers' panics are contained further in: this would be a defect of ours, and must not cost the key.
+            let local = local.unwrap_or_else(|_| {
+                tracing::error!(%key, "a step for a job panicked");
+                None
+            });
+            TaskEnded::Step(key, local)
+        });
+    }
+}
