@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct Members {
     version: Option<PlacedBy>,
     workers: BTreeMap<WorkerId, WorkerRecord>,
+    /// The pool is shut down: nothing may run.
+    shut_down: bool,
     /// All workers.
     ring: Ring,
     /// The workers that have certain labels, made when they are first asked for.
@@ -34,7 +36,16 @@ pub(crate) struct Members {
 impl Members {
     pub(crate) fn new(version: Option<PlacedBy>, workers: BTreeMap<WorkerId, WorkerRecord>) -> Self {
         let ring = ring_of(&workers, &[]);
-        Self { version, workers, ring, special: RwLock::default() }
+        Self { version, workers, shut_down: false, ring, special: RwLock::default() }
+    }
+
+    /// The same, in a pool that is shut down or not.
+    pub(crate) fn shut_down(self, shut_down: bool) -> Self {
+        Self { shut_down, ..self }
+    }
+
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.shut_down
     }
 
     /// What a record that is placed by this view says of it.
@@ -136,7 +147,7 @@ pub(crate) fn decide(
     members: &Members,
     ours: &HashSet<WorkerId>,
 ) -> Option<Step> {
-    let record = record.filter(|record| record.is_job());
+    let record = record.filter(|record| record.is_job() && !members.shut_down);
     match here {
         Here::Busy => None,
         Here::Starting(assignment) => (!stays(key, record, assignment, members, ours)).then_some(Step::Interrupt),

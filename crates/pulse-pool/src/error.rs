@@ -128,8 +128,14 @@ pub enum Error {
         /// How long was waited.
         after: Duration,
     },
-    /// The pool has workers.
-    #[error("pool {pool} has workers: close their nodes first, or wait until the leases of dead ones have run out")]
+    /// The whole pool is shut down. Nothing was changed.
+    #[error("pool {pool} is shut down: try again when that is done")]
+    ShuttingDown {
+        /// The pool.
+        pool: String,
+    },
+    /// The pool has nodes.
+    #[error("pool {pool} has nodes: close them first, or wait until the leases of dead ones have run out")]
     InUse {
         /// The pool.
         pool: String,
@@ -177,7 +183,7 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::QueueFull { .. } | Self::TimedOut { .. } => true,
+            Self::QueueFull { .. } | Self::TimedOut { .. } | Self::ShuttingDown { .. } => true,
             Self::Backend { source, .. } => source.is_retryable(),
             _ => false,
         }

@@ -1,6 +1,9 @@
 //! What the parts of a node share.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use pulse_core::SweepGuard;
 use tokio::sync::watch;
@@ -36,6 +39,8 @@ pub(crate) struct Pool {
     pub(crate) tables: Tables,
     pub(crate) watches: Arc<Watches>,
     pub(crate) clock: Clock,
+    /// The whole pool is shut down.
+    pub(crate) shut: AtomicBool,
     /// Kept up to date by the runner.
     pub(crate) members: watch::Sender<Arc<Members>>,
     /// Removes the entries of dead nodes, this one's included, for as long as somebody is left.
@@ -72,6 +77,10 @@ impl Pool {
 
     pub(crate) fn timed_out(&self, operation: &'static str) -> Error {
         Error::TimedOut { operation, pool: self.name.to_string(), after: self.options.timeout }
+    }
+
+    pub(crate) fn shutting_down(&self) -> Error {
+        Error::ShuttingDown { pool: self.name.to_string() }
     }
 
     pub(crate) fn closed(&self) -> Error {

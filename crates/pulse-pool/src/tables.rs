@@ -4,7 +4,7 @@
 //!
 //! | map | key → value | |
 //! |---|---|---|
-//! | `pool:workers` | worker → [`WorkerRecord`], bound to the node's lease | replicated to every node |
+//! | `pool:workers` | worker → [`WorkerRecord`], bound to the node's lease; beside the workers the nodes, and the mark of a shutdown | replicated to every node |
 //! | `pool:jobs` | job key → [`JobRecord`] | replicated to every node |
 //! | `pool:payloads` | job key → payload | read by whoever starts the job |
 //! | `pool:queue` | keys of the jobs that never ran yet | counted by dispatches |
@@ -23,12 +23,14 @@ use pulse_core::{Binding, Client, Expectation, FailedExpectation, Found, LeaseId
 use pulse_rmap::Map;
 
 use crate::{
-    Error, JobKey, WorkerId,
+    Error, JobKey, NodeId, WorkerId,
     record::{JobRecord, WorkerRecord},
     result::JobResult,
 };
 
 const WORKERS: &str = "pool:workers";
+/// Stands among the workers while the pool is shut down; no worker's name.
+const SHUTDOWN: &str = "shutdown";
 const JOBS: &str = "pool:jobs";
 const PAYLOADS: &str = "pool:payloads";
 const QUEUE: &str = "pool:queue";
@@ -155,7 +157,7 @@ impl Tables {
             None => transaction.expect_absent(JOBS, job.key.shared()),
             Some(trace) => transaction.expect_equals(JOBS, job.key.shared(), trace.clone()),
         });
-        let transaction = transaction.expect_fewer_than(QUEUE, room);
+        let transaction = transaction.expect_absent(WORKERS, SHUTDOWN).expect_fewer_than(QUEUE, room);
         let owners: BTreeMap<_, _> = jobs.iter().filter_map(|job| job.owner.clone()).collect();
         let transaction =
             owners.into_iter().fold(transaction, |transaction, owner| expect_worker(transaction, Some(&owner)));
@@ -196,6 +198,42 @@ impl Tables {
         new: Bytes,
     ) -> Transaction {
         expect_worker(self.expect_record(key, old), to).expect_lease_alive(lease).put(JOBS, key.shared(), new)
+    }
+
+    /// Whether the pool is shut down.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.workers.snapshot().contains_key(SHUTDOWN)
+    }
+
+    /// Whether there is nobody in the pool but that node, without workers, and maybe the mark of a shutdown.
+    pub(crate) fn is_alone(&self, node: NodeId) -> bool {
+        let own = node_key(node);
+        self.workers.snapshot().keys().all(|key| &**key == SHUTDOWN || **key == *own)
+    }
+
+    /// What stands among the workers for a node itself, or for its mark of a shutdown.
+    pub(crate) fn mark(&self, node: NodeId) -> Result<Bytes, pulse_rmap::Error> {
+        self.workers.encode(&WorkerRecord { node, weight: 0, draining: true, labels: Vec::new() })
+    }
+
+    /// Marks that the pool is shut down, for as long as the lease lives.
+    pub(crate) fn begin_shutdown(&self, mark: Bytes, lease: LeaseId) -> Transaction {
+        Transaction::new(&self.scope).expect_absent(WORKERS, SHUTDOWN).put_bound(
+            WORKERS,
+            SHUTDOWN,
+            mark,
+            Binding::Lease(lease),
+        )
+    }
+
+    /// Writes a node down for as long as its lease lives, unless the pool is shut down.
+    pub(crate) fn enter(&self, node: NodeId, mark: Bytes, lease: LeaseId) -> Transaction {
+        Transaction::new(&self.scope).expect_absent(WORKERS, SHUTDOWN).put_bound(
+            WORKERS,
+            node_key(node),
+            mark,
+            Binding::Lease(lease),
+        )
     }
 
     /// Removes a job that has ended, and leaves its result for some time.
@@ -288,6 +326,11 @@ impl Tables {
     }
 }
 
+/// Under what a node itself stands among the workers; no worker's name.
+fn node_key(node: NodeId) -> String {
+    format!("node {node}")
+}
+
 fn remove_job(transaction: Transaction, key: &JobKey) -> Transaction {
     [JOBS, PAYLOADS, QUEUE, PROGRESS]
         .into_iter()
@@ -308,11 +351,19 @@ fn expect_gone(transaction: Transaction, worker: Option<WorkerId>) -> Transactio
     }
 }
 
-/// Removes all maps of a pool without workers.
+/// Removes all maps of a pool without nodes.
 pub(crate) fn destroy(pool: &str) -> Result<Transaction, pulse_core::Error> {
-    let transaction = Transaction::new(&Scope::new(pool)?).expect_fewer_than(WORKERS, 1);
+    Ok(remove_all(Transaction::new(&Scope::new(pool)?).expect_fewer_than(WORKERS, 1)))
+}
+
+/// Removes all maps of a pool in which there is nothing left but the mark of its shutdown and the node that set it.
+pub(crate) fn end_shutdown(scope: &Scope) -> Transaction {
+    remove_all(Transaction::new(scope).expect_present(WORKERS, SHUTDOWN).expect_fewer_than(WORKERS, 3))
+}
+
+fn remove_all(transaction: Transaction) -> Transaction {
     let maps = [WORKERS, JOBS, PAYLOADS, QUEUE, RESULTS, PROGRESS, DEAD, DEAD_PAYLOADS];
-    Ok(maps.into_iter().fold(transaction, Transaction::destroy_map))
+    maps.into_iter().fold(transaction, Transaction::destroy_map)
 }
 
 /// Why a transaction of this module was refused.
@@ -322,6 +373,8 @@ pub(crate) enum Refusal {
     Record(Option<Bytes>),
     /// The queue has no room.
     QueueFull,
+    /// The pool is shut down, by this mark.
+    ShuttingDown(Option<Bytes>),
     /// A worker is other than it was known, or our lease is not alive.
     Membership,
 }
@@ -334,7 +387,10 @@ impl Refusal {
             {
                 Self::Record(found.clone())
             }
-            (Expectation::FewerThan { .. }, _) => Self::QueueFull,
+            (Expectation::Absent { map, key }, Found::Value(found)) if &**map == WORKERS && &**key == SHUTDOWN => {
+                Self::ShuttingDown(found.clone())
+            }
+            (Expectation::FewerThan { map, .. }, _) if &**map == QUEUE => Self::QueueFull,
             _ => Self::Membership,
         }
     }

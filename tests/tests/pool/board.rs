@@ -8,14 +8,14 @@ use std::{
 
 use pulse_pool::{Epoch, HandlerError, Job, JobHandler, JobKey};
 use tests::eventually;
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 /// Where every job of a test writes down that it runs, and that it has ended.
 ///
 /// It stands for the outside world: it knows nothing of the pool's records. Two runners of one key at the same time, and
 /// an epoch that is smaller than an earlier one of the key, are remembered, and fail the test at its end.
-#[derive(Clone, Default)]
-pub(crate) struct Board(Arc<Mutex<State>>);
+#[derive(Clone)]
+pub(crate) struct Board(Arc<Mutex<State>>, Arc<Semaphore>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -34,7 +34,18 @@ pub(crate) struct Run {
     pub(crate) epoch: Epoch,
 }
 
+impl Default for Board {
+    fn default() -> Self {
+        Self(Arc::default(), Arc::new(Semaphore::new(0)))
+    }
+}
+
 impl Board {
+    /// Lets the jobs come to an end that are slow in stop.
+    pub(crate) fn release(&self) {
+        self.1.close();
+    }
+
     /// A handler for a worker of that node.
     pub(crate) fn player(&self, node: &str) -> Player {
         Player { board: self.clone(), node: node.to_owned(), playing: Arc::default() }
@@ -133,7 +144,8 @@ impl fmt::Debug for Board {
 
 /// A handler that runs a task for each job. Payloads tell it to misbehave:
 ///
-/// - `refuse`: start fails; `panic`: start panics; `hang`: start never returns; `hang in stop`: stop never returns.
+/// - `refuse`: start fails; `panic`: start panics; `hang`: start never returns; `hang in stop`: stop never returns; `slow in
+///   stop`: stop returns when the board [releases](Board::release) it.
 #[derive(Debug, Clone)]
 pub(crate) struct Player {
     board: Board,
@@ -168,6 +180,10 @@ impl JobHandler for Player {
     async fn stop(&self, key: &JobKey) -> Result<(), HandlerError> {
         let task = self.playing.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         if let Some((payload, task)) = task {
+            if payload == "slow in stop" {
+                // It is only ever closed.
+                let _ = self.board.1.acquire().await;
+            }
             if payload == "hang in stop" {
                 std::future::pending::<()>().await;
             }

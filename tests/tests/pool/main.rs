@@ -3,6 +3,7 @@
 mod board;
 mod dispatching;
 mod failing;
+mod leaving;
 mod moving;
 mod tasks;
 mod terms;

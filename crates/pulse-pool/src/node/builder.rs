@@ -1,9 +1,15 @@
 //! Joining a pool.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use pulse_core::{Client, Session};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Node;
@@ -12,8 +18,9 @@ use crate::{
     clock::Clock,
     pool::{Options, Pool},
     runner::Runner,
-    tables::Tables,
+    tables::{Refusal, Tables},
     watch::Watches,
+    write::{Written, write},
 };
 
 /// The shortest lifetime of a node's lease.
@@ -69,7 +76,7 @@ impl NodeBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`], and [`Error::Replica`] or [`Error::Backend`] if the pool's name is invalid or the
+    /// [`Error::InvalidOption`]; [`Error::ShuttingDown`] while the pool is [shut down](Node::shutdown); and [`Error::Replica`] or [`Error::Backend`] if the pool's name is invalid or the
     /// backend fails. Nothing is left behind then.
     ///
     /// # Cancel safety
@@ -96,11 +103,22 @@ impl NodeBuilder {
             watches: Watches::new(),
             members: watch::Sender::default(),
             clock,
+            shut: AtomicBool::new(false),
             tables,
             _swept: swept,
         });
         let session = Session::open(client, pool.tables.scope(), self.options.worker_ttl);
         let session = session.await.map_err(pool.backend("join"))?;
+        let mark = pool.tables.mark(pool.node).map_err(|source| pool.replica(source))?;
+        let enter = pool.tables.enter(pool.node, mark, session.lease());
+        let until = Instant::now() + pool.options.timeout;
+        match write(client, &enter, None, Some(until)).await.map_err(pool.backend("join"))? {
+            Written::Refused(Refusal::ShuttingDown(_)) | Written::RefusedAfterUnknown(Refusal::ShuttingDown(_)) => {
+                return Err(pool.shutting_down());
+            }
+            Written::Refused(_) | Written::RefusedAfterUnknown(_) => return Err(pool.timed_out("join")),
+            Written::Done(_) => {}
+        }
         let runner = Runner::new(pool.clone(), session, from_node, stop.clone());
         let tasks = TaskTracker::new();
         tasks.spawn(runner.run());

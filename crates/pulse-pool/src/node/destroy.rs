@@ -4,7 +4,7 @@ use pulse_core::Client;
 
 use crate::{Error, tables};
 
-/// Removes everything of a pool from the backend, its jobs included, if it has no workers. No change, and no error, if
+/// Removes everything of a pool from the backend, its jobs included, if it has no nodes. No change, and no error, if
 /// there is nothing.
 ///
 /// ```
@@ -21,7 +21,7 @@ use crate::{Error, tables};
 ///
 /// # Errors
 ///
-/// [`Error::InUse`] if the pool has a worker, or had one whose lease has not run out yet; and [`Error::Backend`].
+/// [`Error::InUse`] if the pool has a node, or had one whose lease has not run out yet; and [`Error::Backend`].
 ///
 /// # Cancel safety
 ///

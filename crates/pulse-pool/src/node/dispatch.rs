@@ -32,7 +32,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// Nothing is left of the job: [`Error::Exists`], [`Error::QueueFull`], [`Error::InvalidKey`]; [`Error::Rejected`]
+    /// Nothing is left of the job: [`Error::Exists`], [`Error::QueueFull`], [`Error::InvalidKey`], [`Error::ShuttingDown`]; [`Error::Rejected`]
     /// with the handler's message; [`Error::Stopped`] if somebody stopped it before it ran.
     ///
     /// The job is recorded, and will run: [`Error::NotStarted`]; [`Error::Closed`] if this node was closed meanwhile.
@@ -288,6 +288,7 @@ impl Node {
                     Refusal::QueueFull => {
                         return Err(Error::QueueFull { pool: pool.name.to_string(), limit: pool.options.max_queued });
                     }
+                    Refusal::ShuttingDown(_) => return Err(pool.shutting_down()),
                     // Our view of the workers is stale. Let the one that the job belongs to take it by itself.
                     Refusal::Membership => owner = None,
                 },

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::{Epoch, JobKey, NodeId, WorkerId};
 
 /// A job as the node's replica shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct JobInfo {
     /// Its key.
@@ -20,7 +20,7 @@ pub struct JobInfo {
     pub epoch: Option<Epoch>,
     /// When it was dispatched, by the server's clock.
     pub dispatched: SystemTime,
-    /// How long ago that was.
+    /// How long ago that was, when it was looked at. Not compared by `==`.
     pub age: Duration,
     /// See [`NewJob::priority`](crate::NewJob::priority).
     pub priority: i32,
@@ -29,6 +29,26 @@ pub struct JobInfo {
     /// How many attempts failed since it was dispatched.
     pub failed: u32,
 }
+
+impl PartialEq for JobInfo {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |info: &Self| {
+            (
+                info.key.clone(),
+                info.state,
+                info.owner,
+                info.node,
+                info.epoch,
+                info.dispatched,
+                info.priority,
+                info.failed,
+            )
+        };
+        parts(self) == parts(other) && self.requires == other.requires
+    }
+}
+
+impl Eq for JobInfo {}
 
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

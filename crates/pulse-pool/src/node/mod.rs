@@ -4,12 +4,13 @@ mod builder;
 mod destroy;
 mod dispatch;
 mod info;
+mod leave;
 mod outcome;
 mod stop;
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -198,34 +199,16 @@ impl Node {
         members.iter().map(info).collect()
     }
 
+    /// Whether the pool was [shut down](Self::shutdown), or is about to be.
+    #[must_use]
+    pub fn is_shutdown(&self) -> bool {
+        self.pool.shut.load(Ordering::Relaxed)
+    }
+
     /// Whether the node was closed, or its client was.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.commands.is_closed()
-    }
-
-    /// Leaves the pool: hands every job of this node over to the worker that it belongs to then, or leaves it waiting
-    /// where there is no other worker; returns when that is recorded. Safe to call twice.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TimedOut`] if a handler does not stop a job within the shutdown time-out, or the backend does not
-    /// answer: what is left here is then ended as by dropping the node.
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped, the node goes on closing.
-    pub async fn close(&self) -> Result<(), Error> {
-        // It fails only if the runner has ended already.
-        let _ = self.commands.send(Command::Close).await;
-        let after = self.pool.options.shutdown_timeout;
-        let in_time = timeout(after, self.tasks.wait()).await;
-        if in_time.is_err() {
-            self.stop.cancel();
-            self.tasks.wait().await;
-            return Err(Error::TimedOut { operation: "close", pool: self.pool.name.to_string(), after });
-        }
-        Ok(())
     }
 
     /// Sends the runner a request and waits for the answer.

@@ -133,6 +133,7 @@ impl Node {
                     Refusal::QueueFull => {
                         return Err(Error::QueueFull { pool: pool.name.to_string(), limit: pool.options.max_queued });
                     }
+                    Refusal::ShuttingDown(_) => return Err(pool.shutting_down()),
                     // Something has changed meanwhile: the workers, or the dead job.
                     Refusal::Record(None) | Refusal::Membership if tokio::time::Instant::now() < deadline => {
                         tokio::task::yield_now().await;

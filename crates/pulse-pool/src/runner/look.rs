@@ -26,6 +26,7 @@ impl Runner {
     /// Looks at everything, because who knows.
     pub(super) fn audit(&mut self) {
         self.look_at_all();
+        self.remove_if_alone();
         let pool = self.pool.clone();
         self.tasks.spawn(async move {
             pool.clock.adjust(pool.tables.client(), pool.tables.scope()).await;

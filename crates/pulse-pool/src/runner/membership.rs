@@ -50,7 +50,21 @@ impl Runner {
     pub(super) fn on_joined(&mut self, session: Session) {
         tracing::info!(pool = %self.pool.name, node = %self.pool.node, "joined the pool again");
         self.lease = Some(Lease::new(session, &self.stop));
+        self.enter();
         self.register(self.workers.ids(|state| state == WorkerState::Joining));
+        self.mark_shutdown();
+    }
+
+    /// Writes the node itself down under its new lease.
+    fn enter(&mut self) {
+        let (Some(lease), Ok(mark)) = (&self.lease, self.pool.tables.mark(self.pool.node)) else { return };
+        let change = self.pool.tables.enter(self.pool.node, mark, lease.session.lease());
+        let (client, lost) = (self.pool.tables.client().clone(), lease.lost.clone());
+        self.tasks.spawn(async move {
+            // It is refused if the pool is shut down, which the replica shows.
+            let _ = until(&lost, write(&client, &change, None, None)).await;
+            TaskEnded::Nothing
+        });
     }
 
     /// Writes workers down under the lease; without one they wait for the next.
@@ -81,6 +95,8 @@ impl Runner {
     pub(super) fn on_registered(&mut self, workers: &[WorkerId], result: &Result<(), pulse_core::Error>) {
         for &worker in workers {
             match result {
+                // It came too late.
+                Ok(()) if self.shutdown.begun => self.unregister(worker),
                 Ok(()) => {
                     if self.workers.registered(worker) == Some(true) {
                         self.drain(worker);
@@ -130,21 +146,17 @@ impl Runner {
 
     /// Takes workers that have handed over everything out of the pool.
     pub(super) fn let_drained_workers_leave(&mut self) {
+        if self.shutdown.begun {
+            return self.let_idle_workers_leave();
+        }
         for worker in self.workers.drained() {
             // The count may lag behind the replica, by the changes that this task has not looked at yet.
             let jobs = self.pool.tables.jobs.snapshot();
             let owns = jobs.iter().any(|(_, record)| record.owner == Some(worker) && record.is_job());
-            let Some(lease) = self.lease.as_ref().filter(|_| !owns && !self.jobs.any_of(worker)) else { continue };
-            self.workers.leave(worker);
-            let change = self.pool.tables.unregister(worker);
-            let (client, lost) = (self.pool.tables.client().clone(), lease.lost.clone());
-            self.tasks.spawn(async move {
-                match until(&lost, write(&client, &change, None, None)).await {
-                    // On an error its entry stays until the lease ends, and draws no jobs.
-                    Some(_) => TaskEnded::Unregistered(worker),
-                    None => TaskEnded::Nothing,
-                }
-            });
+            if self.lease.is_some() && !owns && !self.jobs.any_of(worker) {
+                self.workers.leave(worker);
+                self.unregister(worker);
+            }
         }
     }
 
@@ -157,7 +169,7 @@ impl Runner {
 }
 
 /// The result of a future, `None` if the lease is lost first.
-async fn until<T>(lost: &CancellationToken, future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn until<T>(lost: &CancellationToken, future: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         () = lost.cancelled() => None,
         value = future => Some(value),

@@ -13,6 +13,7 @@ mod later;
 mod local;
 mod look;
 mod membership;
+mod shutdown;
 mod start;
 mod step;
 mod workers;
@@ -32,6 +33,7 @@ pub(crate) use self::finish::{Ended, Endings};
 use self::{
     later::Later,
     local::{Local, LocalJobs},
+    shutdown::Shutdown,
     workers::{OurWorkers, Reply, WorkerState},
 };
 use crate::{
@@ -54,6 +56,7 @@ pub(crate) enum Command {
     AddWorker { handler: Arc<dyn JobHandler>, options: WorkerOptions, reply: Reply<WorkerId> },
     RemoveWorker { worker: WorkerId, reply: Reply<()> },
     Close,
+    Shutdown { reply: Reply<()> },
 }
 
 /// The end of a task of the runner.
@@ -68,6 +71,10 @@ enum TaskEnded {
     Drained(WorkerId),
     /// The worker stands in the pool no more.
     Unregistered(WorkerId),
+    /// The pool is marked as shut down.
+    Marked { is_ours: bool },
+    /// Everything of the pool is removed, or could not be yet.
+    Removed(bool),
     /// The lease was lost meanwhile.
     Nothing,
 }
@@ -109,6 +116,7 @@ pub(crate) struct Runner {
     /// What jobs of this node said of their end, until it is written down.
     ended: HashMap<JobKey, (AssignmentId, Ending)>,
     closing: bool,
+    shutdown: Shutdown,
     /// Cancelled when the node is dropped.
     stop: CancellationToken,
 }
@@ -140,6 +148,7 @@ impl Runner {
             moves: Arc::new(Semaphore::new(MOVES)),
             tasks: JoinSet::new(),
             closing: false,
+            shutdown: Shutdown::default(),
             stop,
             pool,
         }
@@ -166,6 +175,7 @@ impl Runner {
                     Some(update) => self.on_job_update(update),
                     None => break,
                 },
+                () = until(self.shutdown.deadline) => break,
                 () = until(self.later.next_due()) => self.look_at_due(),
                 _ = audit.tick() => self.audit(),
             }
@@ -175,7 +185,7 @@ impl Runner {
 
     /// Whether the node was asked to close and nothing is left to do.
     fn is_finished(&self) -> bool {
-        self.closing && self.workers.is_empty() && self.jobs.is_empty()
+        self.closing && self.workers.is_empty() && self.jobs.is_empty() && self.shutdown.is_over()
     }
 
     /// Leaves the pool. Where the node was dropped, or its client closed, its lease runs out instead, which gives what
@@ -184,6 +194,7 @@ impl Runner {
         self.pool.watches.end();
         self.tasks.shutdown().await;
         let orderly = self.is_finished();
+        self.tell_shut_down();
         let session = self.lease.filter(|_| orderly).and_then(|lease| Arc::into_inner(lease.session));
         if let Some(session) = session
             && let Err(error) = session.close().await
@@ -208,6 +219,7 @@ impl Runner {
                     let _ = reply.send(Err(Error::UnknownWorker { pool, worker }));
                 }
             },
+            Some(Command::Shutdown { reply }) => self.on_shutdown_asked(reply),
             Some(Command::Close) | None => {
                 self.closing = true;
                 self.workers.ask_all_to_leave();
@@ -242,7 +254,12 @@ impl Runner {
                 self.workers.settled(worker);
                 self.let_drained_workers_leave();
             }
-            Some(TaskEnded::Unregistered(worker)) => self.workers.left(worker),
+            Some(TaskEnded::Unregistered(worker)) => {
+                self.workers.left(worker);
+                self.remove_if_alone();
+            }
+            Some(TaskEnded::Marked { is_ours }) => self.on_marked(is_ours),
+            Some(TaskEnded::Removed(removed)) => self.on_removed(removed),
             // A task of the runtime that shuts down, or one that its lease took with it.
             Some(TaskEnded::Nothing) | None => {}
         }
@@ -263,9 +280,15 @@ impl Runner {
     fn on_members_changed(&mut self) {
         let snapshot = self.pool.tables.workers.snapshot();
         let workers = snapshot.iter().filter_map(|(worker, record)| Some((worker.parse().ok()?, record.clone())));
-        self.members = Arc::new(Members::new(snapshot.version().map(PlacedBy::from), workers.collect()));
+        let members = Members::new(snapshot.version().map(PlacedBy::from), workers.collect());
+        self.members = Arc::new(members.shut_down(self.pool.tables.is_marked() || self.shutdown.begun));
         self.pool.members.send_replace(self.members.clone());
-        if self.workers.seen(&self.members) {
+        if self.members.is_shut_down() {
+            self.begin_shutdown();
+            self.look_at_all();
+            self.let_idle_workers_leave();
+            self.remove_if_alone();
+        } else if self.workers.seen(&self.members) {
             self.look_at_all();
         } else {
             tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "the pool has lost a worker of this node");
