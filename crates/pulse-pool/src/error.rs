@@ -108,6 +108,24 @@ pub enum Error {
         /// What its last attempt said.
         reason: String,
     },
+    /// The handler of the job takes no notifications.
+    #[error("the handler of pool {pool} that runs job {key:?} takes no notifications: implement JobHandler::notify")]
+    NotNotifiable {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+    },
+    /// The handler of the job failed to deal with a notification, or panicked. The job goes on.
+    #[error("the handler of pool {pool} failed to deal with a notification for job {key:?}: {message}")]
+    NotifyFailed {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+        /// What the handler said.
+        message: String,
+    },
     /// The job is recorded but did not come to run in time. It stays, and starts as soon as a worker can.
     #[error("job {key:?} of pool {pool} is recorded but does not run after {after:?}: it stays until it is stopped")]
     NotStarted {

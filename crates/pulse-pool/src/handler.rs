@@ -67,7 +67,24 @@ pub trait JobHandler: Send + Sync + 'static {
     /// [`Requeue`] as the error, a job that somebody stops for good is put back instead, and they get
     /// [`Error::Requeued`]. It is not called when the whole node is dropped; [`Job::stopped`] ends then too.
     async fn stop(&self, key: &JobKey) -> Result<(), HandlerError>;
+
+    /// Takes a notification for a running job; see [`Node::notify`](crate::Node::notify). An error, or a panic, goes to the one who
+    /// sent it, and the job goes on. By default every notification is refused with
+    /// [`Error::NotNotifiable`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped at any point where it waits, if the job is to be stopped or to move meanwhile.
+    async fn notify(&self, key: &JobKey, payload: Bytes) -> Result<(), HandlerError> {
+        let _ = (key, payload);
+        Err(NotTaken.into())
+    }
 }
+
+/// The error of a handler that takes no notifications.
+#[derive(Debug, thiserror::Error)]
+#[error("the handler takes no notifications")]
+struct NotTaken;
 
 /// An error of a handler that puts the job back, to be started again.
 ///
@@ -272,11 +289,13 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// It wants the job back after this time.
     pub(crate) requeue: Option<Duration>,
+    /// It takes no notifications.
+    pub(crate) not_taken: bool,
 }
 
 impl From<String> for Failure {
     fn from(message: String) -> Self {
-        Self { message, requeue: None }
+        Self { message, requeue: None, not_taken: false }
     }
 }
 
@@ -286,7 +305,7 @@ pub(crate) async fn contain(call: impl Future<Output = Result<(), HandlerError>>
     match AssertUnwindSafe(call).catch_unwind().await {
         Ok(result) => result.map_err(|error| {
             let requeue = error.downcast_ref::<Requeue>().map(|requeue| requeue.0);
-            Failure { message: error.to_string(), requeue }
+            Failure { message: error.to_string(), requeue, not_taken: error.is::<NotTaken>() }
         }),
         Err(panic) => Err(panic_message(&*panic).into()),
     }

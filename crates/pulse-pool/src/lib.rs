@@ -29,6 +29,7 @@ mod options;
 mod placement;
 mod policy;
 mod pool;
+mod post;
 mod record;
 mod result;
 mod runner;

@@ -12,6 +12,7 @@ use crate::{
     Error, JobKey, NodeId,
     clock::Clock,
     decide::Members,
+    post::Waiting,
     record::{JobRecord, PlacedBy},
     tables::{KnownWorker, Tables},
     watch::Watches,
@@ -38,6 +39,8 @@ pub(crate) struct Pool {
     pub(crate) options: Options,
     pub(crate) tables: Tables,
     pub(crate) watches: Arc<Watches>,
+    /// Those who wait for answers from other nodes.
+    pub(crate) waiting: Waiting,
     pub(crate) clock: Clock,
     /// The whole pool is shut down.
     pub(crate) shut: AtomicBool,

@@ -10,6 +10,7 @@
 //! | `pool:queue` | keys of the jobs that never ran yet | counted by dispatches |
 //! | `pool:results` | job key → [`JobResult`](crate::result::JobResult), for some time | read by those who wait for it |
 //! | `pool:progress` | job key → what a running job says of itself, for some time | read on demand |
+//! | `pool:inbox:…` | id → [`Post`](crate::post::Post), for some time | replicated to its node |
 //! | `pool:dead` | job key → [`DeadRecord`](crate::record::DeadRecord) | read on demand |
 //! | `pool:dead-payloads` | job key → payload | read by replays |
 //!
@@ -19,11 +20,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Binding, Client, Expectation, FailedExpectation, Found, LeaseId, Scope, Transaction, Version};
+use pulse_core::{
+    Binding, Client, Deadline, Expectation, FailedExpectation, Found, LeaseId, Scope, Transaction, Version,
+};
 use pulse_rmap::Map;
 
 use crate::{
     Error, JobKey, NodeId, WorkerId,
+    post::ANSWER_TTL,
     record::{JobRecord, WorkerRecord},
     result::JobResult,
 };
@@ -45,6 +49,9 @@ const TRACE_TTL: Duration = Duration::from_secs(60);
 /// How long what a job said of itself is kept.
 const PROGRESS_TTL: Duration = Duration::from_secs(3600);
 
+/// How long an inbox stands that nobody writes to, and whose node did not remove it.
+const INBOX_TTL: Duration = Duration::from_secs(24 * 3600);
+
 /// How many dead jobs are read in one round trip.
 const PAGE: usize = 500;
 
@@ -55,6 +62,8 @@ pub(crate) struct Tables {
     scope: Scope,
     pub(crate) workers: Map<WorkerRecord>,
     pub(crate) jobs: Map<JobRecord>,
+    /// What others send to this node.
+    pub(crate) inbox: Map<Bytes>,
 }
 
 /// A new job as it is to be recorded.
@@ -72,13 +81,14 @@ pub(crate) struct Dispatch {
 pub(crate) type KnownWorker = (WorkerId, Bytes);
 
 impl Tables {
-    pub(crate) async fn join(client: &Client, pool: &str) -> Result<Self, Error> {
+    pub(crate) async fn join(client: &Client, pool: &str, node: NodeId) -> Result<Self, Error> {
         let backend = |source| Error::Backend { operation: "join", pool: pool.to_owned(), source };
         let replica = |source| Error::Replica { pool: pool.to_owned(), source: Box::new(source) };
         let scope = Scope::new(pool).map_err(backend)?;
         let workers = Map::builder(WORKERS).scope(scope.clone()).join(client).await.map_err(replica)?;
         let jobs = Map::builder(JOBS).scope(scope.clone()).join(client).await.map_err(replica)?;
-        Ok(Self { client: client.clone(), scope, workers, jobs })
+        let inbox = Map::raw(inbox_of(node)).scope(scope.clone()).join(client).await.map_err(replica)?;
+        Ok(Self { client: client.clone(), scope, workers, jobs, inbox })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -93,6 +103,7 @@ impl Tables {
     pub(crate) async fn close(&self) {
         self.workers.close().await;
         self.jobs.close().await;
+        self.inbox.close().await;
     }
 
     /// The record of a job as the backend has it now.
@@ -236,6 +247,37 @@ impl Tables {
         )
     }
 
+    /// Puts a note for a running job into the inbox of its node.
+    pub(crate) fn note(
+        &self,
+        key: &JobKey,
+        running: &Bytes,
+        node: NodeId,
+        id: &str,
+        note: Bytes,
+        ttl: Duration,
+    ) -> Transaction {
+        self.expect_record(key, running)
+            .put_bound(inbox_of(node), id, note, Binding::Ttl(ttl.max(Duration::from_millis(1))))
+            .expire_map(inbox_of(node), Deadline::Renew(INBOX_TTL))
+    }
+
+    /// Takes a note out of the inbox of its node, and puts the answer into that of the sender.
+    pub(crate) fn answer(&self, node: NodeId, id: &str, to: NodeId, answer: Bytes) -> Transaction {
+        let taken = self.remove_post(node, id);
+        taken
+            .put_bound(inbox_of(to), id, answer, Binding::Ttl(ANSWER_TTL))
+            .expire_map(inbox_of(to), Deadline::Renew(INBOX_TTL))
+    }
+
+    pub(crate) fn remove_post(&self, node: NodeId, id: &str) -> Transaction {
+        Transaction::new(&self.scope).delete(inbox_of(node), id)
+    }
+
+    pub(crate) async fn remove_inbox(&self, node: NodeId) -> Result<(), pulse_core::Error> {
+        self.client.commit(Transaction::new(&self.scope).destroy_map(inbox_of(node))).await.map(|_| ())
+    }
+
     /// Removes a job that has ended, and leaves its result for some time.
     pub(crate) fn finish(
         &self,
@@ -329,6 +371,10 @@ impl Tables {
 /// Under what a node itself stands among the workers; no worker's name.
 fn node_key(node: NodeId) -> String {
     format!("node {node}")
+}
+
+fn inbox_of(node: NodeId) -> String {
+    format!("pool:inbox:{node}")
 }
 
 fn remove_job(transaction: Transaction, key: &JobKey) -> Transaction {

@@ -5,6 +5,7 @@ mod dispatching;
 mod failing;
 mod leaving;
 mod moving;
+mod notifying;
 mod tasks;
 mod terms;
 mod trouble;

@@ -17,6 +17,7 @@ use crate::{
     Error, NodeId,
     clock::Clock,
     pool::{Options, Pool},
+    post::Waiting,
     runner::Runner,
     tables::{Refusal, Tables},
     watch::Watches,
@@ -87,7 +88,8 @@ impl NodeBuilder {
             let reason = format!("a worker TTL of {:?} is less than {SHORTEST_TTL:?}", self.options.worker_ttl);
             return Err(Error::InvalidOption { pool: self.pool, reason });
         }
-        let tables = Tables::join(client, &self.pool).await?;
+        let node = NodeId::random();
+        let tables = Tables::join(client, &self.pool, node).await?;
         let swept = client.keep_swept(tables.scope());
         let clock = Clock::read(client, tables.scope()).await.map_err(|source| Error::Backend {
             operation: "join",
@@ -98,7 +100,8 @@ impl NodeBuilder {
         let stop = CancellationToken::new();
         let pool = Arc::new(Pool {
             name: Arc::from(self.pool),
-            node: NodeId::random(),
+            node,
+            waiting: Waiting::default(),
             options: self.options,
             watches: Watches::new(),
             members: watch::Sender::default(),

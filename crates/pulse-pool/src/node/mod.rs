@@ -5,6 +5,7 @@ mod destroy;
 mod dispatch;
 mod info;
 mod leave;
+mod notify;
 mod outcome;
 mod stop;
 

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{JobHandler, JobKey, WorkerId, decide::Here, id::AssignmentId};
@@ -35,6 +36,8 @@ pub(super) struct Activation {
     pub(super) handler: Arc<dyn JobHandler>,
     /// Cancelled when the job is to stop. Breaks off the handler's start, and is what the job sees.
     pub(super) stopped: CancellationToken,
+    /// Held by each call of the handler for the running job.
+    pub(super) turn: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for Activation {
@@ -91,6 +94,14 @@ impl LocalJobs {
     /// How many jobs the worker's handler has in hand.
     pub(super) fn count_of(&self, worker: WorkerId) -> usize {
         self.in_hand.get(&worker).copied().unwrap_or(0)
+    }
+
+    /// What runs, if it is that activation.
+    pub(super) fn running(&self, key: &JobKey, assignment: AssignmentId) -> Option<&Activation> {
+        match self.jobs.get(key) {
+            Some(Local::Running(activation)) if activation.assignment == assignment => Some(activation),
+            _ => None,
+        }
     }
 
     /// Breaks off the start that is under way.

@@ -144,6 +144,7 @@ impl Runner {
             worker,
             handler: self.workers.get(worker)?.handler.clone(),
             stopped: lease.lost.child_token(),
+            turn: Arc::default(),
         };
         Some(Start {
             pool: self.pool.clone(),

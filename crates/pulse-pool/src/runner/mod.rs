@@ -13,6 +13,7 @@ mod later;
 mod local;
 mod look;
 mod membership;
+mod notes;
 mod shutdown;
 mod start;
 mod step;
@@ -33,6 +34,7 @@ pub(crate) use self::finish::{Ended, Endings};
 use self::{
     later::Later,
     local::{Local, LocalJobs},
+    notes::Inbox,
     shutdown::Shutdown,
     workers::{OurWorkers, Reply, WorkerState},
 };
@@ -47,6 +49,9 @@ use crate::{
 
 /// How often to look at everything although nothing seems to have changed.
 const AUDIT: Duration = Duration::from_secs(5);
+
+/// How long a node that leaves may take to remove what nobody needs any more.
+const TIDYING: Duration = Duration::from_secs(2);
 
 /// How many jobs change hands at once.
 const MOVES: usize = 256;
@@ -71,6 +76,8 @@ enum TaskEnded {
     Drained(WorkerId),
     /// The worker stands in the pool no more.
     Unregistered(WorkerId),
+    /// A job was notified.
+    Noted(JobKey),
     /// The pool is marked as shut down.
     Marked { is_ours: bool },
     /// Everything of the pool is removed, or could not be yet.
@@ -101,6 +108,7 @@ pub(crate) struct Runner {
     job_changes: Changes<JobRecord>,
     /// That some worker came, went or changed.
     worker_changes: Changed,
+    inbox: Inbox,
     members: Arc<Members>,
     /// `None` while the node is cut off.
     lease: Option<Lease>,
@@ -131,9 +139,11 @@ impl Runner {
     ) -> Self {
         let job_changes = pool.tables.jobs.subscribe();
         let worker_changes = pool.tables.workers.changed();
+        let inbox = Inbox::new(pool.tables.inbox.subscribe());
         let lease = Lease::new(session, &stop);
         let (to_endings, endings) = mpsc::unbounded_channel();
         Self {
+            inbox,
             endings,
             to_endings,
             ended: HashMap::new(),
@@ -175,6 +185,10 @@ impl Runner {
                     Some(update) => self.on_job_update(update),
                     None => break,
                 },
+                post = self.inbox.changes.next() => match post {
+                    Some(post) => self.on_post(post),
+                    None => break,
+                },
                 () = until(self.shutdown.deadline) => break,
                 () = until(self.later.next_due()) => self.look_at_due(),
                 _ = audit.tick() => self.audit(),
@@ -202,6 +216,10 @@ impl Runner {
             tracing::debug!(pool = %self.pool.name, %error, "the lease runs out by itself");
         }
         self.stop.cancel();
+        if orderly {
+            // If it fails, or takes too long, the inbox expires by itself.
+            let _ = tokio::time::timeout(TIDYING, self.pool.tables.remove_inbox(self.pool.node)).await;
+        }
         self.pool.tables.close().await;
     }
 
@@ -246,8 +264,10 @@ impl Runner {
                 if let Some(worker) = worker {
                     self.fill(worker);
                 }
+                self.next_note(&key);
                 self.let_drained_workers_leave();
             }
+            Some(TaskEnded::Noted(key)) => self.on_noted(&key),
             Some(TaskEnded::Joined(session)) => self.on_joined(session),
             Some(TaskEnded::Registered(workers, result)) => self.on_registered(&workers, &result),
             Some(TaskEnded::Drained(worker)) => {

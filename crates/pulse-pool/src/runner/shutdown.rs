@@ -3,7 +3,7 @@
 
 use tokio::time::Instant;
 
-use super::{Reply, Runner, TaskEnded, membership::until, workers::WorkerState};
+use super::{Reply, Runner, TaskEnded, membership::until, step, workers::WorkerState};
 use crate::{
     WorkerId,
     tables::{self, Refusal},
@@ -17,6 +17,8 @@ pub(super) struct Shutdown {
     pub(super) begun: bool,
     /// Those who asked for it here.
     replies: Vec<Reply<()>>,
+    /// The mark is being set.
+    marking: bool,
     /// The mark is ours.
     is_ours: bool,
     /// The removal is under way.
@@ -30,7 +32,7 @@ pub(super) struct Shutdown {
 impl Shutdown {
     /// Whether this node has nothing more to do for it.
     pub(super) fn is_over(&self) -> bool {
-        !self.is_ours || self.removed
+        !self.marking && (!self.is_ours || self.removed)
     }
 }
 
@@ -42,7 +44,7 @@ impl Runner {
 
     /// Sets the mark, if somebody asked for it and the node has a lease.
     pub(super) fn mark_shutdown(&mut self) {
-        let asked = !self.shutdown.replies.is_empty() && !self.shutdown.begun;
+        let asked = !self.shutdown.replies.is_empty() && !self.shutdown.begun && !self.shutdown.marking;
         let Some(lease) = self.lease.as_ref().filter(|_| asked) else { return };
         let mark = match self.pool.tables.mark(self.pool.node) {
             Ok(mark) => mark,
@@ -55,6 +57,7 @@ impl Runner {
         };
         let change = self.pool.tables.begin_shutdown(mark.clone(), lease.session.lease());
         let (client, lost) = (self.pool.tables.client().clone(), lease.lost.clone());
+        self.shutdown.marking = true;
         self.tasks.spawn(async move {
             match until(&lost, write(&client, &change, None, None)).await {
                 Some(Ok(Written::Done(_))) => TaskEnded::Marked { is_ours: true },
@@ -62,15 +65,26 @@ impl Runner {
                 Some(Ok(Written::RefusedAfterUnknown(Refusal::ShuttingDown(found)))) => {
                     TaskEnded::Marked { is_ours: found == Some(mark) }
                 }
-                Some(Ok(_) | Err(_)) => TaskEnded::Marked { is_ours: false },
-                None => TaskEnded::Nothing,
+                Some(Err(error)) => {
+                    tracing::error!(%error, "cannot shut the pool down, trying again later");
+                    step::pause_after_failure(&lost).await;
+                    TaskEnded::Marked { is_ours: false }
+                }
+                // Somebody else set it, or the lease is lost, and the mark with it.
+                Some(Ok(_)) | None => TaskEnded::Marked { is_ours: false },
             }
         });
     }
 
     pub(super) fn on_marked(&mut self, is_ours: bool) {
+        self.shutdown.marking = false;
         self.shutdown.is_ours |= is_ours;
-        self.begin_shutdown();
+        if is_ours || self.pool.tables.is_marked() {
+            self.begin_shutdown();
+        } else {
+            // Somebody else's mark came and went, or ours could not be set.
+            self.mark_shutdown();
+        }
         self.on_members_changed();
     }
 

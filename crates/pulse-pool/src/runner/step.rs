@@ -28,6 +28,7 @@ pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// back, if it does.
 pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) -> Option<Duration> {
     activation.stopped.cancel();
+    let _turn = activation.turn.lock().await;
     let failure = contain(async { activation.handler.stop(key).await }).await.err()?;
     if failure.requeue.is_none() {
         let message = failure.message;

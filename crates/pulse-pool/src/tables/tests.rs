@@ -27,7 +27,7 @@ fn dispatch(key: &JobKey, record: Bytes, owner: &KnownWorker) -> Dispatch {
 impl Fixture {
     async fn new() -> Self {
         let client = pulse_core::connect("memory:").await.unwrap();
-        let tables = Tables::join(&client, "pool").await.unwrap();
+        let tables = Tables::join(&client, "pool", NodeId(1)).await.unwrap();
         let session = Session::open(&client, tables.scope(), Duration::from_secs(10)).await.unwrap();
         let workers = [W, OTHER].map(|id| (id, tables.workers.encode(&Self::worker()).unwrap()));
         client.commit(tables.register(&workers[..1], session.lease())).await.unwrap();

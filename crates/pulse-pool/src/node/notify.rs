@@ -1,0 +1,162 @@
+//! Notifying jobs.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::Node;
+use crate::{
+    Error, JobKey,
+    post::{Answer, Note, Post},
+    record::{JobRecord, Phase},
+    tables::Refusal,
+    watch::Watch,
+    write::{Written, write},
+};
+
+/// How long to wait for a record to change that is about to.
+const MOMENT: Duration = Duration::from_millis(50);
+
+impl Node {
+    /// Hands something to a running job, and returns once its handler has dealt with it
+    /// ([`JobHandler::notify`](crate::JobHandler::notify)), on whichever node it runs. A job that is about to start, or moves, is
+    /// waited for.
+    ///
+    /// What one task sends to a job arrives in the order in which it was sent. It arrives **at least once**: if the job moves
+    /// in the very moment, its next worker may be told again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownJob`] if there is no such job, or it is being stopped; [`Error::NotNotifiable`] if its handler takes no
+    /// notifications; [`Error::NotifyFailed`] with what the handler said; [`Error::NotStarted`] if the job does not run in time;
+    /// [`Error::Backend`], [`Error::TimedOut`] and [`Error::Closed`], of which the first two say by
+    /// [`Error::is_outcome_unknown`] whether it may have arrived.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the job may be notified or not.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use bytes::Bytes;
+    /// # use pulse_pool::{HandlerError, Job, JobHandler, JobKey, Node};
+    /// struct Lamp;
+    ///
+    /// #[pulse_pool::async_trait]
+    /// impl JobHandler for Lamp {
+    ///     # async fn start(&self, _: Job) -> Result<(), HandlerError> { Ok(()) }
+    ///     # async fn stop(&self, _: &JobKey) -> Result<(), HandlerError> { Ok(()) }
+    ///     async fn notify(&self, key: &JobKey, payload: Bytes) -> Result<(), HandlerError> {
+    ///         println!("{key} turns {}", std::str::from_utf8(&payload)?);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_pool::connect("memory:").await?;
+    /// let node = Node::join(&client, "lamps").await?;
+    /// node.add_worker(Lamp).await?;
+    /// node.dispatch("hall", "").await?;
+    /// node.notify("hall", "red").await?; // it is red now
+    /// # client.close().await;
+    /// # Ok(()) }
+    /// ```
+    pub async fn notify(&self, key: impl AsRef<str>, payload: impl Into<Bytes>) -> Result<(), Error> {
+        let (key, deadline) = (JobKey::new(key)?, self.deadline());
+        let id = format!("{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>());
+        let notified = self.notify_by(&key, payload.into(), &id, deadline).await;
+        self.pool.waiting.forget(&id);
+        notified
+    }
+
+    async fn notify_by(&self, key: &JobKey, payload: Bytes, id: &str, deadline: Instant) -> Result<(), Error> {
+        let (pool, failed) = (&self.pool, self.pool.backend("notify"));
+        let mut watch = pool.watches.watch(key);
+        let mut was_sent = false;
+        loop {
+            if self.is_closed() {
+                return Err(pool.closed());
+            }
+            if Instant::now() >= deadline {
+                let (pool_name, after) = (pool.name.to_string(), pool.options.timeout);
+                return Err(if was_sent {
+                    pool.timed_out("notify")
+                } else {
+                    Error::NotStarted { pool: pool_name, key: key.clone(), after }
+                });
+            }
+            let Some((raw, record)) = self.running(key).await.map_err(&failed)? else {
+                return Err(Error::UnknownJob { pool: pool.name.to_string(), key: key.clone() });
+            };
+            let owner = record.owner.filter(|_| record.phase == Phase::Running);
+            let node = owner.and_then(|owner| Some(pool.members.borrow().get(owner)?.node));
+            let Some(node) = node else {
+                self.moment(&mut watch, deadline).await?;
+                continue;
+            };
+            let answer = pool.waiting.wait(id);
+            let note =
+                Note { key: key.clone(), assignment: record.assignment, from: pool.node, payload: payload.clone() };
+            let change = pool.tables.note(key, &raw, node, id, Post::Note(note).encode(), pool.options.timeout);
+            was_sent = true;
+            let written = write(pool.tables.client(), &change, None, Some(deadline)).await.map_err(&failed)?;
+            if let Written::Refused(Refusal::Record(_)) = written {
+                self.moment(&mut watch, deadline).await?;
+                continue;
+            }
+            // The note stands there, or did.
+            let answer = tokio::select! {
+                answer = answer => answer.unwrap_or(Answer::NotHere),
+                () = self.until_other(key, &mut watch, &record) => Answer::NotHere,
+                () = sleep_until(deadline) => return Err(pool.timed_out("notify")),
+            };
+            match answer {
+                Answer::Done => return Ok(()),
+                Answer::NotHere => self.moment(&mut watch, deadline).await?,
+                Answer::NotTaken => {
+                    return Err(Error::NotNotifiable { pool: pool.name.to_string(), key: key.clone() });
+                }
+                Answer::Failed(message) => {
+                    return Err(Error::NotifyFailed { pool: pool.name.to_string(), key: key.clone(), message });
+                }
+            }
+        }
+    }
+
+    /// The record of a job that may be notified now or soon, from the replica, or from the backend where the replica has none.
+    async fn running(&self, key: &JobKey) -> Result<Option<(Bytes, JobRecord)>, pulse_core::Error> {
+        let tables = &self.pool.tables;
+        let raw = match tables.jobs.get_raw(key.as_str()) {
+            Some(raw) => Some(raw),
+            None => tables.read_record(key).await?,
+        };
+        let record = raw.and_then(|raw| Some((raw.clone(), pulse_core::message_pack::decode::<JobRecord>(&raw).ok()?)));
+        Ok(record.filter(|(_, record)| record.is_job() && record.phase != Phase::Stopping))
+    }
+
+    /// Waits until the record changes, or a moment.
+    async fn moment(&self, watch: &mut Watch, deadline: Instant) -> Result<(), Error> {
+        match timeout_at(deadline.min(Instant::now() + MOMENT), watch.next()).await {
+            Ok(None) => Err(self.pool.closed()),
+            Ok(Some(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Waits until the job is not that activation any more.
+    async fn until_other(&self, key: &JobKey, watch: &mut Watch, record: &JobRecord) {
+        // What was seen before says nothing, and the replica may lag behind what the backend told.
+        let mut is_seen = false;
+        loop {
+            let now = self.pool.tables.jobs.get(key.as_str());
+            let is_there = now.is_some_and(|now| now.assignment == record.assignment);
+            if is_seen && !is_there {
+                return;
+            }
+            is_seen |= is_there;
+            if watch.next().await.is_none() {
+                return;
+            }
+        }
+    }
+}
