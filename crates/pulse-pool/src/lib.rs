@@ -38,6 +38,12 @@ mod task;
 mod watch;
 mod write;
 
+/// Pages beside the reference.
+pub mod guide {
+    #[doc = include_str!("docs/from_go.md")]
+    pub mod from_go {}
+}
+
 pub use async_trait::async_trait;
 pub use pulse_core::{Client, ClientBuilder, connect};
 
