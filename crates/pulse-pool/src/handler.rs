@@ -300,7 +300,7 @@ impl From<String> for Failure {
 }
 
 /// Calls a handler, and turns its error or panic into a message.
-pub(crate) async fn contain(call: impl Future<Output = Result<(), HandlerError>>) -> Result<(), Failure> {
+pub(crate) async fn contain<T>(call: impl Future<Output = Result<T, HandlerError>>) -> Result<T, Failure> {
     // The handler is the user's: whatever state a panic leaves behind in it is the user's to judge.
     match AssertUnwindSafe(call).catch_unwind().await {
         Ok(result) => result.map_err(|error| {

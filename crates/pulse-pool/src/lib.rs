@@ -16,6 +16,7 @@
 //! costs time and nothing else. The order in which two nodes see changes does not matter.
 
 mod activation;
+mod cadence;
 mod clock;
 mod dead;
 mod decide;
@@ -33,8 +34,11 @@ mod post;
 mod record;
 mod result;
 mod runner;
+mod schedule;
+mod stats;
 mod tables;
 mod task;
+mod ticker;
 mod watch;
 mod write;
 
@@ -47,7 +51,10 @@ pub mod guide {
 pub use async_trait::async_trait;
 pub use pulse_core::{Client, ClientBuilder, connect};
 
+#[cfg(feature = "cron")]
+pub use self::cadence::InvalidCron;
 pub use self::{
+    cadence::{Cadence, MissedTicks},
     dead::DeadJob,
     error::Error,
     handler::{HandlerError, Job, JobHandler, Requeue},
@@ -56,7 +63,10 @@ pub use self::{
     node::{JobInfo, JobState, Node, NodeBuilder, WorkerInfo, destroy},
     options::WorkerOptions,
     policy::RetryPolicy,
+    schedule::{Plan, Schedule},
+    stats::PoolStats,
     task::FnWorker,
+    ticker::{Tick, Ticker},
 };
 
 #[cfg(test)]
@@ -71,5 +81,8 @@ mod tests {
         shared::<crate::JobInfo>();
         shared::<crate::WorkerInfo>();
         shared::<crate::Error>();
+        shared::<crate::Ticker>();
+        shared::<crate::Schedule>();
+        shared::<crate::Plan>();
     }
 }

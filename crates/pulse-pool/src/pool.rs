@@ -9,11 +9,11 @@ use pulse_core::SweepGuard;
 use tokio::sync::watch;
 
 use crate::{
-    Error, JobKey, NodeId,
+    Error, JobKey, JobState, NodeId,
     clock::Clock,
     decide::Members,
     post::Waiting,
-    record::{JobRecord, PlacedBy},
+    record::{JobRecord, Phase, PlacedBy},
     tables::{KnownWorker, Tables},
     watch::Watches,
 };
@@ -62,6 +62,21 @@ impl Pool {
     pub(crate) fn known(&self, worker: crate::WorkerId) -> Option<KnownWorker> {
         let snapshot = self.tables.workers.snapshot();
         Some((worker, snapshot.value(&worker.to_string())?.raw()))
+    }
+
+    /// How far a job is, `None` if the record is only the trace of one, and the node that has it.
+    pub(crate) fn state_of(&self, record: &JobRecord, members: &Members) -> (Option<JobState>, Option<NodeId>) {
+        let node = record.owner.and_then(|owner| members.get(owner)).map(|worker| worker.node);
+        let state = match (&record.phase, record.owner, node) {
+            (Phase::Rejected(_), ..) => return (None, node),
+            (Phase::Stopping, ..) => JobState::Stopping,
+            (_, None, _) => JobState::Waiting,
+            (_, Some(_), None) => JobState::Orphaned,
+            (Phase::Assigned, ..) if record.terms.not_before > self.clock.now() => JobState::Delayed,
+            (Phase::Assigned, ..) => JobState::Starting,
+            (Phase::Running, ..) => JobState::Running,
+        };
+        (Some(state), node)
     }
 
     /// A record as it is to stand in the map.

@@ -7,7 +7,7 @@ use pulse_core::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Epoch, NodeId, WorkerId,
+    Cadence, Epoch, NodeId, WorkerId,
     id::{AssignmentId, DispatchId},
 };
 
@@ -101,6 +101,26 @@ pub(crate) struct DeadRecord {
     pub(crate) at: u64,
     #[serde(rename = "m")]
     pub(crate) terms: Terms,
+}
+
+/// A ticker: when its next tick is due, and how it goes on from there. Whoever replaces the record when the tick is due has
+/// the tick.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TickerRecord {
+    /// Drawn at random for each record, so that whoever wrote it can tell.
+    #[serde(rename = "i")]
+    pub(crate) id: u64,
+    #[serde(rename = "c")]
+    pub(crate) cadence: Cadence,
+    /// The number of the next tick, from 1.
+    #[serde(rename = "n")]
+    pub(crate) number: u64,
+    /// When it is due, by the server's clock, in milliseconds; `None`: never.
+    #[serde(rename = "d")]
+    pub(crate) due: Option<u64>,
+    /// It was stopped everywhere. The record only says so, and expires.
+    #[serde(rename = "s", default, skip_serializing_if = "is_default")]
+    pub(crate) stopped: bool,
 }
 
 /// A version of the workers' map.

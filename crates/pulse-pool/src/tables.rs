@@ -11,6 +11,7 @@
 //! | `pool:results` | job key → [`JobResult`](crate::result::JobResult), for some time | read by those who wait for it |
 //! | `pool:progress` | job key → what a running job says of itself, for some time | read on demand |
 //! | `pool:inbox:…` | id → [`Post`](crate::post::Post), for some time | replicated to its node |
+//! | `pool:tickers` | ticker → [`TickerRecord`] | replicated to the nodes that have tickers |
 //! | `pool:dead` | job key → [`DeadRecord`](crate::record::DeadRecord) | read on demand |
 //! | `pool:dead-payloads` | job key → payload | read by replays |
 //!
@@ -24,22 +25,26 @@ use pulse_core::{
     Binding, Client, Deadline, Expectation, FailedExpectation, Found, LeaseId, Scope, Transaction, Version,
 };
 use pulse_rmap::Map;
+use tokio::sync::OnceCell;
 
 use crate::{
     Error, JobKey, NodeId, WorkerId,
     post::ANSWER_TTL,
-    record::{JobRecord, WorkerRecord},
+    record::{JobRecord, TickerRecord, WorkerRecord},
     result::JobResult,
 };
 
 const WORKERS: &str = "pool:workers";
 /// Stands among the workers while the pool is shut down; no worker's name.
 const SHUTDOWN: &str = "shutdown";
+/// What the names of nodes begin with among the workers; no worker's name does.
+const NODE: &str = "node ";
 const JOBS: &str = "pool:jobs";
 const PAYLOADS: &str = "pool:payloads";
 const QUEUE: &str = "pool:queue";
 const RESULTS: &str = "pool:results";
 const PROGRESS: &str = "pool:progress";
+const TICKERS: &str = "pool:tickers";
 const DEAD: &str = "pool:dead";
 const DEAD_PAYLOADS: &str = "pool:dead-payloads";
 
@@ -48,6 +53,9 @@ const TRACE_TTL: Duration = Duration::from_secs(60);
 
 /// How long what a job said of itself is kept.
 const PROGRESS_TTL: Duration = Duration::from_secs(3600);
+
+/// How long it is known that a ticker was stopped.
+const STOPPED_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// How long an inbox stands that nobody writes to, and whose node did not remove it.
 const INBOX_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -64,7 +72,12 @@ pub(crate) struct Tables {
     pub(crate) jobs: Map<JobRecord>,
     /// What others send to this node.
     pub(crate) inbox: Map<Bytes>,
+    /// Joined by the first ticker.
+    tickers: OnceCell<Tickers>,
 }
+
+/// The replica of the tickers.
+pub(crate) type Tickers = Map<TickerRecord>;
 
 /// A new job as it is to be recorded.
 #[derive(Debug)]
@@ -88,7 +101,7 @@ impl Tables {
         let workers = Map::builder(WORKERS).scope(scope.clone()).join(client).await.map_err(replica)?;
         let jobs = Map::builder(JOBS).scope(scope.clone()).join(client).await.map_err(replica)?;
         let inbox = Map::raw(inbox_of(node)).scope(scope.clone()).join(client).await.map_err(replica)?;
-        Ok(Self { client: client.clone(), scope, workers, jobs, inbox })
+        Ok(Self { client: client.clone(), scope, workers, jobs, inbox, tickers: OnceCell::new() })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -104,6 +117,37 @@ impl Tables {
         self.workers.close().await;
         self.jobs.close().await;
         self.inbox.close().await;
+        if let Some(tickers) = self.tickers.get() {
+            tickers.close().await;
+        }
+    }
+
+    /// The replica of the tickers, which is joined when it is first asked for.
+    pub(crate) async fn tickers(&self) -> Result<&Tickers, pulse_rmap::Error> {
+        let join = async || Map::builder(TICKERS).scope(self.scope.clone()).join(&self.client).await;
+        self.tickers.get_or_try_init(join).await
+    }
+
+    /// The record of a ticker as the backend has it now.
+    pub(crate) async fn read_ticker(&self, name: &str) -> Result<Option<Bytes>, pulse_core::Error> {
+        self.read(TICKERS, name).await
+    }
+
+    /// The version of the tickers as the backend has them now.
+    pub(crate) async fn tickers_version(&self) -> Result<Option<Version>, pulse_core::Error> {
+        self.client.backend().map_version(&self.scope.map(TICKERS)?).await
+    }
+
+    /// Makes or replaces a ticker, as long as the node is in the pool: none is made of a pool that was shut down.
+    pub(crate) fn put_ticker(&self, name: &Arc<str>, old: Option<&Bytes>, new: Bytes, node: NodeId) -> Transaction {
+        let change = Transaction::new(&self.scope).expect_present(WORKERS, node_key(node));
+        expect_value(change, TICKERS, name, old).put(TICKERS, name.clone(), new)
+    }
+
+    /// Leaves word for some time that a ticker is stopped.
+    pub(crate) fn stop_ticker(&self, name: &str, old: Option<&Bytes>, new: Bytes) -> Transaction {
+        let change = expect_value(Transaction::new(&self.scope), TICKERS, name, old);
+        change.put_bound(TICKERS, name, new, Binding::Ttl(STOPPED_TTL))
     }
 
     /// The record of a job as the backend has it now.
@@ -114,25 +158,25 @@ impl Tables {
 
     /// The payload of a job.
     pub(crate) async fn read_payload(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(PAYLOADS, key).await
+        self.read(PAYLOADS, key.as_str()).await
     }
 
     /// What a job of this key left behind.
     pub(crate) async fn read_result(&self, key: &JobKey) -> Result<Option<JobResult>, pulse_core::Error> {
-        Ok(self.read(RESULTS, key).await?.and_then(|raw| JobResult::decode(&raw)))
+        Ok(self.read(RESULTS, key.as_str()).await?.and_then(|raw| JobResult::decode(&raw)))
     }
 
     /// What a job said last of how far it is.
     pub(crate) async fn read_progress(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(PROGRESS, key).await
+        self.read(PROGRESS, key.as_str()).await
     }
 
     pub(crate) async fn read_dead(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(DEAD, key).await
+        self.read(DEAD, key.as_str()).await
     }
 
     pub(crate) async fn read_dead_payload(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(DEAD_PAYLOADS, key).await
+        self.read(DEAD_PAYLOADS, key.as_str()).await
     }
 
     /// All dead jobs.
@@ -148,8 +192,8 @@ impl Tables {
         }
     }
 
-    async fn read(&self, map: &str, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        let values = self.client.backend().map_get(&self.scope.map(map)?, &[key.as_str()]).await?;
+    async fn read(&self, map: &str, key: &str) -> Result<Option<Bytes>, pulse_core::Error> {
+        let values = self.client.backend().map_get(&self.scope.map(map)?, &[key]).await?;
         Ok(values.into_iter().next().flatten())
     }
 
@@ -220,6 +264,11 @@ impl Tables {
     pub(crate) fn is_alone(&self, node: NodeId) -> bool {
         let own = node_key(node);
         self.workers.snapshot().keys().all(|key| &**key == SHUTDOWN || **key == *own)
+    }
+
+    /// How many nodes are in the pool.
+    pub(crate) fn nodes(&self) -> usize {
+        self.workers.snapshot().keys().filter(|key| key.starts_with(NODE)).count()
     }
 
     /// What stands among the workers for a node itself, or for its mark of a shutdown.
@@ -368,9 +417,16 @@ impl Tables {
     }
 }
 
+fn expect_value(change: Transaction, map: &str, key: &str, value: Option<&Bytes>) -> Transaction {
+    match value {
+        Some(value) => change.expect_equals(map, key, value.clone()),
+        None => change.expect_absent(map, key),
+    }
+}
+
 /// Under what a node itself stands among the workers; no worker's name.
 fn node_key(node: NodeId) -> String {
-    format!("node {node}")
+    format!("{NODE}{node}")
 }
 
 fn inbox_of(node: NodeId) -> String {
@@ -408,7 +464,7 @@ pub(crate) fn end_shutdown(scope: &Scope) -> Transaction {
 }
 
 fn remove_all(transaction: Transaction) -> Transaction {
-    let maps = [WORKERS, JOBS, PAYLOADS, QUEUE, RESULTS, PROGRESS, DEAD, DEAD_PAYLOADS];
+    let maps = [WORKERS, JOBS, PAYLOADS, QUEUE, RESULTS, PROGRESS, TICKERS, DEAD, DEAD_PAYLOADS];
     maps.into_iter().fold(transaction, Transaction::destroy_map)
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use pulse_core::{Client, Error, Transaction, Version};
+use pulse_core::{Client, Error, Found, Transaction, Version};
 use tokio::time::Instant;
 
 use crate::tables::{Refusal, jobs_version};
@@ -59,6 +59,36 @@ pub(crate) async fn write(
                     tracing::debug!(scope = %change.scope(), %error, "a change of the pool is sent again");
                     back_off.pause().await;
                 }
+                None => return Err(error),
+            },
+        }
+    }
+}
+
+/// Sends a change of a ticker again and again until its outcome is known. `leaves` is what it leaves at its key, which nothing
+/// else does. Returns whether it took effect; if it did and was changed since, it does not count.
+///
+/// # Errors
+///
+/// Those that sending it again cannot heal, and after `deadline` any.
+///
+/// # Cancel safety
+///
+/// When dropped, the change was made or not.
+pub(crate) async fn replace(
+    client: &Client,
+    change: &Transaction,
+    leaves: &Bytes,
+    deadline: Option<Instant>,
+) -> Result<bool, Error> {
+    let mut back_off = BackOff::new(PAUSE.0, PAUSE.1);
+    loop {
+        match client.commit(change.clone()).await {
+            Ok(_) => return Ok(true),
+            Err(error) => match error.failed_expectation() {
+                Some(failed) => return Ok(matches!(&failed.found, Found::Value(Some(found)) if found == leaves)),
+                None if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return Err(error),
+                None if error.is_retryable() || error.is_outcome_unknown() => back_off.pause().await,
                 None => return Err(error),
             },
         }

@@ -8,6 +8,7 @@ mod moving;
 mod notifying;
 mod tasks;
 mod terms;
+mod ticking;
 mod trouble;
 
 use std::time::Duration;

@@ -126,6 +126,6 @@ impl NodeBuilder {
         let tasks = TaskTracker::new();
         tasks.spawn(runner.run());
         tasks.close();
-        Ok(Node { pool, commands, stop, tasks })
+        Ok(Node { pool, commands, stop, tasks, ends: true })
     }
 }

@@ -3,10 +3,13 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::join_all;
 use pulse_core::Version;
 use pulse_rmap::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 
 use super::{JobInfo, Node};
 use crate::{
@@ -24,6 +27,9 @@ const AT_ONCE: usize = 4;
 
 /// How to recognise a job, and the version of the jobs since when it is there, if known.
 type Recorded = (DispatchId, Option<Version>);
+
+/// A job of a batch: its place there, its key, and how to recognise it.
+type Planned = (usize, JobKey, DispatchId);
 
 impl Node {
     /// Dispatches a job, and returns once it runs, on whichever node.
@@ -102,12 +108,23 @@ impl Node {
         let watches: Vec<Option<Watch>> =
             jobs.iter().map(|job| Some(self.pool.watches.watch(&job.checked_key().ok()?))).collect();
         let recorded = self.record_all(jobs, deadline).await;
-        let runs = recorded.into_iter().zip(watches).map(async |(recorded, watch)| {
-            let (key, recorded) = recorded?;
-            let watch = watch.unwrap_or_else(|| self.pool.watches.watch(&key));
-            self.runs(&key, recorded, watch, deadline).await
-        });
-        futures::future::join_all(runs).await
+        // Futures of closures could not be spawned: the compiler does not see that they are Send.
+        let mut runs = Vec::with_capacity(recorded.len());
+        for (recorded, watch) in recorded.into_iter().zip(watches) {
+            runs.push(self.recorded_runs(recorded, watch, deadline));
+        }
+        join_all(runs).await
+    }
+
+    async fn recorded_runs(
+        &self,
+        recorded: Result<(JobKey, Recorded), Error>,
+        watch: Option<Watch>,
+        deadline: Instant,
+    ) -> Result<JobInfo, Error> {
+        let (key, recorded) = recorded?;
+        let watch = watch.unwrap_or_else(|| self.pool.watches.watch(&key));
+        self.runs(&key, recorded, watch, deadline).await
     }
 
     async fn runs(
@@ -182,19 +199,13 @@ impl Node {
                 Ok(_) => {}
             }
         }
-        let at_once =
-            together.chunks(TOGETHER).map(async |chunk| (chunk, self.record_together(&jobs, chunk, deadline).await));
-        for (chunk, outcome) in futures::stream::iter(at_once).buffered(AT_ONCE).collect::<Vec<_>>().await {
-            let one_by_one = chunk.iter().map(async |(index, key, dispatch)| {
-                let recorded = match outcome {
-                    Some(version) => Ok((*dispatch, version)),
-                    None => self.record(key, &jobs[*index], *dispatch, deadline).await,
-                };
-                (*index, recorded.map(|recorded| (key.clone(), recorded)))
-            });
-            for (index, outcome) in futures::future::join_all(one_by_one).await {
-                recorded[index] = Some(outcome);
-            }
+        let few = Semaphore::new(AT_ONCE);
+        let mut at_once = Vec::new();
+        for chunk in together.chunks(TOGETHER) {
+            at_once.push(self.record_chunk(&jobs, chunk, deadline, &few));
+        }
+        for (index, outcome) in join_all(at_once).await.into_iter().flatten() {
+            recorded[index] = Some(outcome);
         }
         // What is left has the key of one before it.
         let exists = |job: &NewJob| match job.checked_key() {
@@ -204,16 +215,49 @@ impl Node {
         recorded.into_iter().zip(&jobs).map(|(outcome, job)| outcome.unwrap_or_else(|| Err(exists(job)))).collect()
     }
 
+    /// Records jobs together if that can be, or else one by one. Returns each with its place.
+    async fn record_chunk(
+        &self,
+        jobs: &[NewJob],
+        chunk: &[Planned],
+        deadline: Instant,
+        few: &Semaphore,
+    ) -> Vec<(usize, Result<(JobKey, Recorded), Error>)> {
+        let together = {
+            let _one_of_few = few.acquire().await;
+            self.record_together(jobs, chunk, deadline).await
+        };
+        let mut one_by_one = Vec::with_capacity(chunk.len());
+        for planned in chunk {
+            one_by_one.push(self.record_planned(jobs, planned, together, deadline));
+        }
+        join_all(one_by_one).await
+    }
+
+    async fn record_planned(
+        &self,
+        jobs: &[NewJob],
+        (index, key, dispatch): &Planned,
+        together: Option<Option<Version>>,
+        deadline: Instant,
+    ) -> (usize, Result<(JobKey, Recorded), Error>) {
+        let recorded = match together {
+            Some(version) => Ok((*dispatch, version)),
+            None => self.record(key, &jobs[*index], *dispatch, deadline).await,
+        };
+        (*index, recorded.map(|recorded| (key.clone(), recorded)))
+    }
+
     /// Tries to record jobs in one transaction. Returns the version of the jobs since when they are there; `None` if it is
     /// not certain that all are.
     async fn record_together(
         &self,
         jobs: &[NewJob],
-        chunk: &[(usize, JobKey, DispatchId)],
+        chunk: &[Planned],
         deadline: Instant,
     ) -> Option<Option<Version>> {
         let pool = &self.pool;
-        let plan = |(index, key, dispatch): &(usize, JobKey, DispatchId)| {
+        let plan = |(index, key, dispatch): &Planned| {
             let job = &jobs[*index];
             let terms = job.terms(&pool.clock);
             self.plan(key, job, *dispatch, pool.owner(key, terms.needs()), None).ok().map(|(planned, _)| planned)

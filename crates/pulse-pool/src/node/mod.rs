@@ -19,6 +19,7 @@ use bytes::Bytes;
 use pulse_core::Client;
 use tokio::{
     sync::{mpsc, oneshot},
+    task::JoinHandle,
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,7 +32,7 @@ pub use self::{
 use crate::{
     Error, JobHandler, JobKey, NodeId, WorkerId, WorkerOptions,
     pool::Pool,
-    record::{JobRecord, Phase},
+    record::JobRecord,
     runner::Command,
 };
 
@@ -67,6 +68,8 @@ pub struct Node {
     stop: CancellationToken,
     /// Holds the runner.
     tasks: TaskTracker,
+    /// Whether the node ends when this is dropped: not what its own tasks hold.
+    ends: bool,
 }
 
 impl Node {
@@ -226,25 +229,40 @@ impl Node {
         timeout(self.pool.options.timeout, asked).await.map_err(|_| self.pool.timed_out(operation))?
     }
 
+    /// The same node, for a task of its own.
+    pub(crate) fn handle(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            commands: self.commands.clone(),
+            stop: self.stop.clone(),
+            tasks: self.tasks.clone(),
+            ends: false,
+        }
+    }
+
+    pub(crate) fn shared_pool(&self) -> Arc<Pool> {
+        self.pool.clone()
+    }
+
+    /// Cancelled when the node has ended.
+    pub(crate) fn end(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Runs a task of the node, which has to end with it.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.tasks.spawn(task)
+    }
+
     /// When a call that begins now has to give up.
-    fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.pool.options.timeout
     }
 
     fn info(&self, key: JobKey, record: &JobRecord) -> Option<JobInfo> {
         let members = self.pool.members.borrow();
-        let node = record.owner.and_then(|owner| members.get(owner)).map(|worker| worker.node);
-        let now = self.pool.clock.now();
-        let terms = &record.terms;
-        let state = match (&record.phase, record.owner, node) {
-            (Phase::Rejected(_), ..) => return None,
-            (Phase::Stopping, ..) => JobState::Stopping,
-            (_, None, _) => JobState::Waiting,
-            (_, Some(_), None) => JobState::Orphaned,
-            (Phase::Assigned, ..) if record.terms.not_before > now => JobState::Delayed,
-            (Phase::Assigned, ..) => JobState::Starting,
-            (Phase::Running, ..) => JobState::Running,
-        };
+        let (state, node) = self.pool.state_of(record, &members);
+        let (state, now, terms) = (state?, self.pool.clock.now(), &record.terms);
         Some(JobInfo {
             key,
             state,
@@ -262,7 +280,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.stop.cancel();
+        if self.ends {
+            self.stop.cancel();
+        }
     }
 }
 

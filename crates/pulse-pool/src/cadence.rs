@@ -1,0 +1,263 @@
+//! When a ticker ticks.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::new_job::millis;
+
+/// The most missed ticks that are counted one by one.
+const MOST_MISSED: u64 = 10_000;
+
+/// When a [`Ticker`](crate::Ticker) ticks: at a fixed interval, or by a cron pattern (feature `cron`), and what becomes of
+/// ticks that nobody was there for. A [`Duration`] is a cadence that skips missed ticks.
+///
+/// ```
+/// use std::time::Duration;
+/// use pulse_pool::{Cadence, MissedTicks};
+///
+/// let every_minute = Cadence::every(Duration::from_secs(60));
+/// let make_up = every_minute.clone().missed(MissedTicks::Burst);
+/// assert_ne!(every_minute, make_up);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cadence {
+    #[serde(rename = "r")]
+    rhythm: Rhythm,
+    #[serde(rename = "m", default)]
+    missed: MissedTicks,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Rhythm {
+    /// In milliseconds.
+    #[serde(rename = "e")]
+    Every(u64),
+    /// A pattern, and the name of a time zone.
+    #[serde(rename = "c")]
+    Cron(String, String),
+}
+
+/// What becomes of ticks that were due while no node was there to have them, or no backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum MissedTicks {
+    /// One tick comes at once for all of them, and says [how many](crate::Tick::missed); the next comes when it would have come
+    /// anyway.
+    #[default]
+    #[serde(rename = "s")]
+    Skip,
+    /// They come one right after the other until all are made up for.
+    #[serde(rename = "b")]
+    Burst,
+    /// One tick comes at once for all of them, and the next a whole interval after it. The same as [`Skip`](Self::Skip) for a
+    /// cron pattern.
+    #[serde(rename = "d")]
+    Delay,
+}
+
+impl From<Duration> for Cadence {
+    fn from(interval: Duration) -> Self {
+        Self::every(interval)
+    }
+}
+
+impl Cadence {
+    /// One tick per interval, from one interval after the ticker was made. To the millisecond; the shortest is one.
+    #[must_use]
+    pub fn every(interval: Duration) -> Self {
+        Self { rhythm: Rhythm::Every(millis(interval).max(1)), missed: MissedTicks::default() }
+    }
+
+    /// Sets what becomes of missed ticks.
+    #[must_use]
+    pub fn missed(self, missed: MissedTicks) -> Self {
+        Self { missed, ..self }
+    }
+
+    /// The time after a tick, and how many were missed in between. `due`: when the tick was due; `now`: when somebody has it,
+    /// which is not earlier. All by the server's clock, in milliseconds. `None` if there is none.
+    pub(crate) fn after(&self, due: u64, now: u64) -> (Option<u64>, u64) {
+        match (&self.rhythm, self.missed) {
+            (Rhythm::Every(every), MissedTicks::Skip) => {
+                let missed = now.saturating_sub(due) / every;
+                (Some(due.saturating_add(every.saturating_mul(missed + 1))), missed)
+            }
+            (Rhythm::Every(every), MissedTicks::Burst) => (Some(due.saturating_add(*every)), 0),
+            (Rhythm::Every(every), MissedTicks::Delay) => {
+                (Some(now.saturating_add(*every)), now.saturating_sub(due) / every)
+            }
+            (Rhythm::Cron(pattern, zone), MissedTicks::Burst) => (next_by_cron(pattern, zone, due), 0),
+            (Rhythm::Cron(pattern, zone), MissedTicks::Skip | MissedTicks::Delay) => {
+                let (mut next, mut missed) = (next_by_cron(pattern, zone, due), 0);
+                while next.is_some_and(|next| next <= now) {
+                    missed += 1;
+                    let from = if missed < MOST_MISSED { next.unwrap_or(now) } else { now };
+                    next = next_by_cron(pattern, zone, from);
+                }
+                (next, missed)
+            }
+        }
+    }
+
+    /// The first time after `now`.
+    pub(crate) fn first(&self, now: u64) -> Option<u64> {
+        match &self.rhythm {
+            Rhythm::Every(every) => Some(now.saturating_add(*every)),
+            Rhythm::Cron(pattern, zone) => next_by_cron(pattern, zone, now),
+        }
+    }
+
+    /// Whether this build can tell the time by it.
+    pub(crate) fn is_known(&self) -> bool {
+        match &self.rhythm {
+            Rhythm::Every(_) => true,
+            Rhythm::Cron(..) => cfg!(feature = "cron"),
+        }
+    }
+}
+
+#[cfg(feature = "cron")]
+mod cron {
+    use std::str::FromStr;
+
+    use croner::Cron;
+    use jiff::{Timestamp, tz::TimeZone};
+
+    use super::{Cadence, MissedTicks, Rhythm};
+
+    /// Why a cron pattern or its time zone cannot be used.
+    #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+    #[error("{reason}")]
+    pub struct InvalidCron {
+        reason: String,
+    }
+
+    impl Cadence {
+        /// By a cron pattern of five fields (minute, hour, day of the month, month, day of the week), six (with seconds
+        /// before them) or seven (with years after them), in UTC. `@hourly` and its like are patterns too.
+        ///
+        /// ```
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// use pulse_pool::Cadence;
+        ///
+        /// let nightly = Cadence::cron("30 2 * * *")?;
+        /// let on_weekdays = Cadence::cron_in("0 9 * * MON-FRI", "Europe/Berlin")?;
+        /// # assert_ne!(nightly, on_weekdays);
+        /// assert!(Cadence::cron("every day").is_err());
+        /// # Ok(()) }
+        /// ```
+        ///
+        /// # Errors
+        ///
+        /// [`InvalidCron`] says what is wrong with the pattern.
+        pub fn cron(pattern: impl Into<String>) -> Result<Self, InvalidCron> {
+            Self::cron_in(pattern, "UTC")
+        }
+
+        /// By a cron pattern in a time zone, as the IANA time zone database calls it. A time that a change of the clocks
+        /// leaves out comes right after it; one that occurs twice comes once.
+        ///
+        /// # Errors
+        ///
+        /// [`InvalidCron`] says what is wrong with the pattern, or that the time zone is not known here.
+        pub fn cron_in(pattern: impl Into<String>, time_zone: impl Into<String>) -> Result<Self, InvalidCron> {
+            let (pattern, zone) = (pattern.into(), time_zone.into());
+            let invalid = |reason: String| InvalidCron { reason };
+            Cron::from_str(&pattern).map_err(|error| invalid(format!("no cron pattern: {pattern:?}: {error}")))?;
+            TimeZone::get(&zone).map_err(|error| invalid(format!("no time zone: {zone:?}: {error}")))?;
+            Ok(Self { rhythm: Rhythm::Cron(pattern, zone), missed: MissedTicks::default() })
+        }
+    }
+
+    /// The first time of the pattern after that one.
+    pub(super) fn next(pattern: &str, zone: &str, after: u64) -> Option<u64> {
+        let (cron, zone) = (Cron::from_str(pattern).ok()?, TimeZone::get(zone).ok()?);
+        let after = Timestamp::from_millisecond(i64::try_from(after).ok()?).ok()?.to_zoned(zone);
+        let next = cron.find_next_occurrence(&after, false).ok()?;
+        u64::try_from(next.timestamp().as_millisecond()).ok()
+    }
+}
+
+#[cfg(feature = "cron")]
+pub use self::cron::InvalidCron;
+
+#[cfg(feature = "cron")]
+use self::cron::next as next_by_cron;
+
+/// Nodes of this build cannot tell.
+#[cfg(not(feature = "cron"))]
+fn next_by_cron(_pattern: &str, _zone: &str, _after: u64) -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_ten() -> Cadence {
+        Cadence::every(Duration::from_millis(10))
+    }
+
+    #[test]
+    fn skipping_keeps_to_the_grid_and_says_how_many_were_missed() {
+        for (now, next, missed) in [(100, 110, 0), (109, 110, 0), (110, 120, 1), (147, 150, 4)] {
+            assert_eq!(every_ten().after(100, now), (Some(next), missed), "at {now}");
+        }
+    }
+
+    #[test]
+    fn bursting_leaves_none_out() {
+        assert_eq!(every_ten().missed(MissedTicks::Burst).after(100, 147), (Some(110), 0));
+    }
+
+    #[test]
+    fn delaying_begins_anew() {
+        assert_eq!(every_ten().missed(MissedTicks::Delay).after(100, 147), (Some(157), 4));
+    }
+
+    #[test]
+    fn the_end_of_time_is_no_panic() {
+        assert_eq!(Cadence::every(Duration::MAX).after(u64::MAX, u64::MAX).0, Some(u64::MAX));
+        assert_eq!(Cadence::every(Duration::ZERO).first(7), Some(8));
+    }
+
+    #[cfg(feature = "cron")]
+    mod cron {
+        use super::*;
+
+        /// 2026-03-28 12:00 UTC, the day before the clocks of Europe change.
+        const NOON: u64 = 1_774_699_200_000;
+        const HOUR: u64 = 3_600_000;
+
+        #[test]
+        fn a_pattern_is_in_utc_unless_said_otherwise() {
+            let nightly = |cadence: Cadence| cadence.first(NOON).unwrap();
+            assert_eq!(nightly(Cadence::cron("30 2 * * *").unwrap()), NOON + 14 * HOUR + HOUR / 2);
+            let berlin = Cadence::cron_in("0 12 * * *", "Europe/Berlin").unwrap();
+            // It is 13:00 there now, and after the change of the clocks two hours ahead of UTC.
+            assert_eq!(nightly(berlin), NOON + 22 * HOUR);
+        }
+
+        #[test]
+        fn missed_times_of_a_pattern_are_counted() {
+            let hourly = Cadence::cron("0 * * * *").unwrap();
+            assert_eq!(hourly.after(NOON, NOON + 5 * HOUR / 2), (Some(NOON + 3 * HOUR), 2));
+            let all = hourly.missed(MissedTicks::Burst);
+            assert_eq!(all.after(NOON, NOON + 5 * HOUR / 2), (Some(NOON + HOUR), 0));
+        }
+
+        #[test]
+        fn a_pattern_without_a_future_has_none() {
+            assert_eq!(Cadence::cron("0 0 0 1 1 * 2020").unwrap().first(NOON), None);
+        }
+
+        #[test]
+        fn bad_patterns_and_zones_are_errors_that_name_them() {
+            for (pattern, zone) in [("", "UTC"), ("61 * * * *", "UTC"), ("* * * * *", "Europe/Atlantis")] {
+                let error = Cadence::cron_in(pattern, zone).unwrap_err().to_string();
+                assert!(error.contains(if zone == "UTC" { pattern } else { zone }), "{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Schedules: a plan of jobs, made once per interval in the whole pool.
+
+use std::{collections::HashSet, fmt};
+
+use futures::future::join_all;
+use tokio::{sync::Semaphore, task::JoinHandle};
+
+use crate::{Cadence, Error, HandlerError, JobKey, NewJob, Node, Tick, Ticker, handler::contain};
+
+/// How many jobs of a plan are stopped at once.
+const STOPS: usize = 64;
+
+/// What jobs of the pool are to run: what a producer returns to [`Node::schedule`].
+///
+/// A plan is idempotent: a job that is there already is left alone, one that is not there need not be stopped. So a producer
+/// may return the same plan each time, and what one tick could not do the next makes up for.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[must_use = "a plan does nothing until a schedule carries it out"]
+pub struct Plan {
+    start: Vec<NewJob>,
+    stop: Vec<String>,
+    only: bool,
+    end: bool,
+}
+
+impl Plan {
+    /// A plan that changes nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a job, unless there is one of that key.
+    pub fn start(mut self, job: impl Into<NewJob>) -> Self {
+        self.start.push(job.into());
+        self
+    }
+
+    /// Starts jobs; see [`start`](Self::start).
+    pub fn start_all<J: Into<NewJob>>(mut self, jobs: impl IntoIterator<Item = J>) -> Self {
+        self.start.extend(jobs.into_iter().map(Into::into));
+        self
+    }
+
+    /// Stops a job, if there is one of that key.
+    pub fn stop(mut self, key: impl Into<String>) -> Self {
+        self.stop.push(key.into());
+        self
+    }
+
+    /// Stops every job of the pool that this plan does not start, whoever dispatched it.
+    pub fn only(mut self) -> Self {
+        self.only = true;
+        self
+    }
+
+    /// Ends the schedule, on every node, once this plan is carried out.
+    pub fn end(mut self) -> Self {
+        self.end = true;
+        self
+    }
+}
+
+impl Node {
+    /// Runs a producer once per interval, on one of all the nodes that have joined the schedule, and carries out the plan that
+    /// it makes. It goes on until it is [stopped](Schedule::stop) or the node closed; dropping what is returned does not end
+    /// it.
+    ///
+    /// Joining with another cadence replaces it for everybody; every node runs its own producer. An error of the producer, or a
+    /// panic, is logged, and it is asked again at the next tick. A plan is carried out by enqueuing, so that it does not wait
+    /// for workers.
+    ///
+    /// ```
+    /// # use pulse_pool::Node;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use pulse_pool::Plan;
+    ///
+    /// # let client = pulse_pool::connect("memory:").await?;
+    /// let node = Node::join(&client, "crawlers").await?;
+    /// let schedule = node
+    ///     .schedule("sites", Duration::from_secs(60), |_tick| async {
+    ///         let sites = ["a.example", "b.example"]; // from a database, say
+    ///         Ok(Plan::new().start_all(sites.map(|site| (site, ""))).only())
+    ///     })
+    ///     .await?;
+    /// schedule.stop().await?; // on every node
+    /// # client.close().await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ticker`](Self::ticker), whose names schedules share.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the schedule is there or not, and does not run here.
+    pub async fn schedule<P, F>(
+        &self,
+        name: impl Into<String>,
+        cadence: impl Into<Cadence>,
+        producer: P,
+    ) -> Result<Schedule, Error>
+    where
+        P: Fn(Tick) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Plan, HandlerError>> + Send + 'static,
+    {
+        let (name, cadence) = (name.into(), cadence.into());
+        let ticker = self.ticker(name.clone(), cadence.clone()).await?;
+        let (node, end) = (self.handle(), self.end());
+        let task = self.spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = follow(&node, ticker, producer) => {}
+            }
+        });
+        Ok(Schedule { node: self.handle(), name, cadence, task })
+    }
+
+    /// Carries out a plan.
+    async fn carry_out(&self, schedule: &str, plan: &Plan) {
+        let pool = self.pool();
+        let planned: HashSet<&str> = plan.start.iter().map(|job| job.key.as_str()).collect();
+        let mut stop: Vec<String> = plan.stop.clone();
+        if plan.only {
+            let keys = self.job_keys();
+            stop.extend(keys.iter().map(JobKey::as_str).filter(|key| !planned.contains(key)).map(str::to_owned));
+        }
+        let few = Semaphore::new(STOPS);
+        let mut stops = Vec::new();
+        for key in &stop {
+            stops.push(self.stop_planned(schedule, key, &few));
+        }
+        let started = async {
+            for (job, outcome) in plan.start.iter().zip(self.enqueue_batch(plan.start.iter().cloned()).await) {
+                match outcome {
+                    Ok(()) | Err(Error::Exists { .. }) => {}
+                    Err(error) => {
+                        tracing::warn!(pool, schedule, key = job.key, %error, "a job of a plan could not be started");
+                    }
+                }
+            }
+        };
+        tokio::join!(join_all(stops), started);
+    }
+
+    async fn stop_planned(&self, schedule: &str, key: &str, few: &Semaphore) {
+        let _one_of_few = few.acquire().await;
+        match self.stop(key).await {
+            Ok(()) | Err(Error::UnknownJob { .. }) => {}
+            Err(error) => tracing::warn!(pool = self.pool(), schedule, key, %error, "a job of a plan could not be stopped"),
+        }
+    }
+}
+
+async fn follow<P, F>(node: &Node, mut ticker: Ticker, producer: P)
+where
+    P: Fn(Tick) -> F + Send + Sync,
+    F: Future<Output = Result<Plan, HandlerError>> + Send,
+{
+    while let Some(tick) = ticker.next().await {
+        let (pool, schedule) = (node.pool(), ticker.name());
+        match contain(async { producer(tick).await }).await {
+            Ok(plan) => {
+                node.carry_out(schedule, &plan).await;
+                if plan.end {
+                    let name = schedule.to_owned();
+                    if let Err(error) = ticker.stop().await {
+                        tracing::error!(pool, schedule = name, %error, "a schedule could not be ended");
+                    }
+                    return;
+                }
+            }
+            Err(failure) => {
+                tracing::warn!(pool, schedule, message = failure.message, "a producer failed, asked again at the next tick");
+            }
+        }
+    }
+}
+
+/// A node's part in a schedule; see [`Node::schedule`]. It goes on when this is dropped.
+pub struct Schedule {
+    node: Node,
+    name: String,
+    cadence: Cadence,
+    task: JoinHandle<()>,
+}
+
+impl Schedule {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it has ended here: it was stopped, or its producer ended it, or the node was closed.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Ends this node's part. The others go on.
+    pub fn close(self) {
+        self.task.abort();
+    }
+
+    /// Stops the schedule on every node. The jobs that it has started go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`], [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the schedule is stopped or not.
+    pub async fn stop(self) -> Result<(), Error> {
+        crate::ticker::stop(&self.node.shared_pool(), &self.node.end(), &self.name).await
+    }
+}
+
+impl fmt::Debug for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Schedule")
+            .field("pool", &self.node.pool())
+            .field("name", &self.name)
+            .field("cadence", &self.cadence)
+            .finish_non_exhaustive()
+    }
+}
