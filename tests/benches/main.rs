@@ -1,4 +1,4 @@
-//! Figures on a server: `cargo xtask bench core|rmap|streaming [--quick]`. Against a server that runs already, and only the
+//! Figures on a server: `cargo xtask bench core|rmap|streaming|pool [--quick]`. Against a server that runs already, and only the
 //! scenarios with this in their names: `PULSE_BENCH_URL=redis://… cargo bench -p tests -- core appends`.
 //!
 //! Each scenario is one function in the module that carries its subject; it measures ours and its yardstick in turn,
@@ -6,6 +6,7 @@
 
 mod core;
 mod harness;
+mod pool;
 mod rmap;
 mod streaming;
 
@@ -32,6 +33,10 @@ async fn run() -> Result<(), String> {
         rmap::memory::alone(&bench).await;
         return Ok(());
     }
+    if bench.options.subject == pool::memory::ALONE {
+        pool::memory::alone(&bench).await;
+        return Ok(());
+    }
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let (version, rounds) = (bench.server.version(), bench.options.rounds);
     eprintln!("measuring on {version}, {rounds} rounds of each figure");
@@ -41,7 +46,8 @@ async fn run() -> Result<(), String> {
         "core" => core::run(&bench, &mut table).await,
         "rmap" => rmap::run(&bench, &mut table).await,
         "streaming" => streaming::run(&bench, &mut table).await,
-        unknown => return Err(format!("there are no figures of {unknown:?}: core, rmap, streaming")),
+        "pool" => pool::run(&bench, &mut table).await,
+        unknown => return Err(format!("there are no figures of {unknown:?}: core, rmap, streaming, pool")),
     }
     println!("\n{table}");
     println!("{cores} cores, {} {}, {version}", std::env::consts::OS, std::env::consts::ARCH);

@@ -183,7 +183,10 @@ fn every_call_of_a_pool_can_be_spawned(node: &'static pulse_pool::Node, handler:
     tokio::spawn(node.dead_jobs());
     tokio::spawn(node.replay("key"));
     tokio::spawn(node.forget_dead("key"));
-    tokio::spawn(async move { node.ticker("beat", std::time::Duration::MAX).await?.next().await; Ok::<_, pulse_pool::Error>(()) });
+    tokio::spawn(async move {
+        node.ticker("beat", std::time::Duration::MAX).await?.next().await;
+        Ok::<_, pulse_pool::Error>(())
+    });
     tokio::spawn(node.schedule("plan", std::time::Duration::MAX, |_| async { Ok(Plan::new()) }));
     tokio::spawn(node.close());
     tokio::spawn(node.shutdown());

@@ -21,6 +21,7 @@ mod clock;
 mod dead;
 mod decide;
 mod error;
+mod group;
 mod handler;
 mod id;
 mod meter;
@@ -39,6 +40,7 @@ mod stats;
 mod tables;
 mod task;
 mod ticker;
+mod together;
 mod watch;
 mod write;
 

@@ -12,9 +12,11 @@ use crate::{
     Error, JobKey, JobState, NodeId,
     clock::Clock,
     decide::Members,
+    group::Group,
     post::Waiting,
     record::{JobRecord, Phase, PlacedBy},
     tables::{KnownWorker, Tables},
+    together::{Confirming, Fetching, Recording},
     watch::Watches,
 };
 
@@ -37,7 +39,10 @@ pub(crate) struct Pool {
     pub(crate) name: Arc<str>,
     pub(crate) node: NodeId,
     pub(crate) options: Options,
-    pub(crate) tables: Tables,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) recording: Group<Recording>,
+    pub(crate) fetching: Group<Fetching>,
+    pub(crate) confirming: Group<Confirming>,
     pub(crate) watches: Arc<Watches>,
     /// Those who wait for answers from other nodes.
     pub(crate) waiting: Waiting,

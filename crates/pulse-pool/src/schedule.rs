@@ -148,7 +148,9 @@ impl Node {
         let _one_of_few = few.acquire().await;
         match self.stop(key).await {
             Ok(()) | Err(Error::UnknownJob { .. }) => {}
-            Err(error) => tracing::warn!(pool = self.pool(), schedule, key, %error, "a job of a plan could not be stopped"),
+            Err(error) => {
+                tracing::warn!(pool = self.pool(), schedule, key, %error, "a job of a plan could not be stopped")
+            }
         }
     }
 }
@@ -172,7 +174,12 @@ where
                 }
             }
             Err(failure) => {
-                tracing::warn!(pool, schedule, message = failure.message, "a producer failed, asked again at the next tick");
+                tracing::warn!(
+                    pool,
+                    schedule,
+                    message = failure.message,
+                    "a producer failed, asked again at the next tick"
+                );
             }
         }
     }

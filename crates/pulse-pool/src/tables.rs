@@ -156,6 +156,11 @@ impl Tables {
         Ok(values.into_iter().next().flatten())
     }
 
+    /// The payloads of jobs.
+    pub(crate) async fn read_payloads(&self, keys: &[&str]) -> Result<Vec<Option<Bytes>>, pulse_core::Error> {
+        self.client.backend().map_get(&self.scope.map(PAYLOADS)?, keys).await
+    }
+
     /// The payload of a job.
     pub(crate) async fn read_payload(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
         self.read(PAYLOADS, key.as_str()).await
@@ -204,19 +209,24 @@ impl Tables {
 
     /// Records new jobs of different keys, each in place of the trace of a refused one if there is one, as long as the queue
     /// has room for all and the workers that they are assigned to stand as they are known.
-    pub(crate) fn dispatch(&self, jobs: &[Dispatch], max_queued: u64) -> Transaction {
+    pub(crate) fn dispatch<'a>(
+        &self,
+        jobs: impl IntoIterator<Item = &'a Dispatch> + Clone,
+        max_queued: u64,
+    ) -> Transaction {
+        let jobs = || jobs.clone().into_iter();
         // Without room for all, one after the other is refused.
-        let room = (max_queued + 1).saturating_sub(jobs.len() as u64);
+        let room = max_queued.saturating_add(1).saturating_sub(jobs().count() as u64);
         let transaction = Transaction::new(&self.scope);
-        let transaction = jobs.iter().fold(transaction, |transaction, job| match &job.trace {
+        let transaction = jobs().fold(transaction, |transaction, job| match &job.trace {
             None => transaction.expect_absent(JOBS, job.key.shared()),
             Some(trace) => transaction.expect_equals(JOBS, job.key.shared(), trace.clone()),
         });
         let transaction = transaction.expect_absent(WORKERS, SHUTDOWN).expect_fewer_than(QUEUE, room);
-        let owners: BTreeMap<_, _> = jobs.iter().filter_map(|job| job.owner.clone()).collect();
+        let owners: BTreeMap<_, _> = jobs().filter_map(|job| job.owner.clone()).collect();
         let transaction =
             owners.into_iter().fold(transaction, |transaction, owner| expect_worker(transaction, Some(&owner)));
-        jobs.iter().fold(transaction, |transaction, job| {
+        jobs().fold(transaction, |transaction, job| {
             transaction
                 .put(JOBS, job.key.shared(), job.record.clone())
                 .put(PAYLOADS, job.key.shared(), job.payload.clone())
@@ -364,7 +374,7 @@ impl Tables {
     /// Dispatches a dead job anew.
     pub(crate) fn replay(&self, job: Dispatch, dead: Bytes, max_queued: u64) -> Transaction {
         let key = job.key.clone();
-        self.dispatch(&[job], max_queued)
+        self.dispatch([&job], max_queued)
             .expect_equals(DEAD, key.shared(), dead)
             .delete(DEAD, key.shared())
             .delete(DEAD_PAYLOADS, key.shared())
@@ -375,9 +385,27 @@ impl Tables {
         Transaction::new(&self.scope).delete(DEAD, key.shared()).delete(DEAD_PAYLOADS, key.shared())
     }
 
-    /// Says that the handler accepted the job.
-    pub(crate) fn running(&self, key: &JobKey, old: &Bytes, lease: LeaseId, new: Bytes) -> Transaction {
-        self.replace(key, old, new).expect_lease_alive(lease).delete(QUEUE, key.shared())
+    /// Says that the handler accepted jobs, all under the same lease.
+    pub(crate) fn running<'a>(
+        &self,
+        lease: LeaseId,
+        jobs: impl Iterator<Item = (&'a JobKey, &'a Bytes, &'a Bytes)>,
+    ) -> Transaction {
+        let transaction = Transaction::new(&self.scope).expect_lease_alive(lease);
+        jobs.fold(transaction, |transaction, (key, old, new)| {
+            transaction
+                .expect_equals(JOBS, key.shared(), old.clone())
+                .put(JOBS, key.shared(), new.clone())
+                .delete(QUEUE, key.shared())
+        })
+    }
+
+    /// The key of the job whose record was not as expected, if that is why a transaction was refused.
+    pub(crate) fn refused_job(error: &pulse_core::Error) -> Option<&str> {
+        match &error.failed_expectation()?.expected {
+            Expectation::Equals { map, key, .. } | Expectation::Absent { map, key } if &**map == JOBS => Some(key),
+            _ => None,
+        }
     }
 
     /// Removes the job and leaves a trace of why.

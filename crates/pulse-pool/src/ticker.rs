@@ -174,13 +174,16 @@ impl Ticker {
             let old = pool.tables.read_ticker(&self.name).await.map_err(&failed)?;
             let record = old.as_ref().and_then(decode).filter(|record| !record.stopped);
             if record.as_ref().is_none_or(|record| record.cadence != self.cadence) {
-                let new = encode(&self.name, &TickerRecord {
-                    id: rand::random(),
-                    cadence: self.cadence.clone(),
-                    number: record.map_or(1, |record| record.number),
-                    due: self.cadence.first(pool.clock.now()),
-                    stopped: false,
-                })?;
+                let new = encode(
+                    &self.name,
+                    &TickerRecord {
+                        id: rand::random(),
+                        cadence: self.cadence.clone(),
+                        number: record.map_or(1, |record| record.number),
+                        due: self.cadence.first(pool.clock.now()),
+                        stopped: false,
+                    },
+                )?;
                 let change = pool.tables.put_ticker(&self.name, old.as_ref(), new.clone(), pool.node);
                 if !replace(pool.tables.client(), &change, &new, None).await.map_err(&failed)? {
                     tokio::task::yield_now().await;

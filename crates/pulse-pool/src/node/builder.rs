@@ -16,10 +16,12 @@ use super::Node;
 use crate::{
     Error, NodeId,
     clock::Clock,
+    group::Group,
     pool::{Options, Pool},
     post::Waiting,
     runner::Runner,
     tables::{Refusal, Tables},
+    together::{Confirming, Fetching, Recording},
     watch::Watches,
     write::{Written, write},
 };
@@ -89,7 +91,7 @@ impl NodeBuilder {
             return Err(Error::InvalidOption { pool: self.pool, reason });
         }
         let node = NodeId::random();
-        let tables = Tables::join(client, &self.pool, node).await?;
+        let tables = Arc::new(Tables::join(client, &self.pool, node).await?);
         let swept = client.keep_swept(tables.scope());
         let clock = Clock::read(client, tables.scope()).await.map_err(|source| Error::Backend {
             operation: "join",
@@ -102,6 +104,9 @@ impl NodeBuilder {
             name: Arc::from(self.pool),
             node,
             waiting: Waiting::default(),
+            recording: Group::new(Recording { tables: tables.clone(), max_queued: self.options.max_queued }),
+            fetching: Group::new(Fetching { tables: tables.clone() }),
+            confirming: Group::new(Confirming { tables: tables.clone() }),
             options: self.options,
             watches: Watches::new(),
             members: watch::Sender::default(),

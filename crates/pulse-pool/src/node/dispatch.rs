@@ -14,6 +14,7 @@ use tokio::{
 use super::{JobInfo, Node};
 use crate::{
     Error, JobKey, NewJob,
+    group::Turn,
     id::DispatchId,
     record::{JobRecord, PlacedBy, Terms},
     tables::{Dispatch, KnownWorker, Refusal, jobs_version},
@@ -24,6 +25,12 @@ use crate::{
 /// The most jobs of a batch that are recorded in one transaction, and how many such are under way.
 const TOGETHER: usize = 100;
 const AT_ONCE: usize = 4;
+
+/// Payloads larger than this gain nothing from company.
+const LARGE: usize = 8 << 10;
+
+/// The most bytes of payloads of a batch that are recorded in one transaction.
+const TOGETHER_BYTES: usize = 1 << 20;
 
 /// How to recognise a job, and the version of the jobs since when it is there, if known.
 type Recorded = (DispatchId, Option<Version>);
@@ -201,7 +208,7 @@ impl Node {
         }
         let few = Semaphore::new(AT_ONCE);
         let mut at_once = Vec::new();
-        for chunk in together.chunks(TOGETHER) {
+        for chunk in chunks(&together, &jobs) {
             at_once.push(self.record_chunk(&jobs, chunk, deadline, &few));
         }
         for (index, outcome) in join_all(at_once).await.into_iter().flatten() {
@@ -250,12 +257,7 @@ impl Node {
 
     /// Tries to record jobs in one transaction. Returns the version of the jobs since when they are there; `None` if it is
     /// not certain that all are.
-    async fn record_together(
-        &self,
-        jobs: &[NewJob],
-        chunk: &[Planned],
-        deadline: Instant,
-    ) -> Option<Option<Version>> {
+    async fn record_together(&self, jobs: &[NewJob], chunk: &[Planned], deadline: Instant) -> Option<Option<Version>> {
         let pool = &self.pool;
         let plan = |(index, key, dispatch): &Planned| {
             let job = &jobs[*index];
@@ -266,7 +268,7 @@ impl Node {
         if self.is_closed() || planned.len() < 2 {
             return None;
         }
-        let change = pool.tables.dispatch(&planned, pool.options.max_queued);
+        let change = pool.tables.dispatch(planned.iter(), pool.options.max_queued);
         let written = timeout_at(deadline, pool.tables.client().commit(change)).await;
         written.ok()?.ok().map(|committed| jobs_version(&committed))
     }
@@ -309,12 +311,24 @@ impl Node {
         let pool = &self.pool;
         let mut owner = pool.owner(key, job.terms(&pool.clock).needs());
         let mut trace = None;
+        let mut _flight = None;
+        if job.payload.len() <= LARGE && !self.is_closed() {
+            let (planned, _) = self.plan(key, job, dispatch, owner.clone(), None)?;
+            let turn = timeout_at(deadline, pool.recording.turn(planned));
+            match turn.await.map_err(|_| pool.timed_out("dispatch"))? {
+                Turn::Together(Some(version)) => return Ok((dispatch, version)),
+                // It may be recorded; if so, it is recognised.
+                Turn::Together(None) => {}
+                Turn::Alone(_, flight) => _flight = Some(flight),
+                Turn::Nobody => return Err(pool.closed()),
+            }
+        }
         loop {
             if self.is_closed() {
                 return Err(pool.closed());
             }
             let (planned, record) = self.plan(key, job, dispatch, owner.clone(), trace.clone())?;
-            let change = pool.tables.dispatch(&[planned], pool.options.max_queued);
+            let change = pool.tables.dispatch([&planned], pool.options.max_queued);
             let written = timeout_at(deadline, write(pool.tables.client(), &change, Some(&record), Some(deadline)));
             let written = written.await.map_err(|_| pool.timed_out("dispatch"))?;
             match written.map_err(pool.backend("dispatch"))? {
@@ -375,4 +389,21 @@ impl Node {
             self.pool.backend("read a job")(pulse_core::Error::Corrupt { key, reason: error.to_string() })
         })
     }
+}
+
+/// Cuts a batch into what is recorded together.
+fn chunks<'a>(mut planned: &'a [Planned], jobs: &[NewJob]) -> Vec<&'a [Planned]> {
+    let mut chunks = Vec::new();
+    while !planned.is_empty() {
+        let mut bytes = 0;
+        let fits = |(index, ..): &&Planned| {
+            bytes += jobs[*index].payload.len();
+            bytes <= TOGETHER_BYTES
+        };
+        let count = planned.iter().take(TOGETHER).take_while(fits).count().max(1);
+        let (chunk, rest) = planned.split_at(count);
+        chunks.push(chunk);
+        planned = rest;
+    }
+    chunks
 }

@@ -30,10 +30,7 @@ pub use self::{
     info::{JobInfo, JobState, WorkerInfo},
 };
 use crate::{
-    Error, JobHandler, JobKey, NodeId, WorkerId, WorkerOptions,
-    pool::Pool,
-    record::JobRecord,
-    runner::Command,
+    Error, JobHandler, JobKey, NodeId, WorkerId, WorkerOptions, pool::Pool, record::JobRecord, runner::Command,
 };
 
 /// A member of a pool: it dispatches and stops jobs, and runs those that belong to its workers.

@@ -14,11 +14,13 @@ use super::{
 use crate::{
     Epoch, Job, JobKey,
     activation::Lifeline,
+    group::Turn,
     handler::{Failure, contain},
     meter::{Count, count},
     new_job::millis,
     pool::Pool,
     record::JobRecord,
+    together::Started,
     write::{BackOff, Written, write},
 };
 
@@ -105,7 +107,12 @@ impl Start {
     async fn payload(&self) -> Result<Bytes, String> {
         let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
-            match self.pool.tables.read_payload(&self.key).await {
+            let fetched = match self.pool.fetching.turn(self.key.clone()).await {
+                Turn::Alone(key, _flight) => self.pool.tables.read_payload(&key).await,
+                Turn::Together(fetched) => fetched,
+                Turn::Nobody => Err(pulse_core::Error::Closed),
+            };
+            match fetched {
                 Ok(Some(payload)) => return Ok(payload),
                 Ok(None) => return Err("the job's payload is missing from the backend".into()),
                 Err(error) if error.is_retryable() => back_off.pause().await,
@@ -119,15 +126,10 @@ impl Start {
     async fn confirm(self) -> Option<Local> {
         let pool = &self.pool;
         let written = match pool.encode(&self.record.running(self.epoch)) {
-            Ok(record) => {
-                let change = pool.tables.running(&self.key, &self.record.raw(), self.lease, record.clone());
-                tokio::select! {
-                    () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
-                    written = write(pool.tables.client(), &change, Some(&record), None) => {
-                        written.map_err(pool.backend("start"))
-                    }
-                }
-            }
+            Ok(record) => tokio::select! {
+                () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
+                written = self.write_running(record) => written.map_err(pool.backend("start")),
+            },
             Err(error) => Err(error),
         };
         match written {
@@ -146,6 +148,21 @@ impl Start {
                 None
             }
         }
+    }
+
+    /// Together with others that start at the same moment, or alone.
+    async fn write_running(&self, record: Bytes) -> Result<Written, pulse_core::Error> {
+        let tables = &self.pool.tables;
+        let started = Started { key: self.key.clone(), old: self.record.raw(), new: record.clone(), lease: self.lease };
+        let _flight = match self.pool.confirming.turn(started).await {
+            Turn::Together(Some(version)) => return Ok(Written::Done(version)),
+            // It may be written down; if so, it is recognised.
+            Turn::Together(None) => None,
+            Turn::Alone(_, flight) => Some(flight),
+            Turn::Nobody => return Err(pulse_core::Error::Closed),
+        };
+        let change = tables.running(self.lease, [(&self.key, &self.record.raw(), &record)].into_iter());
+        write(tables.client(), &change, Some(&record), None).await
     }
 
     async fn put_back(&self, after: Duration) {

@@ -1,0 +1,237 @@
+//! Group commit: what many tasks ask of the backend at the same moment travels as one request.
+//!
+//! Whoever finds the way free asks at once and alone, so that a lone caller waits for nobody. While [`FLIGHTS`] requests are on
+//! their way, those who come wait for one of them to return, and then go together. What is asked together and how the
+//! answers are shared out is up to a [`Kind`].
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use tokio::{runtime::Handle, sync::oneshot};
+
+/// How many requests may be on their way before others wait for company.
+const FLIGHTS: usize = 2;
+
+/// The most that go together.
+pub(crate) const MOST: usize = 100;
+
+/// Something that can be asked for many at once.
+#[async_trait]
+pub(crate) trait Kind: Send + Sync + 'static {
+    type Item: Send + 'static;
+    type Answer: Send + 'static;
+
+    /// Asks for all; as many answers as items, in their order.
+    async fn ask(&self, items: Vec<Self::Item>) -> Vec<Self::Answer>;
+}
+
+/// Brings together those who ask.
+pub(crate) struct Group<K: Kind>(Arc<Shared<K>>);
+
+struct Shared<K: Kind> {
+    kind: K,
+    lane: Mutex<Lane<K>>,
+}
+
+struct Lane<K: Kind> {
+    flights: usize,
+    waiting: VecDeque<(K::Item, oneshot::Sender<K::Answer>)>,
+}
+
+/// What somebody is told who comes with an item.
+pub(crate) enum Turn<K: Kind> {
+    /// To ask alone, and to keep the flight until that is done.
+    Alone(K::Item, Flight<K>),
+    /// It was asked together with others.
+    Together(K::Answer),
+    /// The runtime has ended.
+    Nobody,
+}
+
+impl<K: Kind> Group<K> {
+    pub(crate) fn new(kind: K) -> Self {
+        Self(Arc::new(Shared { kind, lane: Mutex::new(Lane { flights: 0, waiting: VecDeque::new() }) }))
+    }
+
+    /// Waits for a turn, and for the answer if the item goes with others. Dropped while it waits, the item may be asked for
+    /// all the same.
+    pub(crate) async fn turn(&self, item: K::Item) -> Turn<K> {
+        let answer = {
+            let mut lane = self.0.lock();
+            if lane.flights < FLIGHTS && lane.waiting.is_empty() {
+                lane.flights += 1;
+                return Turn::Alone(item, Flight(self.0.clone()));
+            }
+            let (sender, answer) = oneshot::channel();
+            lane.waiting.push_back((item, sender));
+            answer
+        };
+        answer.await.map_or(Turn::Nobody, Turn::Together)
+    }
+}
+
+impl<K: Kind> Shared<K> {
+    fn lock(&self) -> MutexGuard<'_, Lane<K>> {
+        // Nothing panics while holding it.
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those who go next.
+    fn next(&self) -> Option<(Vec<K::Item>, Vec<oneshot::Sender<K::Answer>>)> {
+        let mut lane = self.lock();
+        // Whoever gave up is not asked for.
+        lane.waiting.retain(|(_, sender)| !sender.is_closed());
+        let count = lane.waiting.len().min(MOST);
+        (count > 0).then(|| lane.waiting.drain(..count).unzip())
+    }
+
+    /// Asks for those who wait, until nobody does.
+    async fn carry(self: Arc<Self>) {
+        // Ends it, also if a request panics.
+        let _flight = Flight(self.clone());
+        loop {
+            // Those whom the last answer woke come back with their next items.
+            tokio::task::yield_now().await;
+            let Some((items, senders)) = self.next() else { return };
+            for (sender, answer) in senders.into_iter().zip(self.kind.ask(items).await) {
+                // Whoever asked may have gone.
+                let _ = sender.send(answer);
+            }
+        }
+    }
+}
+
+/// The right to have one request on its way; when it ends, those who wait go.
+pub(crate) struct Flight<K: Kind>(Arc<Shared<K>>);
+
+impl<K: Kind> Drop for Flight<K> {
+    fn drop(&mut self) {
+        let mut lane = self.0.lock();
+        match (lane.waiting.is_empty(), Handle::try_current()) {
+            (false, Ok(runtime)) => {
+                drop(lane);
+                // The flight goes on, with others.
+                runtime.spawn(self.0.clone().carry());
+            }
+            (false, Err(_)) => {
+                // Outside of the runtime nobody can be asked for; they are told so.
+                lane.waiting.clear();
+                lane.flights -= 1;
+            }
+            (true, _) => lane.flights -= 1,
+        }
+    }
+}
+
+impl<K: Kind> fmt::Debug for Group<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("waiting", &self.0.lock().waiting.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Doubles numbers, when it is let.
+    #[derive(Clone)]
+    struct Doubling {
+        let_through: Arc<Semaphore>,
+        requests: Arc<AtomicUsize>,
+    }
+
+    #[async_trait]
+    impl Kind for Doubling {
+        type Item = u32;
+        type Answer = u32;
+
+        async fn ask(&self, items: Vec<u32>) -> Vec<u32> {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            self.let_through.acquire().await.unwrap().forget();
+            assert!(!items.contains(&13), "unlucky");
+            items.into_iter().map(|item| item * 2).collect()
+        }
+    }
+
+    async fn double(group: &Group<Doubling>, kind: &Doubling, number: u32) -> Option<u32> {
+        match group.turn(number).await {
+            Turn::Alone(number, _flight) => Some(kind.ask(vec![number]).await[0]),
+            Turn::Together(answer) => Some(answer),
+            Turn::Nobody => None,
+        }
+    }
+
+    fn group() -> (Arc<Group<Doubling>>, Doubling) {
+        let kind = Doubling { let_through: Arc::new(Semaphore::new(0)), requests: Arc::default() };
+        (Arc::new(Group::new(kind.clone())), kind)
+    }
+
+    #[tokio::test]
+    async fn those_who_come_while_others_are_on_their_way_go_together() {
+        let (group, kind) = group();
+        let calls = (100..150).map(|number| {
+            let (group, kind) = (group.clone(), kind.clone());
+            tokio::spawn(async move { double(&group, &kind, number).await })
+        });
+        let calls: Vec<_> = calls.collect();
+        while kind.requests.load(Ordering::Relaxed) < FLIGHTS {
+            tokio::task::yield_now().await;
+        }
+        kind.let_through.add_permits(100);
+        for (number, call) in (100..).zip(calls) {
+            assert_eq!(call.await.unwrap(), Some(number * 2));
+        }
+        assert!(kind.requests.load(Ordering::Relaxed) <= FLIGHTS + 2, "{:?}", kind.requests);
+        landed(&group).await;
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_concerns_those_in_it_alone() {
+        let (group, kind) = group();
+        kind.let_through.add_permits(1000);
+        let call = |number| {
+            let (group, kind) = (group.clone(), kind.clone());
+            tokio::spawn(async move { double(&group, &kind, number).await })
+        };
+        let unlucky: Vec<_> = (0..40).map(call).collect();
+        for call in unlucky {
+            // A panic, an answer or none.
+            let _ = call.await;
+        }
+        assert_eq!(call(21).await.unwrap(), Some(42));
+        landed(&group).await;
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_holds_up_nobody() {
+        let (group, kind) = group();
+        let given_up: Vec<_> = (0..9)
+            .map(|number| {
+                let (group, kind) = (group.clone(), kind.clone());
+                tokio::spawn(async move { double(&group, &kind, number).await })
+            })
+            .collect();
+        while kind.requests.load(Ordering::Relaxed) < FLIGHTS {
+            tokio::task::yield_now().await;
+        }
+        given_up.iter().for_each(tokio::task::JoinHandle::abort);
+        kind.let_through.add_permits(100);
+        assert_eq!(double(&group, &kind, 4).await, Some(8));
+        landed(&group).await;
+    }
+
+    /// The last flight ends right after its answers.
+    async fn landed(group: &Group<Doubling>) {
+        while group.0.lock().flights > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
