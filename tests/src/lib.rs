@@ -13,15 +13,19 @@
 mod cluster;
 #[cfg(any(feature = "standalone", feature = "cluster"))]
 mod process;
+mod proxy;
 #[cfg(any(feature = "standalone", feature = "cluster"))]
 mod server;
 mod subject;
 
 pub use pulse_core::conformance::{PATIENCE, eventually, soon};
 
-pub use self::subject::{BackendKind, Subject};
 #[cfg(any(feature = "standalone", feature = "cluster"))]
 pub use self::{cluster::Cluster, process::Process, server::Server};
+pub use self::{
+    proxy::Proxy,
+    subject::{BackendKind, Subject},
+};
 
 /// Makes one test per enabled backend of each function `async fn(Subject)`, in the modules `memory`, `standalone` and
 /// `cluster` beside it.

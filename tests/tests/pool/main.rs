@@ -6,6 +6,8 @@ mod failing;
 mod leaving;
 mod moving;
 mod notifying;
+#[cfg(feature = "standalone")]
+mod processes;
 mod tasks;
 mod terms;
 mod ticking;
