@@ -64,6 +64,12 @@ pub enum Error {
         /// The worker.
         worker: WorkerId,
     },
+    /// The node was made only to dispatch: see [`NodeBuilder::client_only`](crate::NodeBuilder::client_only).
+    #[error("this node of pool {pool} has no workers: it joined with client_only")]
+    ClientOnly {
+        /// The pool.
+        pool: String,
+    },
     /// Too many jobs wait for their first start. Nothing was changed.
     #[error("pool {pool} has {limit} jobs or more waiting to be started: try again later, or add workers")]
     QueueFull {

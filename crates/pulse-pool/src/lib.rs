@@ -21,6 +21,7 @@ mod clock;
 mod dead;
 mod decide;
 mod error;
+mod follow;
 mod group;
 mod handler;
 mod id;

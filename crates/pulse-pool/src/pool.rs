@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) timeout: Duration,
     /// How long a close may take.
     pub(crate) shutdown_timeout: Duration,
+    /// Whether the node holds the records of all jobs. One that does not has no workers.
+    pub(crate) replicates: bool,
 }
 
 /// A pool as one node of it sees it.

@@ -123,8 +123,14 @@ impl Node {
         let planned: HashSet<&str> = plan.start.iter().map(|job| job.key.as_str()).collect();
         let mut stop: Vec<String> = plan.stop.clone();
         if plan.only {
-            let keys = self.job_keys();
-            stop.extend(keys.iter().map(JobKey::as_str).filter(|key| !planned.contains(key)).map(str::to_owned));
+            match self.job_keys().await {
+                Ok(keys) => {
+                    stop.extend(
+                        keys.iter().map(JobKey::as_str).filter(|key| !planned.contains(key)).map(str::to_owned),
+                    );
+                }
+                Err(error) => tracing::warn!(pool, schedule, %error, "a plan stops nothing: the jobs are not known"),
+            }
         }
         let few = Semaphore::new(STOPS);
         let mut stops = Vec::new();

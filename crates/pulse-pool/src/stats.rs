@@ -1,8 +1,8 @@
 //! A pool in figures.
 
-use crate::{JobState, Node};
+use crate::{JobState, decide::Members, pool::Pool, record::JobRecord};
 
-/// How many of everything there is in a pool, as one node's replica shows it; see [`Node::stats`].
+/// How many of everything there is in a pool; see [`Node::stats`](crate::Node::stats).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct PoolStats {
@@ -28,33 +28,23 @@ pub struct PoolStats {
     pub orphaned: usize,
 }
 
-impl Node {
-    /// Counts the nodes, workers and jobs of the pool as this node's replica shows them. Goes over all jobs: meant for a
-    /// status page or a gauge, not for each request.
-    #[must_use]
-    pub fn stats(&self) -> PoolStats {
-        self.shared_pool().stats()
+impl PoolStats {
+    /// Of a pool without jobs.
+    pub(crate) fn of(members: &Members, nodes: usize) -> Self {
+        Self { nodes, workers: members.iter().count(), ..Self::default() }
     }
-}
 
-impl crate::pool::Pool {
-    pub(crate) fn stats(&self) -> PoolStats {
-        let members = self.members.borrow().clone();
-        let workers = members.iter().count();
-        let mut stats = PoolStats { nodes: self.tables.nodes(), workers, ..PoolStats::default() };
-        for (_, record) in self.tables.jobs.snapshot().iter() {
-            let (Some(state), node) = self.state_of(record, &members) else { continue };
-            stats.jobs += 1;
-            stats.jobs_here += usize::from(node == Some(self.node));
-            *match state {
-                JobState::Waiting => &mut stats.waiting,
-                JobState::Delayed => &mut stats.delayed,
-                JobState::Starting => &mut stats.starting,
-                JobState::Running => &mut stats.running,
-                JobState::Stopping => &mut stats.stopping,
-                JobState::Orphaned => &mut stats.orphaned,
-            } += 1;
-        }
-        stats
+    pub(crate) fn count(&mut self, pool: &Pool, members: &Members, record: &JobRecord) {
+        let (Some(state), node) = pool.state_of(record, members) else { return };
+        self.jobs += 1;
+        self.jobs_here += usize::from(node == Some(pool.node));
+        *match state {
+            JobState::Waiting => &mut self.waiting,
+            JobState::Delayed => &mut self.delayed,
+            JobState::Starting => &mut self.starting,
+            JobState::Running => &mut self.running,
+            JobState::Stopping => &mut self.stopping,
+            JobState::Orphaned => &mut self.orphaned,
+        } += 1;
     }
 }

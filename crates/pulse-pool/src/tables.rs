@@ -22,7 +22,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use pulse_core::{
-    Binding, Client, Deadline, Expectation, FailedExpectation, Found, LeaseId, Scope, Transaction, Version,
+    Binding, Client, Deadline, Expectation, FailedExpectation, Found, LeaseId, MapFeed, MapId, Scope, Transaction,
+    Version,
 };
 use pulse_rmap::Map;
 use tokio::sync::OnceCell;
@@ -40,6 +41,8 @@ const SHUTDOWN: &str = "shutdown";
 /// What the names of nodes begin with among the workers; no worker's name does.
 const NODE: &str = "node ";
 const JOBS: &str = "pool:jobs";
+/// What a node that does not replicate the jobs joins in their place: nobody writes it.
+const NO_JOBS: &str = "pool:no-jobs";
 const PAYLOADS: &str = "pool:payloads";
 const QUEUE: &str = "pool:queue";
 const RESULTS: &str = "pool:results";
@@ -69,7 +72,9 @@ pub(crate) struct Tables {
     client: Client,
     scope: Scope,
     pub(crate) workers: Map<WorkerRecord>,
+    /// Without any on a node that does not replicate them.
     pub(crate) jobs: Map<JobRecord>,
+    jobs_id: MapId,
     /// What others send to this node.
     pub(crate) inbox: Map<Bytes>,
     /// Joined by the first ticker.
@@ -94,14 +99,16 @@ pub(crate) struct Dispatch {
 pub(crate) type KnownWorker = (WorkerId, Bytes);
 
 impl Tables {
-    pub(crate) async fn join(client: &Client, pool: &str, node: NodeId) -> Result<Self, Error> {
+    pub(crate) async fn join(client: &Client, pool: &str, node: NodeId, replicates: bool) -> Result<Self, Error> {
         let backend = |source| Error::Backend { operation: "join", pool: pool.to_owned(), source };
         let replica = |source| Error::Replica { pool: pool.to_owned(), source: Box::new(source) };
         let scope = Scope::new(pool).map_err(backend)?;
         let workers = Map::builder(WORKERS).scope(scope.clone()).join(client).await.map_err(replica)?;
-        let jobs = Map::builder(JOBS).scope(scope.clone()).join(client).await.map_err(replica)?;
+        let jobs_id = scope.map(JOBS).map_err(backend)?;
+        let jobs = if replicates { JOBS } else { NO_JOBS };
+        let jobs = Map::builder(jobs).scope(scope.clone()).join(client).await.map_err(replica)?;
         let inbox = Map::raw(inbox_of(node)).scope(scope.clone()).join(client).await.map_err(replica)?;
-        Ok(Self { client: client.clone(), scope, workers, jobs, inbox, tickers: OnceCell::new() })
+        Ok(Self { client: client.clone(), scope, workers, jobs, jobs_id, inbox, tickers: OnceCell::new() })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -152,7 +159,7 @@ impl Tables {
 
     /// The record of a job as the backend has it now.
     pub(crate) async fn read_record(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        let values = self.client.backend().map_get(self.jobs.id(), &[key.as_str()]).await?;
+        let values = self.client.backend().map_get(&self.jobs_id, &[key.as_str()]).await?;
         Ok(values.into_iter().next().flatten())
     }
 
@@ -186,9 +193,28 @@ impl Tables {
 
     /// All dead jobs.
     pub(crate) async fn all_dead(&self) -> Result<BTreeMap<Arc<str>, Bytes>, pulse_core::Error> {
-        let (map, mut cursor, mut all) = (self.scope.map(DEAD)?, None, BTreeMap::new());
+        self.read_all(&self.scope.map(DEAD)?).await
+    }
+
+    /// The records of all jobs as the backend has them now.
+    pub(crate) async fn all_records(&self) -> Result<BTreeMap<Arc<str>, Bytes>, pulse_core::Error> {
+        self.read_all(&self.jobs_id).await
+    }
+
+    /// The records of some jobs as the backend has them now.
+    pub(crate) async fn read_records(&self, keys: &[&str]) -> Result<Vec<Option<Bytes>>, pulse_core::Error> {
+        self.client.backend().map_get(&self.jobs_id, keys).await
+    }
+
+    /// The changes of the records from now on.
+    pub(crate) async fn jobs_feed(&self) -> Result<MapFeed, pulse_core::Error> {
+        self.client.backend().map_feed(&self.jobs_id).await
+    }
+
+    async fn read_all(&self, map: &MapId) -> Result<BTreeMap<Arc<str>, Bytes>, pulse_core::Error> {
+        let (mut cursor, mut all) = (None, BTreeMap::new());
         loop {
-            let page = self.client.backend().map_page(&map, cursor.as_ref(), PAGE).await?;
+            let page = self.client.backend().map_page(map, cursor.as_ref(), PAGE).await?;
             all.extend(page.entries);
             cursor = page.next;
             if cursor.is_none() {
@@ -204,7 +230,7 @@ impl Tables {
 
     /// The version of the jobs as the backend has them now.
     pub(crate) async fn jobs_version(&self) -> Result<Option<Version>, pulse_core::Error> {
-        self.client.backend().map_version(self.jobs.id()).await
+        self.client.backend().map_version(&self.jobs_id).await
     }
 
     /// Records new jobs of different keys, each in place of the trace of a refused one if there is one, as long as the queue

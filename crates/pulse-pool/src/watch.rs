@@ -1,16 +1,19 @@
 //! Telling callers what becomes of the job that they wait for.
 //!
 //! The node's runner sees every change of every record, in order, and passes it on to whoever watches that key. So a
-//! caller costs nothing while other jobs change, and misses no state that a record went through, however short.
+//! caller costs nothing while other jobs change, and misses no state that a record went through, however short. On a node that
+//! does not replicate the jobs, [`follow`](crate::follow) takes the runner's place, for as long as there are watches.
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use pulse_core::Version;
 use pulse_rmap::{Snapshot, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     JobKey,
@@ -22,7 +25,42 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Sighting {
     pub(crate) version: Option<Version>,
-    pub(crate) record: Option<Value<JobRecord>>,
+    pub(crate) record: Option<Seen>,
+}
+
+/// A record that was seen.
+#[derive(Debug, Clone)]
+pub(crate) enum Seen {
+    /// In the replica.
+    Shown(Value<JobRecord>),
+    /// In the backend, with its bytes.
+    Read(Arc<JobRecord>, Bytes),
+}
+
+impl Seen {
+    /// As it was read; `None` if the bytes are no record.
+    pub(crate) fn read(raw: Bytes) -> Option<Self> {
+        Some(Self::Read(Arc::new(pulse_core::message_pack::decode(&raw).ok()?), raw))
+    }
+
+    /// As it stands in the map.
+    pub(crate) fn raw(&self) -> Bytes {
+        match self {
+            Self::Shown(record) => record.raw(),
+            Self::Read(_, raw) => raw.clone(),
+        }
+    }
+}
+
+impl Deref for Seen {
+    type Target = JobRecord;
+
+    fn deref(&self) -> &JobRecord {
+        match self {
+            Self::Shown(record) => record,
+            Self::Read(record, _) => record,
+        }
+    }
 }
 
 /// Who watches which key.
@@ -30,6 +68,10 @@ pub(crate) struct Sighting {
 pub(crate) struct Watches {
     /// `None` once the runner has ended.
     by_key: Mutex<Option<Watchers>>,
+    /// Told of every new watch.
+    began: Notify,
+    /// Whether the changes arrive now.
+    follows: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -39,8 +81,33 @@ struct Watchers {
 }
 
 impl Watches {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { by_key: Mutex::new(Some(Watchers::default())) })
+    /// `follows`: whether the changes arrive from the beginning.
+    pub(crate) fn new(follows: bool) -> Arc<Self> {
+        let by_key = Mutex::new(Some(Watchers::default()));
+        Arc::new(Self { by_key, began: Notify::new(), follows: watch::Sender::new(follows) })
+    }
+
+    /// Says whether the changes arrive.
+    pub(crate) fn set_follows(&self, follows: bool) {
+        self.follows.send_replace(follows);
+    }
+
+    /// Waits until the changes arrive.
+    pub(crate) async fn followed(&self) {
+        // It fails only when this is gone, which it is not.
+        let _ = self.follows.subscribe().wait_for(|follows| *follows).await;
+    }
+
+    /// Waits until somebody watches something.
+    pub(crate) async fn any(&self) {
+        while self.lock().as_ref().is_some_and(|watchers| watchers.by_key.is_empty()) {
+            self.began.notified().await;
+        }
+    }
+
+    /// The keys that are watched.
+    pub(crate) fn keys(&self) -> Vec<JobKey> {
+        self.lock().iter().flat_map(|watchers| watchers.by_key.keys().cloned()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Watchers>> {
@@ -58,13 +125,14 @@ impl Watches {
             watchers.next += 1;
             watchers.by_key.entry(key.clone()).or_default().insert(id, sender);
         }
+        self.began.notify_one();
         Watch { watches: self.clone(), key: key.clone(), id, sightings }
     }
 
     /// Tells those who watch the key of a change.
-    pub(crate) fn announce(&self, key: &str, version: Option<Version>, record: Option<&Value<JobRecord>>) {
+    pub(crate) fn announce(&self, key: &str, version: Option<Version>, record: impl FnOnce() -> Option<Seen>) {
         if let Some(watchers) = self.lock().as_ref().and_then(|watchers| watchers.by_key.get(key)) {
-            let sighting = Sighting { version, record: record.cloned() };
+            let sighting = Sighting { version, record: record() };
             for watcher in watchers.values() {
                 // It fails only for a watch that is about to be removed.
                 let _ = watcher.send(sighting.clone());
@@ -74,15 +142,16 @@ impl Watches {
 
     /// Tells everybody how things stand.
     pub(crate) fn announce_all(&self, jobs: &Snapshot<JobRecord>) {
-        let keys: Vec<JobKey> = self.lock().iter().flat_map(|watchers| watchers.by_key.keys().cloned()).collect();
-        for key in keys {
-            self.announce(key.as_str(), jobs.version(), jobs.value(key.as_str()));
+        for key in self.keys() {
+            self.announce(key.as_str(), jobs.version(), || jobs.value(key.as_str()).cloned().map(Seen::Shown));
         }
     }
 
     /// Ends all watches, for good.
     pub(crate) fn end(&self) {
         *self.lock() = None;
+        self.began.notify_one();
+        self.set_follows(true);
     }
 }
 

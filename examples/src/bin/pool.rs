@@ -33,9 +33,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for machine in ["press", "lathe", "drill", "saw"] {
         north.dispatch(machine, "run").await?; // it runs now, here or there
     }
-    println!("{} jobs run on {} workers; north leaves", north.jobs().len(), north.workers().len());
+    println!("{} jobs run on {} workers; north leaves", north.jobs().await?.len(), north.workers().len());
     north.close().await?;
-    for job in south.jobs() {
+    for job in south.jobs().await? {
         south.stop(&job.key).await?;
     }
     south.close().await?;

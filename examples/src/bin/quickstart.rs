@@ -218,7 +218,7 @@ async fn lose_a_node(mut members: Vec<Member>) -> Result<Vec<Member>> {
 /// Ends in good order, and leaves nothing behind in the server.
 async fn clean_up(members: Vec<Member>, scope: &Scope) -> Result {
     println!("\n5. The others stop the songs and leave");
-    for song in members[0].node.jobs() {
+    for song in members[0].node.jobs().await? {
         members[0].node.stop(&song.key).await?;
     }
     for member in &members {

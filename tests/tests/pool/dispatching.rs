@@ -34,10 +34,10 @@ async fn a_dispatched_job_runs_with_its_payload_until_it_is_stopped(subject: Sub
     assert_eq!((job.state, job.owner, job.node), (JobState::Running, Some(worker), Some(node.id())));
     let run = board.running()["violin"].clone();
     assert_eq!((run.payload.as_str(), Some(run.epoch)), ("allegro", job.epoch));
-    assert_eq!(node.jobs(), [job]);
+    assert_eq!(node.jobs().await.unwrap(), [job]);
     node.stop("violin").await.unwrap();
     assert!(board.running().is_empty());
-    assert_eq!(node.jobs(), []);
+    assert_eq!(node.jobs().await.unwrap(), []);
     node.close().await.unwrap();
     board.check();
 }
@@ -87,7 +87,7 @@ async fn a_job_dispatched_without_a_worker_waits_and_starts_when_one_joins(subje
     let (node, board) = (node().join(&client).await.unwrap(), Board::default());
     node.enqueue("violin", "allegro").await.unwrap();
     let waiting = async {
-        eventually("the job is recorded", async || match node.job("violin").map(|job| job.state) {
+        eventually("the job is recorded", async || match node.job("violin").await.unwrap().map(|job| job.state) {
             Some(JobState::Waiting) => Ok(()),
             other => Err(other),
         })
@@ -107,7 +107,7 @@ async fn a_waiting_job_can_be_stopped(subject: Subject) {
     let node = node().timeout(Duration::from_millis(300)).join(&client).await.unwrap();
     let dispatched = node.dispatch("violin", "").await;
     assert!(matches!(dispatched, Err(Error::NotStarted { .. })), "{dispatched:?}");
-    assert_eq!(node.job("violin").map(|job| job.state), Some(JobState::Waiting));
+    assert_eq!(node.job("violin").await.unwrap().map(|job| job.state), Some(JobState::Waiting));
     node.stop("violin").await.unwrap();
     let stopped = node.stop("violin").await;
     assert!(matches!(stopped, Err(Error::UnknownJob { .. })), "{stopped:?}");
@@ -128,7 +128,7 @@ async fn a_handler_that_refuses_is_heard_by_the_dispatcher_and_leaves_no_job(sub
     }
     let stopped = a.stop("violin").await;
     assert!(matches!(stopped, Err(Error::UnknownJob { .. })), "{stopped:?}");
-    assert_eq!(a.jobs(), []);
+    assert_eq!(a.jobs().await.unwrap(), []);
     a.dispatch("violin", "allegro").await.unwrap();
     a.close().await.unwrap();
     b.close().await.unwrap();
@@ -161,9 +161,9 @@ async fn a_handler_that_hangs_in_start_blocks_nobody_and_can_be_stopped(subject:
         node.dispatch(&key, "").await.unwrap();
         node.stop(&key).await.unwrap();
     }
-    assert_eq!(node.job("tuba").map(|job| job.state), Some(JobState::Starting));
+    assert_eq!(node.job("tuba").await.unwrap().map(|job| job.state), Some(JobState::Starting));
     node.stop("tuba").await.unwrap();
-    assert_eq!(node.jobs(), []);
+    assert_eq!(node.jobs().await.unwrap(), []);
     node.close().await.unwrap();
 }
 
@@ -176,7 +176,7 @@ async fn a_handler_that_hangs_in_stop_blocks_nobody_else(subject: Subject) {
     node.dispatch("tuba", "hang in stop").await.unwrap();
     let stopped = node.stop("tuba").await;
     assert!(matches!(stopped, Err(Error::NotStopped { .. })), "{stopped:?}");
-    assert_eq!(node.job("tuba").map(|job| job.state), Some(JobState::Stopping));
+    assert_eq!(node.job("tuba").await.unwrap().map(|job| job.state), Some(JobState::Stopping));
     for key in keys(5) {
         node.dispatch(&key, "").await.unwrap();
         node.stop(&key).await.unwrap();
@@ -247,7 +247,7 @@ async fn a_closed_node_says_so(subject: Subject) {
     assert!(matches!(node.dispatch("violin", "").await, Err(Error::Closed { .. })));
     assert!(matches!(node.stop("violin").await, Err(Error::Closed { .. })));
     assert!(matches!(node.add_worker(board.player("a")).await, Err(Error::Closed { .. })));
-    assert_eq!((node.jobs(), node.pool_workers()), (vec![], vec![]));
+    assert_eq!((node.jobs().await.unwrap(), node.pool_workers()), (vec![], vec![]));
 }
 
 async fn a_job_can_be_stopped_from_another_node(subject: Subject) {

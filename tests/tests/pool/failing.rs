@@ -222,7 +222,7 @@ async fn a_job_that_was_asked_to_stop_when_its_node_died_does_not_run_again(subj
     a.add_worker(board.player("a")).await.unwrap();
     a.dispatch("gong", "hang in stop").await.unwrap();
     let die = async {
-        eventually("it is asked to stop", async || match a.job("gong").map(|job| job.state) {
+        eventually("it is asked to stop", async || match a.job("gong").await.unwrap().map(|job| job.state) {
             Some(JobState::Stopping) => Ok(()),
             other => Err(other),
         })
@@ -232,7 +232,7 @@ async fn a_job_that_was_asked_to_stop_when_its_node_died_does_not_run_again(subj
     let (stopped, ()) = tokio::join!(b.stop("gong"), die);
     stopped.unwrap();
     b.add_worker(board.player("b")).await.unwrap();
-    assert_eq!(b.jobs(), []);
+    assert_eq!(b.jobs().await.unwrap(), []);
     assert_eq!(board.starts("gong"), 1);
     b.close().await.unwrap();
     board.check();
@@ -326,7 +326,7 @@ async fn what_strangers_write_into_the_pools_maps_harms_nobody(subject: Subject)
             assert!(named.as_ref().is_some_and(|error| error.contains(&key)), "{failed:?}");
         }
     }
-    assert_eq!((node.jobs(), node.pool_workers().len()), (vec![], 1));
+    assert_eq!((node.jobs().await.unwrap(), node.pool_workers().len()), (vec![], 1));
     node.close().await.unwrap();
     board.check();
 }

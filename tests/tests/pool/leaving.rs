@@ -26,7 +26,8 @@ async fn two(subject: &Subject, board: &Board) -> (Node, Node) {
 }
 
 async fn closed(node: &Node) {
-    eventually("the node is closed", async || if node.is_closed() { Ok(()) } else { Err(node.jobs()) }).await;
+    eventually("the node is closed", async || if node.is_closed() { Ok(()) } else { Err(node.jobs().await.unwrap()) })
+        .await;
 }
 
 async fn a_shutdown_stops_everything_everywhere_and_leaves_nothing(subject: Subject) {
@@ -46,7 +47,7 @@ async fn a_shutdown_stops_everything_everywhere_and_leaves_nothing(subject: Subj
     assert!(matches!(b.shutdown().await, Err(Error::Closed { .. })));
     // A pool of that name may begin anew.
     let (a, b) = two(&subject, &board).await;
-    assert_eq!((a.jobs(), a.dead_jobs().await.unwrap()), (vec![], vec![]));
+    assert_eq!((a.jobs().await.unwrap(), a.dead_jobs().await.unwrap()), (vec![], vec![]));
     for key in keys(4) {
         b.dispatch(&key, "").await.unwrap();
     }
@@ -70,7 +71,7 @@ async fn nobody_joins_or_dispatches_while_the_pool_is_shut_down(subject: Subject
     let (shut, ()) = tokio::join!(a.shutdown(), meanwhile);
     shut.unwrap();
     let again = node().join(&client).await.unwrap();
-    assert_eq!(again.jobs(), []);
+    assert_eq!(again.jobs().await.unwrap(), []);
     again.close().await.unwrap();
 }
 
@@ -98,7 +99,7 @@ async fn a_shutdown_waits_for_the_dead(subject: Subject) {
     living.shutdown().await.unwrap();
     assert!(began.elapsed() >= TTL / 2, "it did not wait: {:?}", began.elapsed());
     let again = node().join(&subject.client().await).await.unwrap();
-    assert_eq!((again.jobs(), again.pool_workers()), (vec![], vec![]));
+    assert_eq!((again.jobs().await.unwrap(), again.pool_workers()), (vec![], vec![]));
     again.close().await.unwrap();
 }
 
@@ -125,7 +126,7 @@ async fn a_node_without_workers_shuts_down_and_is_shut_down(subject: Subject) {
     b.shutdown().await.unwrap();
     closed(&a).await;
     let again = node().join(&subject.client().await).await.unwrap();
-    assert_eq!(again.jobs(), []);
+    assert_eq!(again.jobs().await.unwrap(), []);
     again.close().await.unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! The worker pool keeps its promises on every backend.
 
 mod board;
+mod clients;
 mod dispatching;
 mod failing;
 mod leaving;

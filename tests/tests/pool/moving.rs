@@ -37,7 +37,7 @@ fn of_node(runs: &HashMap<String, Run>, node: &str) -> Vec<String> {
 /// Waits until every job runs where the node's replica says, and no record is under way.
 async fn settled(node: &Node, board: &Board, jobs: usize) {
     eventually("all jobs run", async || {
-        let all = node.jobs();
+        let all = node.jobs().await.unwrap();
         let running = all.iter().filter(|job| job.state == JobState::Running).count();
         let owned_by_living = all.iter().all(|job| job.node.is_some());
         let seen = board.running().len();
@@ -154,7 +154,7 @@ async fn the_last_worker_leaves_its_jobs_waiting_for_the_next(subject: Subject) 
     a.close().await.unwrap();
     assert!(board.running().is_empty());
     eventually("the jobs wait", async || {
-        let waiting = b.jobs().into_iter().filter(|job| job.state == JobState::Waiting).count();
+        let waiting = b.jobs().await.unwrap().into_iter().filter(|job| job.state == JobState::Waiting).count();
         if waiting == 10 { Ok(()) } else { Err(waiting) }
     })
     .await;

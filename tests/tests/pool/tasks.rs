@@ -36,7 +36,7 @@ fn quick() -> RetryPolicy {
 }
 
 async fn gone(node: &Node, key: &str) {
-    eventually("the job is gone", async || node.job(key).map_or(Ok(()), Err)).await;
+    eventually("the job is gone", async || node.job(key).await.unwrap().map_or(Ok(()), Err)).await;
 }
 
 async fn a_result_reaches_whoever_waits_for_it_wherever_the_job_ran(subject: Subject) {
@@ -53,7 +53,10 @@ async fn a_result_reaches_whoever_waits_for_it_wherever_the_job_ran(subject: Sub
     });
     futures::future::join_all(jobs).await;
     assert_eq!(a.result::<u64>("another").await.unwrap(), None);
-    eventually("nothing is left", async || if b.jobs().is_empty() { Ok(()) } else { Err(b.jobs()) }).await;
+    eventually("nothing is left", async || {
+        if b.jobs().await.unwrap().is_empty() { Ok(()) } else { Err(b.jobs().await.unwrap()) }
+    })
+    .await;
     a.close().await.unwrap();
     b.close().await.unwrap();
 }
@@ -208,7 +211,10 @@ async fn what_ends_while_it_moves_does_not_run_twice(subject: Subject) {
     }
     b.worker_fn(work(&calls)).await.unwrap();
     a.close().await.unwrap();
-    eventually("all have ended", async || if b.jobs().is_empty() { Ok(()) } else { Err(b.jobs()) }).await;
+    eventually("all have ended", async || {
+        if b.jobs().await.unwrap().is_empty() { Ok(()) } else { Err(b.jobs().await.unwrap()) }
+    })
+    .await;
     assert_eq!(calls.load(Ordering::SeqCst), 20);
     for key in keys(20) {
         assert_eq!(b.result::<u32>(&key).await.unwrap(), Some(1));
@@ -229,9 +235,11 @@ async fn a_job_whose_node_dies_is_an_attempt_and_too_many_deaths_end_it(subject:
             std::future::pending::<Result<(), HandlerError>>()
         };
         doomed.worker_fn(work).retry(quick()).await.unwrap();
-        eventually("it runs", async || match watcher.job("fatal").map(|job| (job.state, job.failed + 1)) {
-            Some((JobState::Running, attempt)) if attempt == death => Ok(()),
-            other => Err(other),
+        eventually("it runs", async || {
+            match watcher.job("fatal").await.unwrap().map(|job| (job.state, job.failed + 1)) {
+                Some((JobState::Running, attempt)) if attempt == death => Ok(()),
+                other => Err(other),
+            }
         })
         .await;
         drop(doomed);
@@ -308,14 +316,14 @@ async fn a_stop_can_put_the_job_back(subject: Subject) {
     node.dispatch("stubborn", "").await.unwrap();
     let stopped = node.stop("stubborn").await;
     assert!(matches!(stopped, Err(Error::Requeued { ref key, .. }) if key.as_str() == "stubborn"), "{stopped:?}");
-    eventually("it runs again", async || match node.job("stubborn").map(|job| job.state) {
+    eventually("it runs again", async || match node.job("stubborn").await.unwrap().map(|job| job.state) {
         Some(JobState::Running) => Ok(()),
         other => Err(other),
     })
     .await;
     assert_eq!(puppet.starts.load(Ordering::SeqCst), 2);
     node.stop("stubborn").await.unwrap();
-    assert_eq!(node.jobs(), []);
+    assert_eq!(node.jobs().await.unwrap(), []);
     node.close().await.unwrap();
 }
 
@@ -354,7 +362,7 @@ async fn a_job_that_somebody_stops_is_an_error_for_whoever_waits(subject: Subjec
     };
     node.worker_fn(work).await.unwrap();
     let stop = async {
-        eventually("it runs", async || match node.job("etude").map(|job| job.state) {
+        eventually("it runs", async || match node.job("etude").await.unwrap().map(|job| job.state) {
             Some(JobState::Running) => Ok(()),
             other => Err(other),
         })

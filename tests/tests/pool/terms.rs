@@ -21,7 +21,7 @@ on_every_backend!(
 
 /// Waits until a job is in a state.
 async fn is(node: &pulse_pool::Node, key: &str, state: JobState) {
-    eventually("the job is in its state", async || match node.job(key).map(|job| job.state) {
+    eventually("the job is in its state", async || match node.job(key).await.unwrap().map(|job| job.state) {
         Some(found) if found == state => Ok(()),
         other => Err(other),
     })
@@ -64,7 +64,7 @@ async fn jobs_with_labels_move_to_whoever_has_them_and_the_others_stay(subject: 
     board.settles(&keys(10), |_| Some("second".to_owned())).await;
     b.close().await.unwrap();
     eventually("the jobs wait for the label", async || {
-        let waiting = a.jobs().iter().filter(|job| job.state == JobState::Waiting).count();
+        let waiting = a.jobs().await.unwrap().iter().filter(|job| job.state == JobState::Waiting).count();
         if waiting == 10 { Ok(()) } else { Err(waiting) }
     })
     .await;
@@ -107,7 +107,10 @@ async fn room_that_is_taken_by_nobody_any_more_is_given_to_the_next(subject: Sub
         let key = board.running().into_keys().next().unwrap();
         node.stop(&key).await.unwrap();
     }
-    eventually("nothing is left", async || if node.jobs().is_empty() { Ok(()) } else { Err(node.jobs()) }).await;
+    eventually("nothing is left", async || {
+        if node.jobs().await.unwrap().is_empty() { Ok(()) } else { Err(node.jobs().await.unwrap()) }
+    })
+    .await;
     node.close().await.unwrap();
     board.check();
 }

@@ -261,7 +261,10 @@ async fn one_node_makes_the_plan_of_a_tick(subject: Subject) {
     }
     let numbers = numbers(&mut ticks, 20).await;
     assert_eq!(numbers.iter().copied().collect::<BTreeSet<_>>(), (1..=20).collect(), "{numbers:?}");
-    eventually("all jobs wait", async || if nodes[0].jobs().len() >= 20 { Ok(()) } else { Err(nodes[0].jobs()) }).await;
+    eventually("all jobs wait", async || {
+        if nodes[0].jobs().await.unwrap().len() >= 20 { Ok(()) } else { Err(nodes[0].jobs().await.unwrap()) }
+    })
+    .await;
 }
 
 async fn a_producer_that_fails_is_asked_again(subject: Subject) {
@@ -274,7 +277,8 @@ async fn a_producer_that_fails_is_asked_again(subject: Subject) {
         }
     });
     schedule.await.unwrap();
-    eventually("the job is there", async || if node.job("violin").is_some() { Ok(()) } else { Err(()) }).await;
+    eventually("the job is there", async || if node.job("violin").await.unwrap().is_some() { Ok(()) } else { Err(()) })
+        .await;
 }
 
 async fn a_schedule_is_stopped_on_every_node(subject: Subject) {

@@ -30,6 +30,8 @@ async fn no_job_is_lost_and_none_runs_twice_whatever_happens() {
 struct Member {
     link: Faulty,
     node: Node,
+    /// Without workers, and without a replica of the jobs.
+    is_client: bool,
 }
 
 /// What the test knows of a job.
@@ -62,7 +64,7 @@ impl Trouble {
             born: 0,
             jobs: keys(12).into_iter().map(|key| (key, Known::Absent)).collect(),
         };
-        trouble.join().await;
+        trouble.join(false).await;
         for _ in 0..60 {
             trouble.step().await;
             trouble.board.check();
@@ -75,7 +77,7 @@ impl Trouble {
         let index = self.dice.random_range(0..self.members.len());
         let member = &self.members[index];
         match self.dice.random_range(0..14) {
-            0 | 1 if self.members.len() < 4 => self.join().await,
+            0 | 1 if self.members.len() < 4 => self.join(true).await,
             2 if self.members.len() > 1 => drop(self.members.swap_remove(index)),
             3 if self.members.len() > 1 => {
                 // It may be in no state to do so in good order.
@@ -92,19 +94,24 @@ impl Trouble {
         }
     }
 
-    async fn join(&mut self) {
+    async fn join(&mut self, may_be_client: bool) {
         self.born += 1;
         let link = Faulty::new(self.store.clone(), self.dice.random());
         link.set_patience(Duration::from_secs(1));
         let client = Client::from_backend(Arc::new(link.clone()));
         let builder = Node::builder("orchestra").worker_ttl(TTL).timeout(Duration::from_secs(4));
-        let node = builder.shutdown_timeout(Duration::from_secs(4)).join(&client).await.expect("nothing fails yet");
-        node.add_worker(self.board.player(&format!("node {}", self.born))).await.expect("nothing fails yet");
+        let builder = builder.shutdown_timeout(Duration::from_secs(4));
+        let is_client = may_be_client && self.dice.random_bool(0.2);
+        let builder = if is_client { builder.client_only() } else { builder };
+        let node = builder.join(&client).await.expect("nothing fails yet");
+        if !is_client {
+            node.add_worker(self.board.player(&format!("node {}", self.born))).await.expect("nothing fails yet");
+        }
         let delay = Duration::ZERO..=Duration::from_millis(30);
         let chances = Chances::none().with_delay(delay.clone());
         link.set_chances(chances.with_failures_before(0.03).with_failures_after(0.03));
         link.set_feed_chances(FeedChances::none().with_delay(delay));
-        self.members.push(Member { link, node });
+        self.members.push(Member { link, node, is_client });
     }
 
     fn any_key(&mut self) -> String {
@@ -149,6 +156,9 @@ impl Trouble {
             link.set_chances(Chances::none());
             link.set_feed_chances(FeedChances::none());
         }
+        if self.members.iter().all(|member| member.is_client) {
+            self.join(false).await;
+        }
         eventually("every accepted job runs, and nothing else does", async || {
             let running = self.board.running();
             for (key, known) in &self.jobs {
@@ -163,7 +173,7 @@ impl Trouble {
             }
             // Every replica agrees with the outside world.
             for Member { node, .. } in &self.members {
-                let jobs = node.jobs();
+                let jobs = node.jobs().await.unwrap();
                 let right = jobs.len() == running.len()
                     && jobs.iter().all(|job| {
                         job.state == JobState::Running

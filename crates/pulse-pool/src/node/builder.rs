@@ -16,6 +16,7 @@ use super::Node;
 use crate::{
     Error, NodeId,
     clock::Clock,
+    follow::follow,
     group::Group,
     pool::{Options, Pool},
     post::Waiting,
@@ -44,6 +45,7 @@ impl NodeBuilder {
             max_queued: 10_000,
             timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(60),
+            replicates: true,
         };
         Self { pool, options }
     }
@@ -75,6 +77,16 @@ impl NodeBuilder {
         self
     }
 
+    /// Makes it a node that dispatches, stops, notifies and asks, but runs nothing, and does not hold the records of the jobs in
+    /// memory: for programs that hand in work and take no part in it. [`Node::add_worker`] is an error then, and
+    /// [`Node::jobs`] and its like ask the backend.
+    ///
+    /// While it waits for jobs it follows the changes of all jobs of the pool, and half a minute longer.
+    pub fn client_only(mut self) -> Self {
+        self.options.replicates = false;
+        self
+    }
+
     /// Joins the pool: returns once the node knows its jobs and workers and holds its lease.
     ///
     /// # Errors
@@ -91,7 +103,7 @@ impl NodeBuilder {
             return Err(Error::InvalidOption { pool: self.pool, reason });
         }
         let node = NodeId::random();
-        let tables = Arc::new(Tables::join(client, &self.pool, node).await?);
+        let tables = Arc::new(Tables::join(client, &self.pool, node, self.options.replicates).await?);
         let swept = client.keep_swept(tables.scope());
         let clock = Clock::read(client, tables.scope()).await.map_err(|source| Error::Backend {
             operation: "join",
@@ -108,7 +120,7 @@ impl NodeBuilder {
             fetching: Group::new(Fetching { tables: tables.clone() }),
             confirming: Group::new(Confirming { tables: tables.clone() }),
             options: self.options,
-            watches: Watches::new(),
+            watches: Watches::new(self.options.replicates),
             members: watch::Sender::default(),
             clock,
             shut: AtomicBool::new(false),
@@ -130,6 +142,9 @@ impl NodeBuilder {
         let runner = Runner::new(pool.clone(), session, from_node, stop.clone());
         let tasks = TaskTracker::new();
         tasks.spawn(runner.run());
+        if !pool.options.replicates {
+            tasks.spawn(follow(pool.clone(), stop.clone()));
+        }
         tasks.close();
         Ok(Node { pool, commands, stop, tasks, ends: true })
     }

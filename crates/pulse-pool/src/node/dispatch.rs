@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use futures::future::join_all;
 use pulse_core::Version;
-use pulse_rmap::Value;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -18,7 +17,7 @@ use crate::{
     id::DispatchId,
     record::{JobRecord, PlacedBy, Terms},
     tables::{Dispatch, KnownWorker, Refusal, jobs_version},
-    watch::{Fate, Follow, Watch},
+    watch::{Fate, Follow, Seen, Watch},
     write::{Written, write},
 };
 
@@ -72,7 +71,7 @@ impl Node {
     pub async fn dispatch_job(&self, job: impl Into<NewJob>) -> Result<JobInfo, Error> {
         let (job, deadline) = (job.into(), self.deadline());
         let key = job.checked_key()?;
-        let watch = self.pool.watches.watch(&key);
+        let watch = self.watch(&key, deadline, "dispatch").await?;
         let recorded = self.record(&key, &job, DispatchId::random(), deadline).await?;
         self.runs(&key, recorded, watch, deadline).await
     }
@@ -114,6 +113,8 @@ impl Node {
         let jobs: Vec<NewJob> = jobs.into_iter().map(Into::into).collect();
         let watches: Vec<Option<Watch>> =
             jobs.iter().map(|job| Some(self.pool.watches.watch(&job.checked_key().ok()?))).collect();
+        // If it takes too long, nothing is recorded in time either.
+        let _ = timeout_at(deadline, self.pool.watches.followed()).await;
         let recorded = self.record_all(jobs, deadline).await;
         // Futures of closures could not be spawned: the compiler does not see that they are Send.
         let mut runs = Vec::with_capacity(recorded.len());
@@ -373,8 +374,15 @@ impl Node {
         }
     }
 
+    /// Watches a key, once the changes arrive.
+    pub(super) async fn watch(&self, key: &JobKey, deadline: Instant, operation: &'static str) -> Result<Watch, Error> {
+        let watch = self.pool.watches.watch(key);
+        let followed = timeout_at(deadline, self.pool.watches.followed()).await;
+        followed.map_err(|_| self.pool.timed_out(operation)).map(|()| watch)
+    }
+
     /// Removes the trace of a refused job, which has reached whom it was for.
-    pub(super) async fn rejected(&self, key: &JobKey, trace: &Value<JobRecord>, message: String) -> Error {
+    pub(super) async fn rejected(&self, key: &JobKey, trace: &Seen, message: String) -> Error {
         let change = self.pool.tables.remove_trace(key, &trace.raw());
         if let Err(error) = self.pool.tables.client().commit(change).await {
             tracing::debug!(pool = %self.pool.name, %key, %error, "the trace of a refused job expires by itself");

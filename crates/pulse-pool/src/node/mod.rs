@@ -7,12 +7,12 @@ mod info;
 mod leave;
 mod notify;
 mod outcome;
+mod query;
 mod stop;
 
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -29,9 +29,7 @@ pub use self::{
     destroy::destroy,
     info::{JobInfo, JobState, WorkerInfo},
 };
-use crate::{
-    Error, JobHandler, JobKey, NodeId, WorkerId, WorkerOptions, pool::Pool, record::JobRecord, runner::Command,
-};
+use crate::{Error, JobHandler, JobKey, NodeId, WorkerId, WorkerOptions, pool::Pool, runner::Command};
 
 /// A member of a pool: it dispatches and stops jobs, and runs those that belong to its workers.
 ///
@@ -51,7 +49,7 @@ use crate::{
 /// let node = Node::join(&client, "beepers").await?;
 /// node.add_worker(Beeper).await?;
 /// node.dispatch("kitchen", "beep").await?; // it runs now
-/// assert_eq!(node.jobs().len(), 1);
+/// assert_eq!(node.jobs().await?.len(), 1);
 /// node.stop("kitchen").await?; // it has ended
 /// node.close().await?;
 /// # client.close().await;
@@ -108,7 +106,7 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::TimedOut`] if the backend does not answer in time: the worker takes jobs as soon as it does;
-    /// [`Error::Closed`], [`Error::Backend`].
+    /// [`Error::Closed`], [`Error::Backend`]; [`Error::ClientOnly`] on a node that was made without workers.
     ///
     /// # Cancel safety
     ///
@@ -127,6 +125,9 @@ impl Node {
     ///
     /// If the future is dropped, the worker may be added all the same.
     pub async fn add_worker_with(&self, handler: impl JobHandler, options: WorkerOptions) -> Result<WorkerId, Error> {
+        if !self.pool.options.replicates {
+            return Err(Error::ClientOnly { pool: self.pool.name.to_string() });
+        }
         let handler = Arc::new(handler);
         self.ask("add a worker", |reply| Command::AddWorker { handler, options, reply }).await
     }
@@ -144,28 +145,6 @@ impl Node {
     /// If the future is dropped, the worker is removed all the same once the request has been made.
     pub async fn remove_worker(&self, worker: WorkerId) -> Result<(), Error> {
         self.ask("remove a worker", |reply| Command::RemoveWorker { worker, reply }).await
-    }
-
-    /// The jobs of the pool as this node's replica shows them, in no particular order.
-    #[must_use]
-    pub fn jobs(&self) -> Vec<JobInfo> {
-        let jobs = self.pool.tables.jobs.snapshot();
-        jobs.iter().filter_map(|(key, record)| self.info(JobKey::from_map(key.clone()), record)).collect()
-    }
-
-    /// One job of the pool as this node's replica shows it, `None` if there is none of that key.
-    #[must_use]
-    pub fn job(&self, key: &str) -> Option<JobInfo> {
-        let record = self.pool.tables.jobs.get(key)?;
-        self.info(JobKey::new(key).ok()?, &record)
-    }
-
-    /// The keys of the pool's jobs as this node's replica shows them, in no particular order.
-    #[must_use]
-    pub fn job_keys(&self) -> Vec<JobKey> {
-        let jobs = self.pool.tables.jobs.snapshot();
-        let keys = jobs.iter().filter(|(_, record)| record.is_job()).map(|(key, _)| JobKey::from_map(key.clone()));
-        keys.collect()
     }
 
     /// What a job was dispatched with, read from the backend; `None` if there is no job of that key.
@@ -254,24 +233,6 @@ impl Node {
     /// When a call that begins now has to give up.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.pool.options.timeout
-    }
-
-    fn info(&self, key: JobKey, record: &JobRecord) -> Option<JobInfo> {
-        let members = self.pool.members.borrow();
-        let (state, node) = self.pool.state_of(record, &members);
-        let (state, now, terms) = (state?, self.pool.clock.now(), &record.terms);
-        Some(JobInfo {
-            key,
-            state,
-            owner: record.owner,
-            node,
-            epoch: record.epoch,
-            dispatched: UNIX_EPOCH + Duration::from_millis(terms.at),
-            age: Duration::from_millis(now.saturating_sub(terms.at)),
-            priority: terms.priority,
-            requires: terms.needs().to_vec(),
-            failed: terms.failed,
-        })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     post::{Answer, Note, Post},
     record::{JobRecord, Phase},
     tables::Refusal,
-    watch::Watch,
+    watch::{Seen, Watch},
     write::{Written, write},
 };
 
@@ -72,7 +72,7 @@ impl Node {
 
     async fn notify_by(&self, key: &JobKey, payload: Bytes, id: &str, deadline: Instant) -> Result<(), Error> {
         let (pool, failed) = (&self.pool, self.pool.backend("notify"));
-        let mut watch = pool.watches.watch(key);
+        let mut watch = self.watch(key, deadline, "notify").await?;
         let mut was_sent = false;
         loop {
             if self.is_closed() {
@@ -147,16 +147,20 @@ impl Node {
     async fn until_other(&self, key: &JobKey, watch: &mut Watch, record: &JobRecord) {
         // What was seen before says nothing, and the replica may lag behind what the backend told.
         let mut is_seen = false;
-        loop {
-            let now = self.pool.tables.jobs.get(key.as_str());
-            let is_there = now.is_some_and(|now| now.assignment == record.assignment);
+        while watch.next().await.is_some() {
+            let now = if self.pool.options.replicates {
+                self.pool.tables.jobs.get_raw(key.as_str())
+            } else {
+                // If it cannot be read, the next change will tell.
+                let Ok(now) = self.pool.tables.read_record(key).await else { continue };
+                is_seen = true;
+                now
+            };
+            let is_there = now.and_then(Seen::read).is_some_and(|now| now.assignment == record.assignment);
             if is_seen && !is_there {
                 return;
             }
             is_seen |= is_there;
-            if watch.next().await.is_none() {
-                return;
-            }
         }
     }
 }

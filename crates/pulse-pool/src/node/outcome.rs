@@ -49,9 +49,10 @@ impl Node {
     pub async fn dispatch_and_wait<T: DeserializeOwned>(&self, job: impl Into<NewJob>) -> Result<T, Error> {
         let job = job.into();
         let key = job.checked_key()?;
-        let watch = self.pool.watches.watch(&key);
+        let deadline = self.deadline();
+        let watch = self.watch(&key, deadline, "dispatch").await?;
         let dispatch = DispatchId::random();
-        let (_, since) = self.record(&key, &job, dispatch, self.deadline()).await?;
+        let (_, since) = self.record(&key, &job, dispatch, deadline).await?;
         self.until_ended(&key, Follow::new(dispatch, since), watch).await?;
         match self.pool.tables.read_result(&key).await.map_err(self.pool.backend("read a result"))? {
             Some(result) if result.dispatch == dispatch => self.outcome(&key, result),

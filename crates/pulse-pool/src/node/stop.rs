@@ -36,7 +36,7 @@ impl Node {
     /// If the future is dropped, the job is stopped all the same once the request has been made.
     pub async fn stop(&self, key: impl AsRef<str>) -> Result<(), Error> {
         let (key, deadline) = (JobKey::new(key)?, self.deadline());
-        let watch = self.pool.watches.watch(&key);
+        let watch = self.watch(&key, deadline, "stop").await?;
         let asked = timeout_at(deadline, self.ask_to_stop(&key, deadline));
         match asked.await.map_err(|_| self.pool.timed_out("stop"))?? {
             Asked::Gone => Ok(()),

@@ -76,7 +76,9 @@ impl Runner {
         for key in jobs.keys().map(|key| JobKey::from_map(key.clone())).chain(gone) {
             self.look_at(&jobs, &key);
         }
-        self.pool.watches.announce_all(&jobs);
+        if self.pool.options.replicates {
+            self.pool.watches.announce_all(&jobs);
+        }
     }
 
     /// Decides on a job, and has the next step done.

@@ -45,6 +45,7 @@ use crate::{
     id::AssignmentId,
     pool::Pool,
     record::{JobRecord, PlacedBy},
+    watch::Seen,
 };
 
 /// How often to look at everything although nothing seems to have changed.
@@ -292,7 +293,8 @@ impl Runner {
             return;
         };
         self.workers.count(change.previous.as_deref(), change.value.as_deref());
-        self.pool.watches.announce(&change.key, change.version, change.value.as_ref());
+        let value = || change.value.clone().map(Seen::Shown);
+        self.pool.watches.announce(&change.key, change.version, value);
         self.look_at(&self.pool.tables.jobs.snapshot(), &JobKey::from_map(change.key));
         self.let_drained_workers_leave();
     }

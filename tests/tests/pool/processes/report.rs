@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tests::eventually;
+use ::tests::eventually;
 use tokio::sync::mpsc;
 
 use super::program::now;
@@ -103,7 +103,7 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
+mod checks {
     use super::*;
 
     fn report(lines: &[(usize, &str)]) -> Report {

@@ -1,0 +1,99 @@
+//! Asking for the jobs of the pool.
+//!
+//! A node that replicates them answers from its replica, without a request; another one asks the backend.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::{JobInfo, Node};
+use crate::{Error, JobKey, PoolStats, record::JobRecord, watch::Seen};
+
+impl Node {
+    /// The jobs of the pool, in no particular order, as this node's replica shows them. A
+    /// [client-only](crate::NodeBuilder::client_only) node reads all their records from the backend.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] on a client-only node.
+    pub async fn jobs(&self) -> Result<Vec<JobInfo>, Error> {
+        let mut jobs = Vec::new();
+        self.each_record(|key, record| jobs.extend(self.info(key, record))).await?;
+        Ok(jobs)
+    }
+
+    /// One job of the pool, as this node's replica shows it, `None` if there is none of that key. A
+    /// [client-only](crate::NodeBuilder::client_only) node reads its record from the backend.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidKey`], and [`Error::Backend`] on a client-only node.
+    pub async fn job(&self, key: impl AsRef<str>) -> Result<Option<JobInfo>, Error> {
+        let (key, pool) = (JobKey::new(key)?, &self.pool);
+        if pool.options.replicates {
+            let record = pool.tables.jobs.get(key.as_str());
+            return Ok(record.and_then(|record| self.info(key, &record)));
+        }
+        let raw = pool.tables.read_record(&key).await.map_err(pool.backend("read a job"))?;
+        Ok(raw.and_then(Seen::read).and_then(|record| self.info(key, &record)))
+    }
+
+    /// The keys of the pool's jobs, in no particular order, as this node's replica shows them. A
+    /// [client-only](crate::NodeBuilder::client_only) node reads all their records from the backend.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] on a client-only node.
+    pub async fn job_keys(&self) -> Result<Vec<JobKey>, Error> {
+        let mut keys = Vec::new();
+        self.each_record(|key, record| keys.extend(record.is_job().then_some(key))).await?;
+        Ok(keys)
+    }
+
+    /// Counts the nodes, workers and jobs of the pool, as this node's replica shows them. Goes over all jobs, which a
+    /// [client-only](crate::NodeBuilder::client_only) node reads from the backend: meant for a status page, not for each
+    /// request.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] on a client-only node.
+    pub async fn stats(&self) -> Result<PoolStats, Error> {
+        let members = self.pool.members.borrow().clone();
+        let mut stats = PoolStats::of(&members, self.pool.tables.nodes());
+        self.each_record(|_, record| stats.count(&self.pool, &members, record)).await?;
+        Ok(stats)
+    }
+
+    async fn each_record(&self, mut see: impl FnMut(JobKey, &JobRecord) + Send) -> Result<(), Error> {
+        let pool = &self.pool;
+        if pool.options.replicates {
+            let jobs = pool.tables.jobs.snapshot();
+            jobs.iter().for_each(|(key, record)| see(JobKey::from_map(key.clone()), record));
+            return Ok(());
+        }
+        let all = pool.tables.all_records().await.map_err(pool.backend("read the jobs"))?;
+        for (key, raw) in all {
+            // What is damaged is skipped, as replicas do.
+            if let Some(record) = Seen::read(raw) {
+                see(JobKey::from_map(key), &record);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn info(&self, key: JobKey, record: &JobRecord) -> Option<JobInfo> {
+        let members = self.pool.members.borrow();
+        let (state, node) = self.pool.state_of(record, &members);
+        let (state, now, terms) = (state?, self.pool.clock.now(), &record.terms);
+        Some(JobInfo {
+            key,
+            state,
+            owner: record.owner,
+            node,
+            epoch: record.epoch,
+            dispatched: UNIX_EPOCH + Duration::from_millis(terms.at),
+            age: Duration::from_millis(now.saturating_sub(terms.at)),
+            priority: terms.priority,
+            requires: terms.needs().to_vec(),
+            failed: terms.failed,
+        })
+    }
+}
