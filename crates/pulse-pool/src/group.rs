@@ -42,6 +42,9 @@ struct Lane<K: Kind> {
     waiting: VecDeque<(K::Item, oneshot::Sender<K::Answer>)>,
 }
 
+/// Items that go together, and where their answers go.
+type Company<K> = (Vec<<K as Kind>::Item>, Vec<oneshot::Sender<<K as Kind>::Answer>>);
+
 /// What somebody is told who comes with an item.
 pub(crate) enum Turn<K: Kind> {
     /// To ask alone, and to keep the flight until that is done.
@@ -81,7 +84,7 @@ impl<K: Kind> Shared<K> {
     }
 
     /// Those who go next.
-    fn next(&self) -> Option<(Vec<K::Item>, Vec<oneshot::Sender<K::Answer>>)> {
+    fn next(&self) -> Option<Company<K>> {
         let mut lane = self.lock();
         // Whoever gave up is not asked for.
         lane.waiting.retain(|(_, sender)| !sender.is_closed());

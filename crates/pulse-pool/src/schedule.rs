@@ -155,7 +155,7 @@ impl Node {
         match self.stop(key).await {
             Ok(()) | Err(Error::UnknownJob { .. }) => {}
             Err(error) => {
-                tracing::warn!(pool = self.pool(), schedule, key, %error, "a job of a plan could not be stopped")
+                tracing::warn!(pool = self.pool(), schedule, key, %error, "a job of a plan could not be stopped");
             }
         }
     }

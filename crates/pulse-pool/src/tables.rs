@@ -237,22 +237,21 @@ impl Tables {
     /// has room for all and the workers that they are assigned to stand as they are known.
     pub(crate) fn dispatch<'a>(
         &self,
-        jobs: impl IntoIterator<Item = &'a Dispatch> + Clone,
+        jobs: impl Iterator<Item = &'a Dispatch> + Clone,
         max_queued: u64,
     ) -> Transaction {
-        let jobs = || jobs.clone().into_iter();
         // Without room for all, one after the other is refused.
-        let room = max_queued.saturating_add(1).saturating_sub(jobs().count() as u64);
+        let room = max_queued.saturating_add(1).saturating_sub(jobs.clone().count() as u64);
         let transaction = Transaction::new(&self.scope);
-        let transaction = jobs().fold(transaction, |transaction, job| match &job.trace {
+        let transaction = jobs.clone().fold(transaction, |transaction, job| match &job.trace {
             None => transaction.expect_absent(JOBS, job.key.shared()),
             Some(trace) => transaction.expect_equals(JOBS, job.key.shared(), trace.clone()),
         });
         let transaction = transaction.expect_absent(WORKERS, SHUTDOWN).expect_fewer_than(QUEUE, room);
-        let owners: BTreeMap<_, _> = jobs().filter_map(|job| job.owner.clone()).collect();
+        let owners: BTreeMap<_, _> = jobs.clone().filter_map(|job| job.owner.clone()).collect();
         let transaction =
             owners.into_iter().fold(transaction, |transaction, owner| expect_worker(transaction, Some(&owner)));
-        jobs().fold(transaction, |transaction, job| {
+        jobs.fold(transaction, |transaction, job| {
             transaction
                 .put(JOBS, job.key.shared(), job.record.clone())
                 .put(PAYLOADS, job.key.shared(), job.payload.clone())
@@ -398,9 +397,9 @@ impl Tables {
     }
 
     /// Dispatches a dead job anew.
-    pub(crate) fn replay(&self, job: Dispatch, dead: Bytes, max_queued: u64) -> Transaction {
+    pub(crate) fn replay(&self, job: &Dispatch, dead: Bytes, max_queued: u64) -> Transaction {
         let key = job.key.clone();
-        self.dispatch([&job], max_queued)
+        self.dispatch(std::iter::once(job), max_queued)
             .expect_equals(DEAD, key.shared(), dead)
             .delete(DEAD, key.shared())
             .delete(DEAD_PAYLOADS, key.shared())

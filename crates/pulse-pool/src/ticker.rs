@@ -272,7 +272,7 @@ pub(crate) async fn stop(pool: &Pool, closed: &CancellationToken, name: &str) ->
 
 fn encode(name: &str, record: &TickerRecord) -> Result<Bytes, Error> {
     let encoded = pulse_core::message_pack::encode(record);
-    encoded.map(Bytes::from).map_err(|source| Error::Encode { key: name.to_owned(), source })
+    encoded.map_err(|source| Error::Encode { key: name.to_owned(), source })
 }
 
 fn decode(raw: &Bytes) -> Option<TickerRecord> {

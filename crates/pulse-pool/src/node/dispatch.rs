@@ -329,7 +329,7 @@ impl Node {
                 return Err(pool.closed());
             }
             let (planned, record) = self.plan(key, job, dispatch, owner.clone(), trace.clone())?;
-            let change = pool.tables.dispatch([&planned], pool.options.max_queued);
+            let change = pool.tables.dispatch(std::iter::once(&planned), pool.options.max_queued);
             let written = timeout_at(deadline, write(pool.tables.client(), &change, Some(&record), Some(deadline)));
             let written = written.await.map_err(|_| pool.timed_out("dispatch"))?;
             match written.map_err(pool.backend("dispatch"))? {

@@ -120,7 +120,7 @@ impl Node {
             let terms = crate::record::Terms { at: pool.clock.now(), not_before: 0, failed: 0, ..record.terms };
             let owner = pool.owner(&key, terms.needs());
             let (planned, raw) = self.planned(&key, payload, terms, DispatchId::random(), owner, trace.take())?;
-            let change = pool.tables.replay(planned, dead, pool.options.max_queued);
+            let change = pool.tables.replay(&planned, dead, pool.options.max_queued);
             let written = write(pool.tables.client(), &change, Some(&raw), Some(deadline)).await.map_err(&failed)?;
             match written {
                 Written::Done(_) => return Ok(()),

@@ -27,14 +27,14 @@ fn dispatch(key: &JobKey, record: Bytes, owner: &KnownWorker) -> Dispatch {
 impl Fixture {
     async fn new() -> Self {
         let client = pulse_core::connect("memory:").await.unwrap();
-        let tables = Tables::join(&client, "pool", NodeId(1)).await.unwrap();
+        let tables = Tables::join(&client, "pool", NodeId(1), true).await.unwrap();
         let session = Session::open(&client, tables.scope(), Duration::from_secs(10)).await.unwrap();
         let workers = [W, OTHER].map(|id| (id, tables.workers.encode(&Self::worker()).unwrap()));
         client.commit(tables.register(&workers[..1], session.lease())).await.unwrap();
         let (key, job) =
             (JobKey::new("key").unwrap(), JobRecord::dispatched(DispatchId(7), Terms::default(), Some(W), None));
         let record = tables.jobs.encode(&job).unwrap();
-        let dispatch = tables.dispatch(&[dispatch(&key, record, &workers[0])], 10);
+        let dispatch = tables.dispatch([dispatch(&key, record, &workers[0])].iter(), 10);
         let version = client.commit(dispatch).await.unwrap().version(JOBS);
         tables.jobs.wait_for(version).await.unwrap();
         Self { client, tables, key, job, session }
@@ -99,6 +99,6 @@ async fn nothing_is_assigned_to_a_worker_that_has_changed() {
     let draining = (W, tables.workers.encode(&draining).unwrap());
     pool.client.commit(tables.register(&[draining], pool.session.lease())).await.unwrap();
     let record = pool.encode(&JobRecord::dispatched(DispatchId(8), Terms::default(), Some(W), None));
-    let change = tables.dispatch(&[dispatch(&key, record, &known)], 10);
+    let change = tables.dispatch([dispatch(&key, record, &known)].iter(), 10);
     assert_eq!(pool.try_to(&change).await, Written::Refused(Refusal::Membership));
 }
