@@ -115,7 +115,7 @@ impl LeaseId {
     /// Draws a fresh id.
     #[must_use]
     pub fn random() -> Self {
-        Self(rand::random())
+        Self(crate::entropy::number())
     }
 }
 

@@ -13,6 +13,8 @@
 
 pub mod backend;
 mod client;
+#[doc(hidden)]
+pub mod entropy;
 mod error;
 mod event;
 mod id;

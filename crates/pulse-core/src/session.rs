@@ -195,6 +195,7 @@ impl Session {
             }
             // Both only wake the loop, which looks again.
             tokio::select! {
+                biased;
                 _ = vouched.changed() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
@@ -315,7 +316,7 @@ impl Keeper {
 
     /// Differs from session to session, so that those of a whole fleet do not come back at once.
     fn retry_pause(&self) -> Duration {
-        self.pace.retry.mul_f64(0.5 + rand::random::<f64>())
+        self.pace.retry.mul_f64(0.5 + crate::entropy::fraction())
     }
 }
 

@@ -126,6 +126,7 @@ impl SweepTask {
     async fn run(self) {
         let cancel = self.cancel.clone();
         tokio::select! {
+            biased;
             () = cancel.cancelled() => {}
             () = self.sweep_for_ever() => {}
         }
@@ -146,7 +147,7 @@ impl SweepTask {
                 Err(Error::Closed) => return,
                 Err(error) => {
                     tracing::debug!(scope = %self.scope, %error, "sweep failed, trying again");
-                    tokio::time::sleep(RETRY.mul_f64(0.5 + rand::random::<f64>())).await;
+                    tokio::time::sleep(RETRY.mul_f64(0.5 + crate::entropy::fraction())).await;
                 }
             }
         }
@@ -158,7 +159,7 @@ impl SweepTask {
             // A backlog: go on at once, but let others run too.
             tokio::task::yield_now().await;
         } else {
-            let jitter = JITTER.mul_f64(rand::random());
+            let jitter = JITTER.mul_f64(crate::entropy::fraction());
             self.sleep_until(Instant::now() + next + jitter).await;
         }
     }
@@ -170,8 +171,9 @@ impl SweepTask {
                 wake = wake.min(sooner);
             }
             tokio::select! {
-                () = self.sooner.told.notified() => {}
+                biased;
                 () = tokio::time::sleep_until(wake) => return,
+                () = self.sooner.told.notified() => {}
             }
         }
     }

@@ -23,6 +23,7 @@ const PAGE: usize = 500;
 /// Passes changes on to those who watch, until the node ends.
 pub(crate) async fn follow(pool: Arc<Pool>, end: CancellationToken) {
     tokio::select! {
+        biased;
         () = end.cancelled() => {}
         () = follow_for_ever(&pool) => {}
     }
@@ -57,6 +58,20 @@ async fn pass_on(pool: &Pool, mut feed: MapFeed) -> bool {
     let mut needed = Instant::now();
     loop {
         tokio::select! {
+            biased;
+            _ = audit.tick() => {
+                if !pool.watches.keys().is_empty() {
+                    needed = Instant::now();
+                    read_watched(pool).await;
+                } else if needed.elapsed() >= LINGER {
+                    // In this order, so that whoever begins to watch now is either seen here or sees this.
+                    pool.watches.set_follows(false);
+                    if pool.watches.keys().is_empty() {
+                        return true;
+                    }
+                    pool.watches.set_follows(true);
+                }
+            }
             item = feed.next() => match item {
                 Some(FeedItem::Commit(commit)) => {
                     let version = commit.version();
@@ -75,19 +90,6 @@ async fn pass_on(pool: &Pool, mut feed: MapFeed) -> bool {
                 Some(_) => read_watched(pool).await,
                 None => return false,
             },
-            _ = audit.tick() => {
-                if !pool.watches.keys().is_empty() {
-                    needed = Instant::now();
-                    read_watched(pool).await;
-                } else if needed.elapsed() >= LINGER {
-                    // In this order, so that whoever begins to watch now is either seen here or sees this.
-                    pool.watches.set_follows(false);
-                    if pool.watches.keys().is_empty() {
-                        return true;
-                    }
-                    pool.watches.set_follows(true);
-                }
-            }
         }
     }
 }

@@ -75,7 +75,7 @@ macro_rules! random_id {
 
         impl $name {
             pub(crate) fn random() -> Self {
-                Self(rand::random())
+                Self(pulse_core::entropy::number())
             }
         }
 

@@ -51,6 +51,8 @@ pub(crate) struct Pool {
     pub(crate) clock: Clock,
     /// The whole pool is shut down.
     pub(crate) shut: AtomicBool,
+    /// The node has lost its lease and has no other yet.
+    pub(crate) cut_off: AtomicBool,
     /// Kept up to date by the runner.
     pub(crate) members: watch::Sender<Arc<Members>>,
     /// Removes the entries of dead nodes, this one's included, for as long as somebody is left.

@@ -110,6 +110,7 @@ impl Node {
         let (node, end) = (self.handle(), self.end());
         let task = self.spawn(async move {
             tokio::select! {
+                biased;
                 () = end.cancelled() => {}
                 () = follow(&node, ticker, producer) => {}
             }

@@ -277,7 +277,7 @@ fn ending<T: Serialize>(job: &Job, came: Came<T>, terms: Terms) -> Option<Ending
         Came::Stopped => return None,
     };
     tracing::debug!(failure, "an attempt failed");
-    Some(match terms.retry.after(job.attempt(), rand::random()) {
+    Some(match terms.retry.after(job.attempt(), pulse_core::entropy::fraction()) {
         Some(after) => Ending::Again { after, failure: Some(failure) },
         None => Ending::Dead { reason: failure, keep_for },
     })

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use pulse_core::entropy;
 use pulse_rmap::Changed;
 use tokio::{
     task::JoinHandle,
@@ -177,7 +178,7 @@ impl Ticker {
                 let new = encode(
                     &self.name,
                     &TickerRecord {
-                        id: rand::random(),
+                        id: entropy::number(),
                         cadence: self.cadence.clone(),
                         number: record.map_or(1, |record| record.number),
                         due: self.cadence.first(pool.clock.now()),
@@ -244,6 +245,7 @@ impl Ticker {
     async fn wait(&mut self, moment: Option<Instant>) -> Option<()> {
         let moment = moment.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         tokio::select! {
+            biased;
             changed = self.changed.wait() => changed.ok(),
             () = sleep_until(moment) => Some(()),
         }
@@ -262,7 +264,7 @@ pub(crate) async fn stop(pool: &Pool, closed: &CancellationToken, name: &str) ->
         }
         let old = pool.tables.read_ticker(name).await.map_err(&failed)?;
         let Some(record) = old.as_ref().and_then(decode).filter(|record| !record.stopped) else { return Ok(()) };
-        let new = encode(name, &TickerRecord { id: rand::random(), stopped: true, ..record })?;
+        let new = encode(name, &TickerRecord { id: entropy::number(), stopped: true, ..record })?;
         let change = pool.tables.stop_ticker(name, old.as_ref(), new.clone());
         if replace(pool.tables.client(), &change, &new, Some(deadline)).await.map_err(&failed)? {
             return Ok(());
@@ -284,7 +286,7 @@ async fn claim(pool: Arc<Pool>, name: Arc<str>, record: TickerRecord, raw: Bytes
     let Some(due) = record.due else { return Claim::Missed };
     let (next, missed) = record.cadence.after(due, pool.clock.now());
     let number = record.number;
-    let new = TickerRecord { id: rand::random(), number: number.saturating_add(1), due: next, ..record };
+    let new = TickerRecord { id: entropy::number(), number: number.saturating_add(1), due: next, ..record };
     let new = match encode(&name, &new) {
         Ok(new) => new,
         Err(error) => {

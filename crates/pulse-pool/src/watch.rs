@@ -5,15 +5,18 @@
 //! does not replicate the jobs, [`follow`](crate::follow) takes the runner's place, for as long as there are watches.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use pulse_core::Version;
 use pulse_rmap::{Snapshot, Value};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
     JobKey,
@@ -71,12 +74,15 @@ pub(crate) struct Watches {
     /// Told of every new watch.
     began: Notify,
     /// Whether the changes arrive now.
-    follows: watch::Sender<bool>,
+    follows: AtomicBool,
+    /// Told when they begin to.
+    followed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Watchers {
-    by_key: HashMap<JobKey, HashMap<u64, mpsc::UnboundedSender<Sighting>>>,
+    /// Those who watch a key, in the order in which they began.
+    by_key: HashMap<JobKey, BTreeMap<u64, mpsc::UnboundedSender<Sighting>>>,
     next: u64,
 }
 
@@ -84,18 +90,27 @@ impl Watches {
     /// `follows`: whether the changes arrive from the beginning.
     pub(crate) fn new(follows: bool) -> Arc<Self> {
         let by_key = Mutex::new(Some(Watchers::default()));
-        Arc::new(Self { by_key, began: Notify::new(), follows: watch::Sender::new(follows) })
+        Arc::new(Self { by_key, began: Notify::new(), follows: AtomicBool::new(follows), followed: Notify::new() })
     }
 
     /// Says whether the changes arrive.
     pub(crate) fn set_follows(&self, follows: bool) {
-        self.follows.send_replace(follows);
+        self.follows.store(follows, Ordering::SeqCst);
+        if follows {
+            self.followed.notify_waiters();
+        }
     }
 
     /// Waits until the changes arrive.
     pub(crate) async fn followed(&self) {
-        // It fails only when this is gone, which it is not.
-        let _ = self.follows.subscribe().wait_for(|follows| *follows).await;
+        loop {
+            // Made before the look, so that no word between the two is missed.
+            let followed = self.followed.notified();
+            if self.follows.load(Ordering::SeqCst) {
+                return;
+            }
+            followed.await;
+        }
     }
 
     /// Waits until somebody watches something.
@@ -105,9 +120,11 @@ impl Watches {
         }
     }
 
-    /// The keys that are watched.
+    /// The keys that are watched, sorted.
     pub(crate) fn keys(&self) -> Vec<JobKey> {
-        self.lock().iter().flat_map(|watchers| watchers.by_key.keys().cloned()).collect()
+        let mut keys: Vec<_> = self.lock().iter().flat_map(|watchers| watchers.by_key.keys().cloned()).collect();
+        keys.sort_unstable();
+        keys
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Watchers>> {

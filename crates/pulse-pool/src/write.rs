@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use pulse_core::{Client, Error, Found, Transaction, Version};
+use pulse_core::{Client, Error, Found, Transaction, Version, entropy};
 use tokio::time::Instant;
 
 use crate::tables::{Refusal, jobs_version};
@@ -109,7 +109,7 @@ impl BackOff {
 
     /// Waits between half of the current pause and all of it.
     pub(crate) async fn pause(&mut self) {
-        let pause = self.next.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        let pause = self.next.mul_f64(0.5 + entropy::fraction() / 2.0);
         self.next = (self.next * 2).min(self.longest);
         tokio::time::sleep(pause).await;
     }

@@ -8,13 +8,14 @@ use std::{
     sync::LazyLock,
 };
 
+use pulse_core::entropy;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Makes [`KeyHasher`]s. All of a process share one seed, so that maps can share nodes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct KeyHash;
 
-static SEED: LazyLock<u64> = LazyLock::new(rand::random);
+static SEED: LazyLock<u64> = LazyLock::new(entropy::hash_seed);
 
 impl BuildHasher for KeyHash {
     type Hasher = KeyHasher;

@@ -8,6 +8,8 @@
 //!   that costs nothing and is thrown away if it fails. That is how "all or nothing" is kept here.
 //! - [`commit`](self::commit): transactions. [`groups`](self::groups): consumer groups. [`sweep`](self::sweep): deadlines.
 
+#[cfg(any(test, feature = "testing"))]
+mod checkpoint;
 mod commit;
 mod groups;
 mod scope;
@@ -22,6 +24,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(any(test, feature = "testing"))]
+pub use self::checkpoint::Checkpoint;
 use self::{
     store::{ClientKey, Store},
     streams::StreamState,

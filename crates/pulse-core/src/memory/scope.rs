@@ -79,7 +79,7 @@ impl Changed {
 impl MapState {
     fn new() -> Self {
         Self {
-            version: Version { incarnation: Incarnation(rand::random()), revision: Revision(0) },
+            version: Version { incarnation: Incarnation(crate::entropy::number()), revision: Revision(0) },
             entries: OrdMap::new(),
             deadline: None,
         }

@@ -193,6 +193,21 @@ impl Store {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl Store {
+    pub(super) fn content(&self) -> HashMap<Scope, ScopeState> {
+        lock(&self.content).scopes.clone()
+    }
+
+    pub(super) fn set_content(&self, scopes: HashMap<Scope, ScopeState>) {
+        let mut content = lock(&self.content);
+        // Ids of streams are not given out twice, whatever is forgotten.
+        let past_ids = content.scopes.values().map(|scope| scope.past_ids).max().unwrap_or_default();
+        content.past_ids = content.past_ids.max(past_ids);
+        content.scopes = scopes;
+    }
+}
+
 #[cfg(test)]
 impl Store {
     /// How many maps have feeds, and how many streams have bells.

@@ -382,7 +382,7 @@ impl<'a> Encoder<'a> {
         let keys = args.len();
         args.push(Value::Bytes(program.into()));
         args.push(Value::Bytes(self.keys.scope(self.scope).into()));
-        args.push(Value::Bytes(format!("{:016x}", rand::random::<u64>()).into()));
+        args.push(Value::Bytes(format!("{:016x}", crate::entropy::number()).into()));
         args.append(&mut self.strings);
         Encoded {
             keys,

@@ -252,7 +252,7 @@ impl Listener {
         self.attempts.push(
             async move {
                 if tries > 0 {
-                    tokio::time::sleep(longest.mul_f64(0.5 + 0.5 * rand::random::<f64>())).await;
+                    tokio::time::sleep(longest.mul_f64(0.5 + 0.5 * crate::entropy::fraction())).await;
                 }
                 let text = String::from_utf8_lossy(&name).into_owned();
                 let owner = owner_of(&subscriber, &name);

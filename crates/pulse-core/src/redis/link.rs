@@ -438,7 +438,7 @@ impl Pauses {
         // The first repetition comes at once: after a redirection everything is known that is needed.
         let longest = Duration::from_millis(5 << self.taken.min(6)) * self.taken.min(1);
         self.taken += 1;
-        let until = Instant::now() + longest.mul_f64(0.5 + 0.5 * rand::random::<f64>());
+        let until = Instant::now() + longest.mul_f64(0.5 + 0.5 * crate::entropy::fraction());
         if until >= deadline {
             return false;
         }

@@ -24,6 +24,7 @@ impl Backend for Faulty {
 
     async fn commit(&self, transaction: Transaction) -> Result<Committed, Error> {
         let subject = transaction.scope().to_string();
+        let transaction = self.inner.rewritten(transaction);
         self.inner.call(Operation::Commit, subject, self.inner.backend.commit(transaction)).await
     }
 

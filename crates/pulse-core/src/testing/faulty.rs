@@ -14,7 +14,7 @@ use super::{
     plan::{Decision, Plan},
     undelivered::Undelivered,
 };
-use crate::{Backend, Error, Outcome};
+use crate::{Backend, Error, Outcome, Transaction};
 
 /// A client of a backend over a link that can fail. See the [module documentation](super).
 ///
@@ -31,10 +31,14 @@ pub(super) struct Inner {
     pub(super) link: Arc<Link>,
     plan: Mutex<Plan>,
     patience: Mutex<Duration>,
+    rewrite: Mutex<Option<Rewrite>>,
     pub(super) undelivered: Undelivered,
     /// The relays of feeds; they end with the link.
     pub(super) relays: TaskTracker,
 }
+
+/// Changes transactions.
+type Rewrite = Arc<dyn Fn(Transaction) -> Transaction + Send + Sync>;
 
 /// What made a call fail.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,7 @@ impl Faulty {
             link: Arc::default(),
             plan: Mutex::new(Plan::new(seed)),
             patience: Mutex::new(Duration::from_secs(10)),
+            rewrite: Mutex::default(),
             undelivered: Undelivered::default(),
             relays: TaskTracker::new(),
         };
@@ -94,6 +99,12 @@ impl Faulty {
     /// Sets how long a call waits for the end of a partition before it fails. Default 10 s.
     pub fn set_patience(&self, patience: Duration) {
         *self.inner.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
+    }
+
+    /// Changes every transaction on its way to the store, beyond all contracts: for tests that show that a test of
+    /// something can fail.
+    pub fn rewrite_commits(&self, rewrite: impl Fn(Transaction) -> Transaction + Send + Sync + 'static) {
+        *self.inner.rewrite.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(rewrite));
     }
 
     /// Cuts this client off. New calls wait until [`Faulty::heal`], or fail when their patience ends; calls whose answer
@@ -142,6 +153,15 @@ impl Drop for Inner {
 impl Inner {
     pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The transaction as it reaches the store.
+    pub(super) fn rewritten(&self, transaction: Transaction) -> Transaction {
+        let rewrite = self.rewrite.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match rewrite {
+            Some(rewrite) => rewrite(transaction),
+            None => transaction,
+        }
     }
 
     fn patience(&self) -> Duration {

@@ -10,6 +10,7 @@
 //! - **By script**: [`Faulty::script`] says what happens to the n-th call of a kind from now.
 //! - **At will**: [`Faulty::partition`] and [`heal`](Faulty::heal), [`pause`](Faulty::pause) and
 //!   [`resume`](Faulty::resume), [`kill`](Faulty::kill).
+//! - **By treason**: [`Faulty::rewrite_commits`] changes what is committed, to see whether a test would notice.
 //!
 //! Everything random comes from the seed: on a current-thread runtime with paused time, the same seed over the same
 //! embedded backend gives the same run.
@@ -59,10 +60,14 @@ mod faulty;
 mod link;
 mod plan;
 mod relay;
+mod seeded;
 mod undelivered;
 
+pub(crate) use self::seeded::seeded_number;
 pub use self::{
     chances::{Chances, FeedChances},
     faulty::Faulty,
     plan::{Fault, Operation},
+    seeded::Seeded,
 };
+pub use crate::memory::Checkpoint;

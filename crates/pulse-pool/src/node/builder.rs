@@ -124,6 +124,7 @@ impl NodeBuilder {
             members: watch::Sender::default(),
             clock,
             shut: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
             tables,
             _swept: swept,
         });

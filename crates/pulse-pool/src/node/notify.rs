@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use pulse_core::entropy;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Node;
@@ -64,10 +65,11 @@ impl Node {
     /// ```
     pub async fn notify(&self, key: impl AsRef<str>, payload: impl Into<Bytes>) -> Result<(), Error> {
         let (key, deadline) = (JobKey::new(key)?, self.deadline());
-        let id = format!("{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>());
-        let notified = self.notify_by(&key, payload.into(), &id, deadline).await;
+        let id = format!("{:016x}{:016x}", entropy::number(), entropy::number());
+        // Where the backend is silent nobody looks at the deadline.
+        let notified = timeout_at(deadline + MOMENT, self.notify_by(&key, payload.into(), &id, deadline)).await;
         self.pool.waiting.forget(&id);
-        notified
+        notified.unwrap_or_else(|_| Err(self.pool.timed_out("notify")))
     }
 
     async fn notify_by(&self, key: &JobKey, payload: Bytes, id: &str, deadline: Instant) -> Result<(), Error> {
@@ -107,6 +109,7 @@ impl Node {
             }
             // The note stands there, or did.
             let answer = tokio::select! {
+                biased;
                 answer = answer => answer.unwrap_or(Answer::NotHere),
                 () = self.until_other(key, &mut watch, &record) => Answer::NotHere,
                 () = sleep_until(deadline) => return Err(pool.timed_out("notify")),

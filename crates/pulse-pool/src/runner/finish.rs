@@ -52,6 +52,7 @@ impl Finish {
     pub(super) async fn write(mut self, ending: Ending) {
         let lost = self.lost.clone();
         tokio::select! {
+            biased;
             () = lost.cancelled() => {}
             () = self.write_whole(ending) => {}
         }

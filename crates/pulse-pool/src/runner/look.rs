@@ -72,7 +72,8 @@ impl Runner {
     /// Looks at every job that is recorded or that is here.
     pub(super) fn look_at_all(&mut self) {
         let jobs = self.pool.tables.jobs.snapshot();
-        let gone: Vec<JobKey> = self.jobs.keys().filter(|key| !jobs.contains_key(key.as_str())).cloned().collect();
+        let mut gone: Vec<JobKey> = self.jobs.keys().filter(|key| !jobs.contains_key(key.as_str())).cloned().collect();
+        gone.sort_unstable();
         for key in jobs.keys().map(|key| JobKey::from_map(key.clone())).chain(gone) {
             self.look_at(&jobs, &key);
         }

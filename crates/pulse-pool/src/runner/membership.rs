@@ -1,6 +1,6 @@
 //! The node's place in the pool: its lease, and its workers coming and going under it.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use pulse_core::Session;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ impl Runner {
         let Some(lease) = self.lease.take() else { return };
         // First of all: this ends every job here, before any of the bookkeeping.
         lease.lost.cancel();
+        self.pool.cut_off.store(true, Ordering::Relaxed);
         count(&self.pool.name, Count::Fenced);
         tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "cut off from the pool: stopping all jobs");
         self.workers.lost();
@@ -50,6 +51,7 @@ impl Runner {
     pub(super) fn on_joined(&mut self, session: Session) {
         tracing::info!(pool = %self.pool.name, node = %self.pool.node, "joined the pool again");
         self.lease = Some(Lease::new(session, &self.stop));
+        self.pool.cut_off.store(false, Ordering::Relaxed);
         self.enter();
         self.register(self.workers.ids(|state| state == WorkerState::Joining));
         self.mark_shutdown();
@@ -171,6 +173,7 @@ impl Runner {
 /// The result of a future, `None` if the lease is lost first.
 pub(super) async fn until<T>(lost: &CancellationToken, future: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
+        biased;
         () = lost.cancelled() => None,
         value = future => Some(value),
     }

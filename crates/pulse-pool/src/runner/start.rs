@@ -61,6 +61,7 @@ impl Start {
                 Attempt::Failed(Failure { message, .. }) => {
                     tracing::warn!(pool = %self.pool.name, key = %self.key, message, "a job that moved did not start, trying again");
                     tokio::select! {
+                        biased;
                         () = self.activation.stopped.cancelled() => return None,
                         () = back_off.pause() => {}
                     }
@@ -73,6 +74,7 @@ impl Start {
         let broken_off = self.activation.stopped.cancelled();
         tokio::pin!(broken_off);
         let payload = tokio::select! {
+            biased;
             () = &mut broken_off => return Attempt::BrokenOff,
             payload = self.payload() => payload,
         };
@@ -87,6 +89,7 @@ impl Start {
         let lifeline = self.lifeline.clone();
         let job = Job::new(self.key.clone(), payload, self.epoch, *worker, attempt, stopped.clone(), lifeline);
         let started = tokio::select! {
+            biased;
             () = &mut broken_off => None,
             started = contain(async { handler.start(job).await }) => Some(started),
         };
@@ -127,6 +130,7 @@ impl Start {
         let pool = &self.pool;
         let written = match pool.encode(&self.record.running(self.epoch)) {
             Ok(record) => tokio::select! {
+                biased;
                 () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
                 written = self.write_running(record) => written.map_err(pool.backend("start")),
             },

@@ -71,6 +71,7 @@ pub(super) async fn change(
     until: &CancellationToken,
 ) -> bool {
     tokio::select! {
+        biased;
         () = until.cancelled() => false,
         changed = change_and_see(pool, key, change, leaves) => changed,
     }
@@ -114,6 +115,7 @@ pub(super) async fn caught_up(pool: &Pool, version: Option<Version>) {
 /// Keeps a failure that repeats from becoming a hot loop.
 pub(super) async fn pause_after_failure(until: &CancellationToken) {
     tokio::select! {
+        biased;
         () = until.cancelled() => {}
         () = tokio::time::sleep(AFTER_FAILURE) => {}
     }

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Expectation, Found};
+use pulse_core::{Expectation, Found, entropy};
 
 use super::{Deleted, Map, Previous, Set, Updated, commit::owned};
 use crate::Error;
@@ -128,7 +128,7 @@ impl<V: Send + Sync + 'static> Map<V> {
             }
             conflicts += 1;
             if conflicts > EAGER {
-                tokio::time::sleep(PAUSE.mul_f64(rand::random())).await;
+                tokio::time::sleep(PAUSE.mul_f64(entropy::fraction())).await;
             }
         }
     }

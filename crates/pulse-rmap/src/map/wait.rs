@@ -3,12 +3,12 @@
 use std::{fmt, time::Duration};
 
 use pulse_core::{MapId, Version};
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 
 use super::Map;
 use crate::{
     Error,
-    shared::{Link, Status},
+    shared::{Link, Status, Watcher},
 };
 
 /// How soon [`Map::wait_for`] asks again whether the life of the map that it waits for goes on. Nothing else would tell
@@ -35,21 +35,18 @@ impl<V: Send + Sync + 'static> Map<V> {
         let Some(version) = version.into() else { return Ok(()) };
         let mut status = self.inner.shared.watch();
         loop {
-            let link = status.borrow_and_update().link;
+            let link = status.look().link;
             let same_life = match self.version() {
                 Some(at) if at.includes(&version) => return Ok(()),
                 _ if link == Link::Closed => return Err(self.closed()),
                 at => at.is_some_and(|at| at.incarnation == version.incarnation),
             };
-            let news = if same_life {
-                Ok(status.changed().await)
+            if same_life {
+                status.changed().await;
             } else {
                 // The replica shows another life of the map. Only the backend knows whether it is the earlier one.
                 self.ensure_alive(version).await?;
-                timeout(ASK_AGAIN, status.changed()).await
-            };
-            if let Ok(Err(_)) = news {
-                return Err(self.closed());
+                let _ = timeout(ASK_AGAIN, status.changed()).await;
             }
         }
     }
@@ -76,17 +73,17 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// Dropping the future changes nothing.
     pub async fn wait_synced(&self) -> Result<(), Error> {
         let mut status = self.inner.shared.watch();
-        match status.wait_for(|status| !matches!(status.link, Link::Behind(_))).await {
-            Ok(status) if status.link == Link::Synced => Ok(()),
-            _ => Err(self.closed()),
+        match status.wait_for(|status| !matches!(status.link, Link::Behind(_))).await.link {
+            Link::Synced => Ok(()),
+            Link::Behind(_) | Link::Closed => Err(self.closed()),
         }
     }
 
     /// A notification that the map has changed, for whoever wants to look at it again rather than follow each change.
     #[must_use]
     pub fn changed(&self) -> Changed {
-        let status = self.inner.shared.watch();
-        let seen = status.borrow().published;
+        let mut status = self.inner.shared.watch();
+        let seen = status.look().published;
         Changed { map: self.id().clone(), status, seen }
     }
 }
@@ -94,7 +91,7 @@ impl<V: Send + Sync + 'static> Map<V> {
 /// Tells that a map has changed, once for any number of changes since it last told. See [`Map::changed`].
 pub struct Changed {
     map: MapId,
-    status: watch::Receiver<Status>,
+    status: Watcher<Status>,
     seen: u64,
 }
 
@@ -112,13 +109,11 @@ impl Changed {
     pub async fn wait(&mut self) -> Result<(), Error> {
         let seen = self.seen;
         let news = self.status.wait_for(|status| status.published != seen || status.link == Link::Closed).await;
-        match news {
-            Ok(status) if status.published != seen => {
-                self.seen = status.published;
-                Ok(())
-            }
-            _ => Err(Error::Closed { map: self.map.clone() }),
+        if news.published == seen {
+            return Err(Error::Closed { map: self.map.clone() });
         }
+        self.seen = news.published;
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use pulse_core::{Backend, Error, MapId, Version};
+use pulse_core::{Backend, Error, MapId, Version, entropy};
 
 use crate::shared::Shared;
 
@@ -103,7 +103,7 @@ fn ask<V: Send + Sync + 'static>(
 }
 
 fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(1.0 + SPREAD * (2.0 * rand::random::<f64>() - 1.0))
+    duration.mul_f64(1.0 + SPREAD * (2.0 * entropy::fraction() - 1.0))
 }
 
 #[derive(Debug, PartialEq, Eq)]

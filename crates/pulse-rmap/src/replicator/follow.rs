@@ -22,13 +22,8 @@ impl<V: Send + Sync + 'static> Replicator<V> {
         let mut checkup = Checkup::new(&self.backend, &self.map, &self.shared);
         loop {
             tokio::select! {
-                item = self.feed.next() => {
-                    if let Err(cause) = self.take_batch(item) {
-                        return Ok(cause);
-                    }
-                    // A feed that is never empty must not keep other tasks from running.
-                    tokio::task::consume_budget().await;
-                }
+                // The comparison, which comes every few seconds, first: a feed that is never empty must not starve it.
+                biased;
                 verdict = checkup.verdict() => match verdict {
                     Verdict::Well => self.shared.mark_synced(),
                     Verdict::Wait => {}
@@ -46,6 +41,13 @@ impl<V: Send + Sync + 'static> Replicator<V> {
                         self.shared.mark_behind();
                     }
                 },
+                item = self.feed.next() => {
+                    if let Err(cause) = self.take_batch(item) {
+                        return Ok(cause);
+                    }
+                    // A feed that is never empty must not keep other tasks from running.
+                    tokio::task::consume_budget().await;
+                }
             }
         }
     }

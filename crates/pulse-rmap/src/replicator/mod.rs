@@ -12,7 +12,7 @@ mod sync;
 
 use std::sync::Arc;
 
-use pulse_core::{Backend, Client, MapFeed, MapId, SweepGuard};
+use pulse_core::{Backend, Client, MapFeed, MapId, SweepGuard, entropy};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +88,7 @@ impl<V: Send + Sync + 'static> Replicator<V> {
     pub(crate) async fn run(mut self) {
         let cancel = self.cancel.clone();
         tokio::select! {
+            biased;
             () = cancel.cancelled() => {}
             ClientClosed = self.replicate() => tracing::debug!(map = %self.map, "the client was closed"),
         }
@@ -113,7 +114,7 @@ impl<V: Send + Sync + 'static> Replicator<V> {
         tracing::info!(map = %self.map, %cause, "reading the map again");
         let mut failures = 0_u64;
         loop {
-            let delay = self.backoff.delay(Instant::now(), rand::random());
+            let delay = self.backoff.delay(Instant::now(), entropy::fraction());
             self.pause(delay).await;
             match self.sync().await {
                 Ok(()) => {
@@ -145,7 +146,7 @@ impl<V: Send + Sync + 'static> Replicator<V> {
                     return Err(Error::Unsettled { map: self.map.clone(), attempts, last: cause.to_string() });
                 }
                 Err(Interrupted::Restart(_)) => {
-                    let delay = self.backoff.delay(Instant::now(), rand::random());
+                    let delay = self.backoff.delay(Instant::now(), entropy::fraction());
                     self.pause(delay).await;
                 }
             }

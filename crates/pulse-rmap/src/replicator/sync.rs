@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use pulse_core::{FeedItem, MapFeed, Version};
+use pulse_core::{FeedItem, MapFeed, Version, entropy};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -95,13 +95,14 @@ impl<V: Send + Sync + 'static> Replicator<V> {
         while self.subscription != Subscription::Ended {
             let before = self.subscription;
             tokio::select! {
+                biased;
                 () = &mut due => return,
                 item = self.feed.next() => { note(&mut self.subscription, item); }
             }
             if before == Subscription::Broken && self.subscription == Subscription::Stands {
                 self.backoff.reset();
                 let now = Instant::now();
-                due.as_mut().reset(now + self.backoff.delay(now, rand::random()));
+                due.as_mut().reset(now + self.backoff.delay(now, entropy::fraction()));
             }
         }
         due.await;
@@ -121,6 +122,7 @@ impl<V: 'static> Reading<'_, V> {
         tokio::pin!(call);
         loop {
             tokio::select! {
+                biased;
                 answer = &mut call => return Ok(answer?),
                 taken = self.take_next() => taken?,
             }

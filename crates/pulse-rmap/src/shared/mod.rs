@@ -1,5 +1,7 @@
 //! What the task publishes and everybody else reads: the current snapshot, the subscribers, the state of the link.
 
+mod signal;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -7,8 +9,10 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use pulse_core::Version;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
+use self::signal::Signal;
+pub(crate) use self::signal::Watcher;
 use crate::{
     Changes, Snapshot,
     change::{Change, difference},
@@ -23,7 +27,7 @@ pub(crate) struct Shared<V> {
     view: ArcSwap<View<V>>,
     /// Locked while a view is published, so that a subscriber and its first snapshot fit together.
     subscribers: Mutex<Vec<Weak<Buffer<V>>>>,
-    status: watch::Sender<Status>,
+    status: Signal<Status>,
     meter: Meter,
 }
 
@@ -59,7 +63,7 @@ impl<V> Shared<V> {
         Self {
             view: ArcSwap::from_pointee(view),
             subscribers: Mutex::default(),
-            status: watch::Sender::new(Status { published: 0, link: Link::Synced }),
+            status: Signal::new(Status { published: 0, link: Link::Synced }),
             meter,
         }
     }
@@ -77,7 +81,7 @@ impl<V> Shared<V> {
     }
 
     pub(crate) fn link(&self) -> Link {
-        self.status.borrow().link
+        self.status.get().link
     }
 
     pub(crate) fn staleness(&self) -> Option<Duration> {
@@ -91,12 +95,12 @@ impl<V> Shared<V> {
         &self.meter
     }
 
-    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
-        self.status.subscribe()
+    pub(crate) fn watch(&self) -> Watcher<Status> {
+        self.status.watch()
     }
 
     pub(crate) fn mark_synced(&self) {
-        self.status.send_if_modified(|status| {
+        self.status.change(|status| {
             let behind = matches!(status.link, Link::Behind(_));
             if behind {
                 status.link = Link::Synced;
@@ -107,7 +111,7 @@ impl<V> Shared<V> {
 
     /// Keeps the moment since when, if it is behind already.
     pub(crate) fn mark_behind(&self) {
-        self.status.send_if_modified(|status| {
+        self.status.change(|status| {
             let synced = status.link == Link::Synced;
             if synced {
                 status.link = Link::Behind(Instant::now());
@@ -119,7 +123,10 @@ impl<V> Shared<V> {
     /// Ends the subscriptions and all waiting. The content stays.
     pub(crate) fn close(&self) {
         let mut registered = self.lock();
-        self.status.send_modify(|status| status.link = Link::Closed);
+        self.status.change(|status| {
+            status.link = Link::Closed;
+            true
+        });
         let subscribers = alive(&mut registered);
         drop(registered);
         subscribers.iter().for_each(|subscriber| subscriber.end());
@@ -175,7 +182,10 @@ impl<V: 'static> Shared<V> {
                 self.push(&subscribers, &Arc::new(Batch { before, after, changes }));
             }
         }
-        self.status.send_modify(|status| status.published += 1);
+        self.status.change(|status| {
+            status.published += 1;
+            true
+        });
     }
 }
 
