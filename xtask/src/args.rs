@@ -6,6 +6,9 @@ pub(crate) const HELP: &str = "\
 cargo xtask test [--backend memory|standalone|cluster]... [-p CRATE] [--filter TEXT] [--repeat N]
     Runs the tests on every backend, or on those named. Starts the servers that they need on free
     ports of this machine and stops them again.
+cargo xtask simulate [--seeds N] [--from N] [--seed N] [--sabotage NAME]
+    Runs pools under seeded schedules of failures: ten thousand seeds, or so many, or one of them
+    with all that happens in it; or with a promise broken, to see that it is noticed.
 cargo xtask redis up|cluster|status|down
     A standalone server or a cluster of three to work with by hand.
 cargo xtask ci
@@ -22,6 +25,7 @@ A server is redis-server 7.0+ or valkey-server 7.2+ from the PATH, or what PULSE
 pub(crate) enum Chore {
     Help,
     Test(TestOptions),
+    Simulate(Vec<String>),
     Redis(Action),
     Ci,
     Package,
@@ -72,6 +76,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Chore, String> {
     match words.as_slice() {
         [] | ["help" | "--help" | "-h", ..] => Ok(Chore::Help),
         ["test", options @ ..] => parse_test(options).map(Chore::Test),
+        ["simulate", options @ ..] => Ok(Chore::Simulate(options.iter().map(|word| (*word).to_owned()).collect())),
         ["redis", "up"] => Ok(Chore::Redis(Action::Up)),
         ["redis", "cluster"] => Ok(Chore::Redis(Action::Cluster)),
         ["redis", "status"] => Ok(Chore::Redis(Action::Status)),

@@ -12,7 +12,7 @@ use crate::{
     args::TestOptions,
     matrix, package, run,
     servers::{Server, program},
-    test,
+    simulate, test,
 };
 
 /// How long an example may run.
@@ -20,13 +20,14 @@ const EXAMPLE_TIME: Duration = Duration::from_secs(120);
 
 type Step = (&'static str, fn() -> Result<(), Failure>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("formatting", || run::succeed(run::cargo().args(["fmt", "--all", "--check"]))),
     ("clippy", clippy),
     ("documentation", documentation),
     ("features", matrix::run),
     ("packages", package::run),
     ("examples", examples),
+    ("simulation", || simulate::run(&[])),
     ("tests", || test::run(&TestOptions::default())),
 ];
 

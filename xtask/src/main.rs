@@ -14,6 +14,7 @@ mod package;
 mod resp;
 mod run;
 mod servers;
+mod simulate;
 mod test;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Ok(Chore::Test(options)) => test::run(&options),
+        Ok(Chore::Simulate(options)) => simulate::run(&options),
         Ok(Chore::Redis(action)) => by_hand::run(action),
         Ok(Chore::Ci) => ci::run(),
         Ok(Chore::Package) => package::run(),

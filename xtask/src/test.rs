@@ -166,6 +166,9 @@ fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
         (None, false) => commands.push(base(&["--package=tests", &tests_features(&servers)])),
         (Some(package), _) => {
             if in_memory {
+                if package == "pulse-pool" {
+                    commands.push(base(&["--package=simulation"]));
+                }
                 commands.push(base(&[&format!("--package={package}"), "--all-targets"]));
                 commands.push(base(&[&format!("--package={package}"), "--doc"]));
             }

@@ -12,7 +12,6 @@ mod processes;
 mod tasks;
 mod terms;
 mod ticking;
-mod trouble;
 
 use std::time::Duration;
 

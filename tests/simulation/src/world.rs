@@ -1,0 +1,490 @@
+//! The nodes of one run, what is done to them, and what must be true at every step and at the end.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use pulse_core::{Client, Limits, Memory, testing::Faulty};
+use pulse_pool::{Error, JobState, NewJob, Node, RetryPolicy, WorkerId, WorkerOptions};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Sabotage,
+    book::{Book, Known},
+    stage::{Player, Stage, task},
+    store,
+    weather::Weather,
+};
+
+/// How many long-running jobs there are.
+const JOBS: usize = 10;
+/// What a worker has that takes long-running jobs, and one that takes tasks.
+const PLAYS: &str = "plays";
+const WORKS: &str = "works";
+/// How long nothing may move for the pool to count as quiet.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long everything may take to come right once nothing goes wrong any more.
+const HEALING: Duration = Duration::from_secs(90);
+
+/// A node with its link.
+struct Member {
+    name: String,
+    link: Faulty,
+    node: Arc<Node>,
+    /// Cancelled when its process dies.
+    crash: CancellationToken,
+    /// Without workers, and without a replica of the jobs.
+    is_client: bool,
+}
+
+pub(crate) struct World<'a> {
+    dice: StdRng,
+    weather: Weather,
+    sabotage: Option<Sabotage>,
+    memory: Arc<Memory>,
+    stage: &'a Stage,
+    book: Book,
+    members: Vec<Member>,
+    /// Of all nodes that ever were.
+    links: Vec<Faulty>,
+    born: usize,
+    tasks: usize,
+    notes: u64,
+}
+
+impl<'a> World<'a> {
+    pub(crate) async fn run(seed: u64, stage: &'a Stage, sabotage: Option<Sabotage>) {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let weather = Weather::draw(&mut dice);
+        stage.note(format!("{weather:?}"));
+        let mut world = Self {
+            dice,
+            weather,
+            sabotage,
+            memory: Arc::new(Memory::with_limits(Limits::default())),
+            stage,
+            book: Book::new(stage, JOBS),
+            members: Vec::new(),
+            links: Vec::new(),
+            born: 0,
+            tasks: 0,
+            notes: 0,
+        };
+        world.join(false).await;
+        for _ in 0..weather.steps {
+            world.step().await;
+            let pause = world.dice.random_range(0..=u64::try_from(weather.pause.as_millis()).unwrap_or(1_000));
+            sleep(Duration::from_millis(pause)).await;
+            world.check().await;
+            if !stage.violations().is_empty() {
+                return;
+            }
+        }
+        world.calm_down().await;
+        if stage.violations().is_empty() {
+            world.move_in_fair_weather().await;
+        }
+        if stage.violations().is_empty() {
+            world.end().await;
+        }
+    }
+
+    async fn step(&mut self) {
+        let index = self.dice.random_range(0..self.members.len());
+        let many = self.members.len() > 1;
+        match self.dice.random_range(0..26) {
+            0..=2 if self.members.len() < self.weather.nodes => self.join(true).await,
+            3 if many => self.crash(index),
+            4 if many => self.close(index),
+            5 | 6 => self.trouble(index, "is cut off", Faulty::partition),
+            7 => self.trouble(index, "stands still", Faulty::pause),
+            8..=10 => {
+                self.stage.note("all links are well");
+                for member in &self.members {
+                    member.link.heal();
+                    member.link.resume();
+                }
+            }
+            11 | 12 => self.stop(index),
+            13 => self.notify(index),
+            14 => self.change_worker(index),
+            15..=18 => self.add_task(index),
+            _ => self.dispatch(index),
+        }
+    }
+
+    fn trouble(&self, index: usize, what: &str, make: impl Fn(&Faulty)) {
+        let Member { name, link, .. } = &self.members[index];
+        self.stage.note(format!("{name} {what}"));
+        make(link);
+    }
+
+    async fn join(&mut self, may_be_client: bool) {
+        self.born += 1;
+        let is_client = may_be_client && self.dice.random_bool(0.2);
+        let name = format!("{} {}", if is_client { "client" } else { "node" }, self.born);
+        self.stage.note(format!("{name} joins"));
+        // Nothing goes wrong before it is in.
+        let link = Faulty::new(Arc::new(self.memory.another_client()), self.dice.random());
+        link.set_patience(Duration::from_secs(1));
+        if let Some(sabotage) = self.sabotage {
+            sabotage.bribe(&link);
+        }
+        let client = Client::from_backend(Arc::new(link.clone()));
+        let builder = Node::builder(store::POOL)
+            .worker_ttl(self.weather.ttl)
+            .max_queued(self.weather.max_queued)
+            .timeout(Duration::from_secs(6))
+            .shutdown_timeout(Duration::from_secs(6));
+        let builder = if is_client { builder.client_only() } else { builder };
+        let node = match builder.join(&client).await {
+            Ok(node) => Arc::new(node),
+            Err(error) => return self.stage.violation(format!("{name} cannot join: {error}")),
+        };
+        let crash = CancellationToken::new();
+        let member = Member { name, link, node, crash, is_client };
+        if !is_client {
+            self.add_player(&member).await;
+            if self.born == 1 || self.dice.random_bool(0.7) {
+                self.add_tasker(&member).await;
+            }
+            self.follow_ticks(&member).await;
+        }
+        self.weather.set_in(&member.link);
+        self.links.push(member.link.clone());
+        self.members.push(member);
+    }
+
+    async fn add_player(&mut self, member: &Member) {
+        let options = WorkerOptions::default().with_label(PLAYS).with_weight(self.dice.random_range(1..=3));
+        let player = Player::new(self.stage, &self.memory, &member.name);
+        if let Err(error) = member.node.add_worker_with(player, options).await {
+            self.stage.violation(format!("{} cannot add a worker: {error}", member.name));
+        }
+    }
+
+    async fn add_tasker(&self, member: &Member) {
+        let (stage, name) = (self.stage.clone(), member.name.clone());
+        let added = member
+            .node
+            .worker_fn(move |job| task(stage.clone(), name.clone(), job))
+            .label(WORKS)
+            .concurrency(2)
+            .retry(RetryPolicy::new().attempts(6).pauses(Duration::from_millis(100), Duration::from_secs(1)))
+            .stop_grace(Duration::from_millis(200));
+        if let Err(error) = added.await {
+            self.stage.violation(format!("{} cannot add a worker: {error}", member.name));
+        }
+    }
+
+    async fn follow_ticks(&self, member: &Member) {
+        let mut ticker = match member.node.ticker("beat", Duration::from_millis(800)).await {
+            Ok(ticker) => ticker,
+            Err(error) => return self.stage.violation(format!("{} cannot join a ticker: {error}", member.name)),
+        };
+        let (stage, name, crash) = (self.stage.clone(), member.name.clone(), member.crash.clone());
+        tokio::spawn(async move {
+            let follow = async {
+                while let Some(tick) = ticker.next().await {
+                    stage.tick(&name, &tick);
+                }
+            };
+            unless(&crash, follow).await;
+        });
+    }
+
+    /// Ends a node as the death of its process would.
+    fn crash(&mut self, index: usize) {
+        let member = self.members.swap_remove(index);
+        self.stage.note(format!("{} dies", member.name));
+        member.link.kill();
+        member.crash.cancel();
+    }
+
+    fn close(&mut self, index: usize) {
+        let Member { name, node, .. } = self.members.swap_remove(index);
+        let (stage, call) = (self.stage.clone(), self.book.any_call());
+        stage.note(format!("{name} closes"));
+        tokio::spawn(async move {
+            // It may be in no state to do so in good order.
+            let closed = node.close().await;
+            stage.note(format!("{name} has closed: {closed:?}"));
+            drop(call);
+        });
+    }
+
+    /// Removes or adds a worker.
+    fn change_worker(&mut self, index: usize) {
+        let member = &self.members[index];
+        if member.is_client {
+            return;
+        }
+        let workers: Vec<WorkerId> = member.node.workers().iter().map(|worker| worker.id).collect();
+        let (stage, name, node) = (self.stage.clone(), member.name.clone(), member.node.clone());
+        let (crash, call) = (member.crash.clone(), self.book.any_call());
+        let remove = self.dice.random_bool(0.6).then(|| workers.choose(&mut self.dice).copied()).flatten();
+        let player = Player::new(self.stage, &self.memory, &member.name);
+        tokio::spawn(async move {
+            let change = async {
+                match remove {
+                    Some(worker) => {
+                        stage.note(format!("{name} removes worker {worker}"));
+                        let removed = node.remove_worker(worker).await;
+                        stage.note(format!("{name} has removed worker {worker}: {removed:?}"));
+                    }
+                    None => {
+                        let added = node.add_worker_with(player, WorkerOptions::default().with_label(PLAYS)).await;
+                        stage.note(format!("{name} has added a worker: {added:?}"));
+                    }
+                }
+            };
+            unless(&crash, change).await;
+            drop(call);
+        });
+    }
+
+    fn free_job(&mut self) -> Option<String> {
+        self.book.free().choose(&mut self.dice).cloned()
+    }
+
+    fn dispatch(&mut self, index: usize) {
+        let Some(key) = self.free_job() else { return };
+        let (stage, call, waits) = (self.stage.clone(), self.book.take(&key), self.dice.random_bool(0.7));
+        let Member { name, node, crash, .. } = &self.members[index];
+        let (name, node, crash) = (name.clone(), node.clone(), crash.clone());
+        stage.note(format!("{name} dispatches {key}"));
+        tokio::spawn(async move {
+            let dispatch = async {
+                let job = NewJob::new(&key, "").requires(PLAYS);
+                let outcome = match waits {
+                    true => node.dispatch_job(job).await.map(|_| ()),
+                    false => node.enqueue_job(job).await,
+                };
+                stage.note(format!("{name} has dispatched {key}: {outcome:?}"));
+                call.dispatched(&outcome);
+            };
+            unless(&crash, dispatch).await;
+        });
+    }
+
+    fn stop(&mut self, index: usize) {
+        let Some(key) = self.free_job() else { return };
+        let (stage, call) = (self.stage.clone(), self.book.take(&key));
+        let Member { name, node, crash, .. } = &self.members[index];
+        let (name, node, crash) = (name.clone(), node.clone(), crash.clone());
+        stage.note(format!("{name} stops {key}"));
+        tokio::spawn(async move {
+            let stop = async {
+                let outcome = node.stop(&key).await;
+                stage.note(format!("{name} has stopped {key}: {outcome:?}"));
+                call.stopped(&outcome);
+            };
+            unless(&crash, stop).await;
+        });
+    }
+
+    fn notify(&mut self, index: usize) {
+        let Some(key) = self.free_job() else { return };
+        self.notes += 1;
+        let (stage, call, number) = (self.stage.clone(), self.book.take(&key), self.notes);
+        let Member { name, node, crash, .. } = &self.members[index];
+        let (name, node, crash) = (name.clone(), node.clone(), crash.clone());
+        tokio::spawn(async move {
+            let notify = async {
+                let outcome = node.notify(&key, number.to_string()).await;
+                stage.note(format!("{name} has told {key} {number}: {outcome:?}"));
+                call.notified(number, &outcome);
+            };
+            unless(&crash, notify).await;
+        });
+    }
+
+    fn add_task(&mut self, index: usize) {
+        self.tasks += 1;
+        let (stage, book, waits) = (self.stage.clone(), self.book.clone(), self.dice.random_bool(0.3));
+        let Member { name, node, crash, .. } = &self.members[index];
+        let (name, node, crash) = (name.clone(), node.clone(), crash.clone());
+        let (key, call) = (format!("task {}", self.tasks), self.book.any_call());
+        let job = NewJob::new(&key, "").requires(WORKS).priority(self.dice.random_range(0..3));
+        let job = if self.dice.random_bool(0.3) { job.run_in(Duration::from_millis(700)) } else { job };
+        stage.note(format!("{name} adds {key}"));
+        tokio::spawn(async move {
+            let add = async {
+                let outcome = if waits {
+                    let result = node.dispatch_and_wait::<String>(job).await;
+                    if result.as_ref().is_ok_and(|result| *result != key || !stage.is_done(&key)) {
+                        stage.violation(format!("{key} came to {result:?} without having run"));
+                    }
+                    match result {
+                        Err(Error::Failed { .. }) => Ok(()),
+                        result => result.map(|_| ()),
+                    }
+                } else {
+                    node.enqueue_job(job).await
+                };
+                stage.note(format!("{name} has added {key}: {outcome:?}"));
+                match outcome {
+                    Ok(()) => book.accept_task(&key),
+                    Err(Error::Exists { .. }) => stage.violation(format!("{key} was new, and exists")),
+                    Err(_) => {}
+                }
+            };
+            unless(&crash, add).await;
+            drop(call);
+        });
+    }
+
+    /// What must be true at any time, by what the store holds.
+    async fn check(&self) {
+        self.stage.observe(&self.memory).await;
+        let queued = store::keys(&self.memory, store::QUEUE).await.len();
+        if queued as u64 > self.weather.max_queued {
+            self.stage.violation(format!("{queued} jobs wait where {} may", self.weather.max_queued));
+        }
+        let jobs: BTreeSet<String> = store::keys(&self.memory, store::JOBS).await.into_iter().collect();
+        for (key, known) in self.book.settled() {
+            if known == Known::Accepted && !jobs.contains(&key) {
+                self.stage.violation(format!("{key} was accepted, and is recorded no more"));
+            }
+        }
+        let dead: BTreeSet<String> = store::keys(&self.memory, store::DEAD).await.into_iter().collect();
+        for key in self.book.tasks() {
+            if !jobs.contains(&key) && !dead.contains(&key) && !self.stage.is_done(&key) {
+                self.stage.violation(format!("{key} was accepted, and is neither recorded nor done"));
+            }
+        }
+    }
+
+    /// Ends all trouble, and waits until everything is as it should be.
+    async fn calm_down(&mut self) {
+        self.stage.note("nothing goes wrong any more");
+        self.links.iter().for_each(Weather::clear);
+        self.join(false).await;
+        if let Some(last) = self.members.pop() {
+            Weather::clear(&last.link);
+            self.add_tasker(&last).await;
+            self.members.push(last);
+        }
+        self.settle(HEALING).await;
+    }
+
+    /// Waits until nothing is left to do: all is right, and stays as it is for a while.
+    async fn settle(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        let (mut places, mut since) = (self.stage.places(), Instant::now());
+        loop {
+            self.check().await;
+            if !self.stage.violations().is_empty() {
+                return;
+            }
+            let (right, now) = (self.is_right().await, self.stage.places());
+            if right.is_err() || now != places {
+                (places, since) = (now, Instant::now());
+            }
+            match right {
+                Ok(()) if since.elapsed() > QUIET => return,
+                Err(left) if Instant::now() > until => {
+                    return self.stage.violation(format!("it does not come right: {left}"));
+                }
+                _ => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// Every job that was accepted runs, nothing else does, and everybody knows it.
+    async fn is_right(&self) -> Result<(), String> {
+        if self.book.calls() > 0 {
+            return Err(format!("{} calls are under way", self.book.calls()));
+        }
+        let running = self.stage.running();
+        for (key, known) in self.book.settled() {
+            if known != Known::Unclear && running.contains_key(&key) != (known == Known::Accepted) {
+                return Err(format!("{key} is {known:?}; {running:?} run"));
+            }
+        }
+        let dead = store::keys(&self.memory, store::DEAD).await;
+        for key in self.book.tasks() {
+            if !self.stage.is_done(&key) && !dead.contains(&key) {
+                return Err(format!("{key} is not done"));
+            }
+        }
+        for Member { name, node, .. } in &self.members {
+            if node.is_cut_off() {
+                return Err(format!("{name} is cut off"));
+            }
+            let jobs = node.jobs().await.map_err(|error| format!("{name} does not know the jobs: {error}"))?;
+            let right = jobs.iter().all(|job| {
+                let runs = running.get(job.key.as_str()).is_some_and(|(_, epoch)| Some(*epoch) == job.epoch);
+                job.state == JobState::Running && runs
+            });
+            if !right || jobs.len() != running.len() {
+                return Err(format!("{name} takes for the jobs {jobs:?}, and {running:?} run"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A node comes, and a node goes: only what must moves, and it moves soon.
+    async fn move_in_fair_weather(&mut self) {
+        let before = self.stage.places();
+        self.join(false).await;
+        let Some(newcomer) = self.members.pop() else { return };
+        Weather::clear(&newcomer.link);
+        let theirs: BTreeSet<WorkerId> = newcomer.node.workers().iter().map(|worker| worker.id).collect();
+        self.members.push(newcomer);
+        self.settle(HEALING).await;
+        let between = self.stage.places();
+        for (key, worker) in &between {
+            if before.get(key) != Some(worker) && !theirs.contains(worker) {
+                self.stage.violation(format!("{key} moved when others came, and not to them"));
+            }
+        }
+        let Some(leaver) = (self.members.len() > 1).then(|| self.members.remove(0)) else { return };
+        let gone: BTreeSet<WorkerId> = leaver.node.workers().iter().map(|worker| worker.id).collect();
+        if let Err(error) = leaver.node.close().await {
+            self.stage.violation(format!("{} does not close: {error}", leaver.name));
+        }
+        self.settle(HEALING).await;
+        for (key, worker) in self.stage.places() {
+            if between.get(&key).is_some_and(|before| *before != worker && !gone.contains(before)) {
+                self.stage.violation(format!("{key} moved when others went, and not from them"));
+            }
+        }
+    }
+
+    /// Everybody goes. What is left depends on how.
+    async fn end(&mut self) {
+        let shutdown = self.dice.random_bool(0.3);
+        if shutdown && let Some(Member { name, node, .. }) = self.members.first() {
+            if let Err(error) = node.shutdown().await {
+                self.stage.violation(format!("{name} cannot shut the pool down: {error}"));
+            }
+            let left = store::keys(&self.memory, store::JOBS).await;
+            if !left.is_empty() {
+                self.stage.violation(format!("the pool was shut down, and left {left:?}"));
+            }
+        }
+        for Member { name, node, .. } in std::mem::take(&mut self.members) {
+            match timeout(Duration::from_secs(60), node.close()).await {
+                Ok(Ok(())) => {}
+                failed => self.stage.violation(format!("{name} does not close: {failed:?}")),
+            }
+        }
+        let running = self.stage.running();
+        if !running.is_empty() {
+            self.stage.violation(format!("everybody has gone, and {running:?} run"));
+        }
+        if !shutdown {
+            self.check().await;
+        }
+    }
+}
+
+/// Does something for as long as a process lives.
+async fn unless(crash: &CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = crash.cancelled() => {}
+        () = work => {}
+    }
+}
