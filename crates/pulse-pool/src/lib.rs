@@ -24,6 +24,7 @@ mod error;
 mod follow;
 mod group;
 mod handler;
+mod history;
 mod id;
 mod meter;
 mod new_job;

@@ -123,6 +123,23 @@ pub(crate) struct TickerRecord {
     pub(crate) stopped: bool,
 }
 
+/// The run of the server that the pool's nodes have seen, and what follows from the runs before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServerRecord {
+    /// As the backend names it.
+    #[serde(rename = "r")]
+    pub(crate) run: String,
+    /// When a node noticed that confirmed changes may be lost, by the server's clock, in milliseconds; 0: never.
+    #[serde(rename = "s")]
+    pub(crate) since: u64,
+    /// What the epochs of starts exceed the revisions of the jobs by.
+    #[serde(rename = "f")]
+    pub(crate) floor: u64,
+    /// The longest lifetime of a node's lease so far, in milliseconds.
+    #[serde(rename = "t")]
+    pub(crate) longest_ttl: u64,
+}
+
 /// A version of the workers' map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlacedBy {

@@ -12,6 +12,7 @@
 //! | `pool:progress` | job key → what a running job says of itself, for some time | read on demand |
 //! | `pool:inbox:…` | id → [`Post`](crate::post::Post), for some time | replicated to its node |
 //! | `pool:tickers` | ticker → [`TickerRecord`] | replicated to the nodes that have tickers |
+//! | `pool:server` | one [`ServerRecord`](crate::record::ServerRecord) | read when a node joins and when its link was cut |
 //! | `pool:dead` | job key → [`DeadRecord`](crate::record::DeadRecord) | read on demand |
 //! | `pool:dead-payloads` | job key → payload | read by replays |
 //!
@@ -48,6 +49,9 @@ const QUEUE: &str = "pool:queue";
 const RESULTS: &str = "pool:results";
 const PROGRESS: &str = "pool:progress";
 const TICKERS: &str = "pool:tickers";
+const SERVER: &str = "pool:server";
+/// The one key there.
+const RUN: &str = "run";
 const DEAD: &str = "pool:dead";
 const DEAD_PAYLOADS: &str = "pool:dead-payloads";
 
@@ -155,6 +159,16 @@ impl Tables {
     pub(crate) fn stop_ticker(&self, name: &str, old: Option<&Bytes>, new: Bytes) -> Transaction {
         let change = expect_value(Transaction::new(&self.scope), TICKERS, name, old);
         change.put_bound(TICKERS, name, new, Binding::Ttl(STOPPED_TTL))
+    }
+
+    /// What is known of the server's run.
+    pub(crate) async fn read_server(&self) -> Result<Option<Bytes>, pulse_core::Error> {
+        self.read(SERVER, RUN).await
+    }
+
+    /// Writes down what is known of the server's run.
+    pub(crate) fn put_server(&self, old: Option<&Bytes>, new: Bytes) -> Transaction {
+        expect_value(Transaction::new(&self.scope), SERVER, RUN, old).put(SERVER, RUN, new)
     }
 
     /// The record of a job as the backend has it now.
@@ -517,7 +531,7 @@ pub(crate) fn end_shutdown(scope: &Scope) -> Transaction {
 }
 
 fn remove_all(transaction: Transaction) -> Transaction {
-    let maps = [WORKERS, JOBS, PAYLOADS, QUEUE, RESULTS, PROGRESS, TICKERS, DEAD, DEAD_PAYLOADS];
+    let maps = [WORKERS, JOBS, PAYLOADS, QUEUE, RESULTS, PROGRESS, TICKERS, SERVER, DEAD, DEAD_PAYLOADS];
     maps.into_iter().fold(transaction, Transaction::destroy_map)
 }
 

@@ -16,6 +16,8 @@ pub struct Snapshot<V>(Arc<View<V>>);
 pub(crate) struct View<V> {
     pub(crate) content: Content<V>,
     pub(crate) version: Option<Version>,
+    /// How often the map was read.
+    pub(crate) readings: u64,
 }
 
 impl<V> From<Arc<View<V>>> for Snapshot<V> {
@@ -33,6 +35,14 @@ impl<V> Snapshot<V> {
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.0.version
+    }
+
+    /// How often this replica has read the whole map by then, from 1. Between two snapshots of the same number it was told of
+    /// every commit one by one; where the numbers differ, the connection was lost or the backend may have lost writes, and
+    /// what changed was found by comparing.
+    #[must_use]
+    pub fn readings(&self) -> u64 {
+        self.0.readings
     }
 
     /// The value of a key, `None` if the key is absent or its value does not decode.

@@ -34,8 +34,10 @@ pub(crate) struct Book {
 
 struct Pages {
     jobs: BTreeMap<String, Page>,
-    /// Those that were accepted.
-    tasks: BTreeSet<String>,
+    /// Those that were accepted, and when.
+    tasks: BTreeMap<String, Instant>,
+    /// How often the server has lost writes.
+    losses: usize,
     /// How many calls are under way.
     calls: usize,
 }
@@ -44,6 +46,8 @@ struct Page {
     known: Known,
     /// Nobody touches it before.
     free_from: Option<Instant>,
+    /// When the last call on it ended.
+    called: Instant,
 }
 
 /// A call on a job, under way.
@@ -51,14 +55,21 @@ pub(crate) struct Call {
     book: Book,
     key: String,
     before: Known,
+    /// How often the server had lost writes when it began.
+    losses: usize,
     /// What is known once it has ended; unclear if it is dropped.
     after: Known,
 }
 
 impl Book {
     pub(crate) fn new(stage: &Stage, jobs: usize) -> Self {
-        let page = |job| (format!("part {job}"), Page { known: Known::Absent, free_from: Some(Instant::now()) });
-        let pages = Pages { jobs: (0..jobs).map(page).collect(), tasks: BTreeSet::new(), calls: 0 };
+        let page = |job| {
+            (
+                format!("part {job}"),
+                Page { known: Known::Absent, free_from: Some(Instant::now()), called: Instant::now() },
+            )
+        };
+        let pages = Pages { jobs: (0..jobs).map(page).collect(), tasks: BTreeMap::new(), losses: 0, calls: 0 };
         Self { stage: stage.clone(), pages: Arc::new(Mutex::new(pages)) }
     }
 
@@ -82,11 +93,28 @@ impl Book {
 
     /// The tasks that were accepted.
     pub(crate) fn tasks(&self) -> BTreeSet<String> {
-        self.lock().tasks.clone()
+        self.lock().tasks.keys().cloned().collect()
     }
 
-    pub(crate) fn accept_task(&self, key: &str) {
-        self.lock().tasks.insert(key.to_owned());
+    /// Notes that a task was accepted, unless the server has lost writes since its call began.
+    pub(crate) fn accept_task(&self, key: &str, call: &AnyCall) {
+        let mut pages = self.lock();
+        if pages.losses == call.losses {
+            pages.tasks.insert(key.to_owned(), Instant::now());
+        }
+    }
+
+    /// The server has lost what was written since then: what came of calls since is unclear.
+    pub(crate) fn loses(&self, since: Instant) {
+        let mut pages = self.lock();
+        pages.losses += 1;
+        pages.tasks.retain(|_, accepted| *accepted < since);
+        for (key, page) in &mut pages.jobs {
+            if page.called >= since || page.free_from.is_none() {
+                page.known = Known::Unclear;
+                self.stage.takes_in_hand(key);
+            }
+        }
     }
 
     /// How many calls are under way.
@@ -96,8 +124,9 @@ impl Book {
 
     /// Notes that a call is under way for as long as what is returned lives.
     pub(crate) fn any_call(&self) -> AnyCall {
-        self.lock().calls += 1;
-        AnyCall(self.clone())
+        let mut pages = self.lock();
+        pages.calls += 1;
+        AnyCall { book: self.clone(), losses: pages.losses }
     }
 
     /// Takes a job in hand.
@@ -108,26 +137,39 @@ impl Book {
         let page = pages.jobs.get_mut(key).expect("only jobs of the book are called for");
         page.free_from = None;
         let before = page.known;
-        Call { book: self.clone(), key: key.to_owned(), before, after: Known::Unclear }
+        let losses = pages.losses;
+        Call { book: self.clone(), key: key.to_owned(), before, losses, after: Known::Unclear }
     }
 }
 
 /// A call that is not about a job of the book.
-pub(crate) struct AnyCall(Book);
+pub(crate) struct AnyCall {
+    book: Book,
+    /// How often the server had lost writes when it began.
+    losses: usize,
+}
 
 impl Drop for AnyCall {
     fn drop(&mut self) {
-        self.0.lock().calls -= 1;
+        self.book.lock().calls -= 1;
     }
 }
 
 impl Call {
+    /// Whether the server has lost writes meanwhile, so that nothing is certain.
+    fn is_shaken(&self) -> bool {
+        self.book.lock().losses != self.losses
+    }
+
     fn lost(&self, what: &dyn std::fmt::Debug) {
         self.book.stage.violation(format!("{} was accepted, and is lost: {what:?}", self.key));
     }
 
     /// A dispatch came to this.
     pub(crate) fn dispatched<T: std::fmt::Debug>(mut self, outcome: &Result<T, Error>) {
+        if self.is_shaken() {
+            return;
+        }
         if self.before == Known::Accepted && outcome.is_ok() {
             self.lost(outcome);
         }
@@ -143,6 +185,9 @@ impl Call {
 
     /// A stop came to this.
     pub(crate) fn stopped(mut self, outcome: &Result<(), Error>) {
+        if self.is_shaken() {
+            return;
+        }
         if self.before == Known::Accepted && matches!(outcome, Err(Error::UnknownJob { .. })) {
             self.lost(outcome);
         }
@@ -154,6 +199,9 @@ impl Call {
 
     /// A notification came to this.
     pub(crate) fn notified(mut self, number: u64, outcome: &Result<(), Error>) {
+        if self.is_shaken() {
+            return;
+        }
         if self.before == Known::Accepted && matches!(outcome, Err(Error::UnknownJob { .. })) {
             self.lost(outcome);
         }
@@ -169,6 +217,7 @@ impl Drop for Call {
         let mut pages = self.book.lock();
         pages.calls -= 1;
         let page = pages.jobs.get_mut(&self.key).expect("only jobs of the book are called for");
+        page.called = Instant::now();
         page.known = self.after;
         let echo = if self.after == Known::Unclear { ECHO } else { Duration::ZERO };
         page.free_from = Some(Instant::now() + echo);

@@ -38,7 +38,7 @@ struct State {
     /// The tasks that came to their end, and those that were told to.
     done: BTreeSet<String>,
     notes: BTreeSet<(String, u64)>,
-    ticks: BTreeMap<u64, String>,
+    ticks: BTreeMap<u64, (String, Instant)>,
 }
 
 /// What was seen of a worker in the store.
@@ -122,6 +122,13 @@ impl Stage {
         self.lock().left_alone.insert(key.to_owned());
     }
 
+    /// The server has lost what was written since then: ticks that were had since may come again, and jobs may go back.
+    pub(crate) fn loses(&self, since: Instant) {
+        let mut state = self.lock();
+        state.ticks.retain(|_, (_, at)| *at < since);
+        state.placed.clear();
+    }
+
     /// Looks who is in the pool.
     pub(crate) async fn observe(&self, memory: &Memory) {
         let found = store::workers(memory).await;
@@ -136,8 +143,8 @@ impl Stage {
 
     pub(crate) fn tick(&self, node: &str, tick: &Tick) {
         self.note(format!("{node} has tick {}", tick.number));
-        let other = self.lock().ticks.insert(tick.number, node.to_owned());
-        if let Some(other) = other {
+        let other = self.lock().ticks.insert(tick.number, (node.to_owned(), Instant::now()));
+        if let Some((other, _)) = other {
             self.violation(format!("tick {} reached {node} after {other}", tick.number));
         }
     }

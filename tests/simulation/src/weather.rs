@@ -17,6 +17,8 @@ pub(crate) struct Weather {
     pub(crate) ttl: Duration,
     /// How many jobs may wait for their first start.
     pub(crate) max_queued: u64,
+    /// Whether the server fails over and loses its last writes.
+    pub(crate) fails_over: bool,
     /// The longest way from a node to the store, or back.
     delay: Duration,
     /// How often a call fails before it took effect, and how often after.
@@ -34,6 +36,7 @@ impl Weather {
             pause: millis(dice.random_range(50..=900)),
             ttl: millis(dice.random_range(1_000..=3_000)),
             max_queued: dice.random_range(4..=12),
+            fails_over: dice.random_bool(0.3),
             delay: millis(dice.random_range(0..=40)),
             failures: if dice.random_bool(0.7) { dice.random_range(0.0..0.05) } else { 0.0 },
             loss: if dice.random_bool(0.2) { 0.02 } else { 0.0 },

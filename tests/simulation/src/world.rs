@@ -1,8 +1,15 @@
 //! The nodes of one run, what is done to them, and what must be true at every step and at the end.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use pulse_core::{Client, Limits, Memory, testing::Faulty};
+use pulse_core::{
+    Client, Limits, Memory,
+    testing::{Checkpoint, Faulty},
+};
 use pulse_pool::{Error, JobState, NewJob, Node, RetryPolicy, WorkerId, WorkerOptions};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::{Instant, sleep, timeout};
@@ -21,6 +28,8 @@ const JOBS: usize = 10;
 /// What a worker has that takes long-running jobs, and one that takes tasks.
 const PLAYS: &str = "plays";
 const WORKS: &str = "works";
+/// How many of the last states of the server its replica may be at.
+const REPLICATED: usize = 12;
 /// How long nothing may move for the pool to count as quiet.
 const QUIET: Duration = Duration::from_secs(2);
 /// How long everything may take to come right once nothing goes wrong any more.
@@ -47,6 +56,8 @@ pub(crate) struct World<'a> {
     members: Vec<Member>,
     /// Of all nodes that ever were.
     links: Vec<Faulty>,
+    /// What the server's replica may have got to.
+    replicated: VecDeque<(Instant, Checkpoint)>,
     born: usize,
     tasks: usize,
     notes: u64,
@@ -66,6 +77,7 @@ impl<'a> World<'a> {
             book: Book::new(stage, JOBS),
             members: Vec::new(),
             links: Vec::new(),
+            replicated: VecDeque::new(),
             born: 0,
             tasks: 0,
             notes: 0,
@@ -74,7 +86,7 @@ impl<'a> World<'a> {
         for _ in 0..weather.steps {
             world.step().await;
             let pause = world.dice.random_range(0..=u64::try_from(weather.pause.as_millis()).unwrap_or(1_000));
-            sleep(Duration::from_millis(pause)).await;
+            world.pass(Duration::from_millis(pause)).await;
             world.check().await;
             if !stage.violations().is_empty() {
                 return;
@@ -109,8 +121,41 @@ impl<'a> World<'a> {
             13 => self.notify(index),
             14 => self.change_worker(index),
             15..=18 => self.add_task(index),
+            19 if self.weather.fails_over => self.fail_over().await,
             _ => self.dispatch(index),
         }
+    }
+
+    /// Lets time go by.
+    async fn pass(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while self.weather.fails_over && Instant::now() < until {
+            self.replicated.push_back((Instant::now(), self.memory.checkpoint()));
+            while self.replicated.len() > REPLICATED {
+                self.replicated.pop_front();
+            }
+            sleep((until - Instant::now()).min(Duration::from_millis(40))).await;
+        }
+        tokio::time::sleep_until(until).await;
+    }
+
+    /// The server dies, and its replica takes over, which lacks the last writes.
+    async fn fail_over(&mut self) {
+        let Some((at, replicated)) =
+            self.replicated.iter().collect::<Vec<_>>().choose(&mut self.dice).map(|it| (*it).clone())
+        else {
+            return;
+        };
+        self.replicated.clear();
+        self.stage.note(format!("the server fails over, and loses {:?}", at.elapsed()));
+        let cut: Vec<Faulty> = self.members.iter().map(|member| member.link.clone()).collect();
+        cut.iter().for_each(Faulty::partition);
+        sleep(Duration::from_millis(self.dice.random_range(100..1_500))).await;
+        self.memory.restore(&replicated);
+        self.book.loses(at);
+        self.stage.loses(at);
+        cut.iter().for_each(Faulty::heal);
+        self.stage.note("the replica has taken over");
     }
 
     fn trouble(&self, index: usize, what: &str, make: impl Fn(&Faulty)) {
@@ -324,7 +369,7 @@ impl<'a> World<'a> {
                 };
                 stage.note(format!("{name} has added {key}: {outcome:?}"));
                 match outcome {
-                    Ok(()) => book.accept_task(&key),
+                    Ok(()) => book.accept_task(&key, &call),
                     Err(Error::Exists { .. }) => stage.violation(format!("{key} was new, and exists")),
                     Err(_) => {}
                 }

@@ -311,6 +311,18 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Those of the connection.
     async fn server_time(&self, scope: &Scope) -> Result<ServerTime, Error>;
 
+    /// Names the run of the server that holds this scope. It has another name after a restart and after a failover, through
+    /// which writes may be lost that were confirmed; so whoever must not rely on what is lost can tell. `None` if the
+    /// backend cannot.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection.
+    async fn server_run(&self, scope: &Scope) -> Result<Option<String>, Error> {
+        let _ = scope;
+        Ok(None)
+    }
+
     /// Ends all feeds and waits, and closes the connections. Calls that still wait and calls after it fail with
     /// [`Error::Closed`]. Safe to call twice. Other clients of the same store are not disturbed.
     async fn close(&self);

@@ -326,6 +326,11 @@ impl Backend for Memory {
         Ok(ServerTime(self.store.now()))
     }
 
+    async fn server_run(&self, _: &Scope) -> Result<Option<String>, Error> {
+        self.open()?;
+        Ok(Some(self.store.run().to_string()))
+    }
+
     async fn close(&self) {
         self.end();
     }

@@ -39,6 +39,8 @@ pub(super) struct ClientKey(u64);
 pub(super) struct Store {
     target: String,
     clients: AtomicU64,
+    /// How often it went back to what it held before.
+    run: AtomicU64,
     /// When the store began, by tokio's clock and by the system's.
     began: Instant,
     began_millis: u64,
@@ -65,6 +67,7 @@ impl Store {
         Self {
             target,
             clients: AtomicU64::new(0),
+            run: AtomicU64::new(0),
             began: Instant::now(),
             began_millis: u64::try_from(began_millis).unwrap_or(u64::MAX / 2),
             content: Mutex::default(),
@@ -88,6 +91,10 @@ impl Store {
 
     pub(super) fn new_client(&self) -> ClientKey {
         ClientKey(self.clients.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn run(&self) -> u64 {
+        self.run.load(Ordering::Relaxed)
     }
 
     /// Milliseconds since the Unix epoch.
@@ -205,6 +212,7 @@ impl Store {
         let past_ids = content.scopes.values().map(|scope| scope.past_ids).max().unwrap_or_default();
         content.past_ids = content.past_ids.max(past_ids);
         content.scopes = scopes;
+        self.run.fetch_add(1, Ordering::Relaxed);
     }
 }
 

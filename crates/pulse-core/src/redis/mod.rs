@@ -349,6 +349,10 @@ impl crate::Backend for Backend {
         self.redis.read_time(scope).await
     }
 
+    async fn server_run(&self, scope: &Scope) -> Result<Option<String>, Error> {
+        self.redis.read_run(scope).await
+    }
+
     async fn close(&self) {
         self.closed.cancel();
         let connections = std::mem::take(&mut *self.connections.lock().await);
@@ -372,6 +376,22 @@ impl Redis {
                 Err(Ask::new("subscribe", map).unavailable(Outcome::NotApplied, Arc::new(source)))
             }
         }
+    }
+
+    /// `None` also where the user may not ask.
+    async fn read_run(&self, scope: &Scope) -> Result<Option<String>, Error> {
+        let ask = Ask::new("read which server it is", scope);
+        let hash = link::Route::Slot(fred::util::redis_keyslot(&self.keys.leases(scope)));
+        let section = || vec![fred::types::Value::from("server")];
+        let answer = self.link.try_call(ask, Repeat::Freely, "INFO", hash, section).await?;
+        let info = match answer {
+            link::Answer::Reply(reply) => reply::text(reply).map_err(|misfit| ask.protocol(misfit))?,
+            link::Answer::Refused(refusal, message) => {
+                tracing::debug!(%scope, ?refusal, message, "the server does not say which one it is");
+                return Ok(None);
+            }
+        };
+        Ok(info.lines().find_map(|line| line.strip_prefix("run_id:")).map(|run| run.trim().to_owned()))
     }
 
     async fn read_time(&self, scope: &Scope) -> Result<ServerTime, Error> {

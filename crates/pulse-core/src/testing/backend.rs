@@ -176,6 +176,10 @@ impl Backend for Faulty {
         self.inner.call(Operation::ServerTime, scope.to_string(), self.inner.backend.server_time(scope)).await
     }
 
+    async fn server_run(&self, scope: &Scope) -> Result<Option<String>, Error> {
+        self.inner.call(Operation::ServerRun, scope.to_string(), self.inner.backend.server_run(scope)).await
+    }
+
     async fn close(&self) {
         self.inner.link.end(End::Closed);
         self.inner.relays.close();

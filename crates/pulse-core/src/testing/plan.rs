@@ -30,6 +30,7 @@ pub enum Operation {
     GroupRemoveConsumer,
     Sweep,
     ServerTime,
+    ServerRun,
 }
 
 impl Operation {
@@ -54,6 +55,7 @@ impl Operation {
             Self::GroupRemoveConsumer => "group_remove_consumer",
             Self::Sweep => "sweep",
             Self::ServerTime => "server_time",
+            Self::ServerRun => "server_run",
         }
     }
 
@@ -78,7 +80,8 @@ impl Operation {
             | Self::StreamDetail
             | Self::GroupPending
             | Self::GroupInfo
-            | Self::ServerTime => false,
+            | Self::ServerTime
+            | Self::ServerRun => false,
         }
     }
 }

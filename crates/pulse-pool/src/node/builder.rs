@@ -18,6 +18,7 @@ use crate::{
     clock::Clock,
     follow::follow,
     group::Group,
+    history::{History, verify},
     pool::{Options, Pool},
     post::Waiting,
     runner::Runner,
@@ -123,6 +124,7 @@ impl NodeBuilder {
             watches: Watches::new(self.options.replicates),
             members: watch::Sender::default(),
             clock,
+            history: History::new(self.options.worker_ttl),
             shut: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
             tables,
@@ -139,6 +141,10 @@ impl NodeBuilder {
             }
             Written::Refused(_) | Written::RefusedAfterUnknown(_) => return Err(pool.timed_out("join")),
             Written::Done(_) => {}
+        }
+        if pool.options.replicates {
+            let reading = pool.tables.jobs.snapshot().readings();
+            verify(&pool, reading).await.map_err(pool.backend("join"))?;
         }
         let runner = Runner::new(pool.clone(), session, from_node, stop.clone());
         let tasks = TaskTracker::new();

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{JobHandler, JobKey, WorkerId, decide::Here, id::AssignmentId};
+use crate::{Epoch, JobHandler, JobKey, WorkerId, decide::Here, id::AssignmentId};
 
 /// What the node has of one job.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ impl Local {
 #[derive(Clone)]
 pub(super) struct Activation {
     pub(super) assignment: AssignmentId,
+    pub(super) epoch: Epoch,
     pub(super) worker: WorkerId,
     pub(super) handler: Arc<dyn JobHandler>,
     /// Cancelled when the job is to stop. Breaks off the handler's start, and is what the job sees.
@@ -111,8 +112,8 @@ impl LocalJobs {
         }
     }
 
-    /// Takes out what runs, to be stopped.
-    pub(super) fn begin_stop(&mut self, key: &JobKey) -> Option<Activation> {
+    /// Takes out what runs, to be stopped or to be written down again.
+    pub(super) fn take_running(&mut self, key: &JobKey) -> Option<Activation> {
         match self.jobs.get_mut(key) {
             Some(local @ Local::Running(_)) => {
                 let Local::Running(activation) = std::mem::replace(local, Local::Busy(None)) else { return None };

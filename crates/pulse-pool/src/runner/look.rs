@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use pulse_core::{Transaction, Version};
+use pulse_core::Transaction;
 use pulse_rmap::{Snapshot, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -15,9 +15,10 @@ use super::{
     step,
 };
 use crate::{
-    Epoch, JobKey, WorkerId,
+    JobKey, WorkerId,
     activation::Lifeline,
-    decide::{Step, decide},
+    decide::{Here, Step, decide},
+    history::Begin,
     meter::{Count, count},
     record::JobRecord,
 };
@@ -84,6 +85,7 @@ impl Runner {
 
     /// Decides on a job, and has the next step done.
     pub(super) fn look_at(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) {
+        self.watch_history(jobs);
         let record = jobs.value(key.as_str());
         if !self.ended.is_empty() && self.finish_job(key, record) {
             return;
@@ -93,6 +95,14 @@ impl Runner {
         if let Some(step) = step {
             tracing::trace!(pool = %self.pool.name, node = %self.pool.node, %key, ?step, "next step");
         }
+        if here == Here::Nothing && step.is_some() {
+            match self.pool.history.may_begin(jobs.readings()) {
+                Begin::Now => {}
+                Begin::At(moment) => return self.later.at(key, moment),
+                // It is looked at again then.
+                Begin::WhenVerified => return,
+            }
+        }
         match step {
             None => {}
             Some(Step::Interrupt) => self.jobs.interrupt(key),
@@ -101,14 +111,16 @@ impl Runner {
                 if !record.is_some_and(|record| self.may_start(key, record, worker)) {
                     return;
                 }
-                if let Some(start) = self.prepare_start(key, record, jobs.version(), worker) {
+                if let Some(start) = self.prepare_start(key, record, worker) {
                     self.jobs.set(key.clone(), Some(Local::Starting(start.activation.clone())));
                     self.spawn_step(key, start.run());
                 }
             }
             Some(change) => {
-                if let Some((transaction, leaves, until)) = record.and_then(|record| self.prepare(key, record, change))
+                if let Some(record) = record
+                    && let Some((transaction, leaves, until)) = self.prepare(key, record, change)
                 {
+                    let old = record.raw();
                     self.jobs.set(key.clone(), Some(Local::Busy(None)));
                     let (pool, of) = (self.pool.clone(), key.clone());
                     let counted = match change {
@@ -122,7 +134,7 @@ impl Runner {
                             Some(moves) => moves.acquire_owned().await.ok(),
                             None => None,
                         };
-                        let changed = step::change(&pool, &of, transaction, leaves, &until).await;
+                        let changed = step::change(&pool, &of, &old, transaction, leaves, &until).await;
                         if let (true, Some(counted)) = (changed, counted) {
                             count(&pool.name, counted);
                         }
@@ -133,35 +145,33 @@ impl Runner {
         }
     }
 
-    fn prepare_start(
-        &self,
-        key: &JobKey,
-        record: Option<&Value<JobRecord>>,
-        version: Option<Version>,
-        worker: WorkerId,
-    ) -> Option<Start> {
-        let (record, lease) = (record?.clone(), self.lease.as_ref()?);
-        let record_assignment = record.assignment;
+    fn prepare_start(&self, key: &JobKey, record: Option<&Value<JobRecord>>, worker: WorkerId) -> Option<Start> {
+        let (record, lease) = (record?, self.lease.as_ref()?);
         let activation = Activation {
             assignment: record.assignment,
+            epoch: self.pool.history.next_epoch(record),
             worker,
             handler: self.workers.get(worker)?.handler.clone(),
             stopped: lease.lost.child_token(),
             turn: Arc::default(),
         };
+        self.start_of(key, record, activation)
+    }
+
+    /// The start of an activation by its record.
+    pub(super) fn start_of(&self, key: &JobKey, record: &Value<JobRecord>, activation: Activation) -> Option<Start> {
+        let lease = self.lease.as_ref()?;
         Some(Start {
             pool: self.pool.clone(),
             key: key.clone(),
-            record,
-            // Whoever takes the job from us commits a later revision, and starts it at that or a later one.
-            epoch: Epoch(version?.revision.0),
-            activation,
+            record: record.clone(),
             lifeline: Arc::new(Lifeline::new(
                 Arc::downgrade(&lease.session),
                 Arc::downgrade(&self.pool),
-                record_assignment,
+                record.assignment,
                 self.to_endings.clone(),
             )),
+            activation,
             lease: lease.session.lease(),
             lost: lease.lost.clone(),
         })
@@ -205,7 +215,7 @@ impl Runner {
     }
 
     fn stop_job(&mut self, key: &JobKey) {
-        if let Some(activation) = self.jobs.begin_stop(key) {
+        if let Some(activation) = self.jobs.take_running(key) {
             let (pool, of) = (self.pool.clone(), key.clone());
             let held = self.lease.as_ref().map(|lease| (lease.session.lease(), lease.lost.clone()));
             self.spawn_step(key, async move {

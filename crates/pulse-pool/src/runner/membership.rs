@@ -59,7 +59,9 @@ impl Runner {
 
     /// Writes the node itself down under its new lease.
     fn enter(&mut self) {
-        let (Some(lease), Ok(mark)) = (&self.lease, self.pool.tables.mark(self.pool.node)) else { return };
+        let (Some(lease), Ok(mark)) = (&self.lease, self.pool.tables.mark(self.pool.node)) else {
+            return;
+        };
         let change = self.pool.tables.enter(self.pool.node, mark, lease.session.lease());
         let (client, lost) = (self.pool.tables.client().clone(), lease.lost.clone());
         self.tasks.spawn(async move {

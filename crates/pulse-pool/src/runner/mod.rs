@@ -17,6 +17,7 @@ mod notes;
 mod shutdown;
 mod start;
 mod step;
+mod verify;
 mod workers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -83,6 +84,8 @@ enum TaskEnded {
     Marked { is_ours: bool },
     /// Everything of the pool is removed, or could not be yet.
     Removed(bool),
+    /// It is known whether the backend may have lost something.
+    Verified,
     /// The lease was lost meanwhile.
     Nothing,
 }
@@ -126,6 +129,8 @@ pub(crate) struct Runner {
     ended: HashMap<JobKey, (AssignmentId, Ending)>,
     closing: bool,
     shutdown: Shutdown,
+    /// A look at the server's run is under way.
+    verifying: bool,
     /// Cancelled when the node is dropped.
     stop: CancellationToken,
 }
@@ -160,6 +165,7 @@ impl Runner {
             tasks: JoinSet::new(),
             closing: false,
             shutdown: Shutdown::default(),
+            verifying: false,
             stop,
             pool,
         }
@@ -280,6 +286,7 @@ impl Runner {
                 self.remove_if_alone();
             }
             Some(TaskEnded::Marked { is_ours }) => self.on_marked(is_ours),
+            Some(TaskEnded::Verified) => self.on_verified(),
             Some(TaskEnded::Removed(removed)) => self.on_removed(removed),
             // A task of the runtime that shuts down, or one that its lease took with it.
             Some(TaskEnded::Nothing) | None => {}

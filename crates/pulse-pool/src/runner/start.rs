@@ -12,7 +12,7 @@ use super::{
     step,
 };
 use crate::{
-    Epoch, Job, JobKey,
+    Job, JobKey,
     activation::Lifeline,
     group::Turn,
     handler::{Failure, contain},
@@ -33,7 +33,6 @@ pub(super) struct Start {
     pub(super) key: JobKey,
     /// The record that names our worker.
     pub(super) record: Value<JobRecord>,
-    pub(super) epoch: Epoch,
     pub(super) activation: Activation,
     /// For the job to hold on to.
     pub(super) lifeline: Arc<Lifeline>,
@@ -84,10 +83,10 @@ impl Start {
         };
         // Of this attempt alone, so that whatever a failed start left behind learns that it must end.
         let stopped = self.activation.stopped.child_token();
-        let Activation { worker, handler, .. } = &self.activation;
+        let Activation { worker, handler, epoch, .. } = &self.activation;
         let attempt = self.record.terms.failed.saturating_add(1);
         let lifeline = self.lifeline.clone();
-        let job = Job::new(self.key.clone(), payload, self.epoch, *worker, attempt, stopped.clone(), lifeline);
+        let job = Job::new(self.key.clone(), payload, *epoch, *worker, attempt, stopped.clone(), lifeline);
         let started = tokio::select! {
             biased;
             () = &mut broken_off => None,
@@ -126,9 +125,9 @@ impl Start {
 
     /// Writes down that the job runs, under the lease. Where that is refused, the record has become another one, and
     /// the runner will see to it when its replica shows it.
-    async fn confirm(self) -> Option<Local> {
+    pub(super) async fn confirm(self) -> Option<Local> {
         let pool = &self.pool;
-        let written = match pool.encode(&self.record.running(self.epoch)) {
+        let written = match pool.encode(&self.record.running(self.activation.epoch)) {
             Ok(record) => tokio::select! {
                 biased;
                 () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
@@ -176,7 +175,7 @@ impl Start {
         match pool.encode(&again) {
             Ok(new) => {
                 let change = pool.tables.put_back(&self.key, &self.record.raw(), self.lease, new.clone());
-                step::change(pool, &self.key, change, Some(new), &self.lost).await;
+                step::change(pool, &self.key, &self.record.raw(), change, Some(new), &self.lost).await;
             }
             Err(error) => tracing::error!(pool = %pool.name, key = %self.key, %error, "cannot put a job back"),
         }
@@ -189,7 +188,7 @@ impl Start {
         match pool.encode(&self.record.rejected(message)) {
             Ok(trace) => {
                 let change = pool.tables.reject(&self.key, &self.record.raw(), self.lease, trace.clone());
-                step::change(pool, &self.key, change, Some(trace), &self.lost).await;
+                step::change(pool, &self.key, &self.record.raw(), change, Some(trace), &self.lost).await;
             }
             Err(error) => tracing::error!(pool = %pool.name, key = %self.key, %error, "cannot refuse a job"),
         }

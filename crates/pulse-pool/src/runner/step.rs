@@ -55,17 +55,18 @@ pub(super) async fn put_back_stopping(
     match pool.encode(&again) {
         Ok(new) => {
             let put_back = pool.tables.put_back(key, &record.raw(), lease, new.clone());
-            change(pool, key, put_back, Some(new), lost).await;
+            change(pool, key, &record.raw(), put_back, Some(new), lost).await;
         }
         Err(error) => tracing::error!(pool = %pool.name, %key, %error, "cannot put a job back"),
     }
 }
 
-/// Commits a change of a record, and returns when the replica shows it, so that the next look does not see the record
+/// Commits a change of the record `old`, and returns when the replica shows it, so that the next look does not see the record
 /// that was just replaced. Says whether the change was made.
 pub(super) async fn change(
     pool: &Arc<Pool>,
     key: &JobKey,
+    old: &Bytes,
     change: Transaction,
     leaves: Option<Bytes>,
     until: &CancellationToken,
@@ -73,14 +74,24 @@ pub(super) async fn change(
     tokio::select! {
         biased;
         () = until.cancelled() => false,
-        changed = change_and_see(pool, key, change, leaves) => changed,
+        changed = change_and_see(pool, key, old, change, leaves) => changed,
     }
 }
 
-async fn change_and_see(pool: &Arc<Pool>, key: &JobKey, change: Transaction, leaves: Option<Bytes>) -> bool {
+async fn change_and_see(
+    pool: &Arc<Pool>,
+    key: &JobKey,
+    old: &Bytes,
+    change: Transaction,
+    leaves: Option<Bytes>,
+) -> bool {
     match write(pool.tables.client(), &change, leaves.as_ref(), None).await {
         Ok(Written::Done(version)) => {
             caught_up(pool, version).await;
+            if pool.tables.jobs.get_raw(key.as_str()).as_ref() == Some(old) {
+                // What took its place was confirmed, and is gone.
+                pool.history.miss_change();
+            }
             true
         }
         Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
@@ -109,7 +120,15 @@ pub(super) async fn caught_up(pool: &Pool, version: Option<Version>) {
         }
     }
     // An error means that the map is closed, or that the version's life of the map is over: there is nothing to see.
-    let _ = pool.tables.jobs.wait_for(version).await;
+    while tokio::time::timeout(AFTER_FAILURE, pool.tables.jobs.wait_for(version)).await.is_err() {
+        let now = pool.tables.jobs_version().await;
+        if let (Some(version), Ok(now)) = (version, now)
+            && !now.is_some_and(|now| now.includes(&version))
+        {
+            // It was confirmed, and is gone.
+            return pool.history.miss_change();
+        }
+    }
 }
 
 /// Keeps a failure that repeats from becoming a hot loop.

@@ -26,6 +26,7 @@ pub(crate) struct Replica<V> {
     codec: Codec<V>,
     content: Content<V>,
     position: Position,
+    readings: u64,
     /// Made by the commits since they were last taken.
     changes: Vec<Change<V>>,
 }
@@ -33,7 +34,14 @@ pub(crate) struct Replica<V> {
 impl<V: 'static> Replica<V> {
     /// Empty, and at no version.
     pub(crate) fn new(map: MapId, codec: Codec<V>) -> Self {
-        Self { map, codec, content: Content::default(), position: Position::read(None), changes: Vec::new() }
+        Self {
+            map,
+            codec,
+            content: Content::default(),
+            position: Position::read(None),
+            readings: 0,
+            changes: Vec::new(),
+        }
     }
 
     pub(crate) fn version(&self) -> Option<Version> {
@@ -42,7 +50,7 @@ impl<V: 'static> Replica<V> {
 
     /// What readers see from now on.
     pub(crate) fn view(&self) -> View<V> {
-        View { content: self.content.clone(), version: self.version() }
+        View { content: self.content.clone(), version: self.version(), readings: self.readings }
     }
 
     pub(crate) fn take_changes(&mut self) -> Vec<Change<V>> {
@@ -89,6 +97,7 @@ impl<V: 'static> Replica<V> {
     /// Takes over what a scan found.
     pub(crate) fn adopt(&mut self, scan: Scan<V>) {
         (self.content, self.position) = scan.into_parts();
+        self.readings += 1;
     }
 }
 

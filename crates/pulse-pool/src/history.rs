@@ -1,0 +1,340 @@
+//! Noticing that what was confirmed may be lost, as by a failover to a replica that lacked the last writes.
+//!
+//! Then somebody may run a job by a record that is no more, while the record that stands now names somebody else. Whoever
+//! runs such a job stops it as soon as the replica shows that its record is another one, or when the lease runs out that
+//! cannot be renewed. So a node that notices **holds still** for as long as the longest lease in the pool: what runs here
+//! and may run goes on, but nothing is started, taken over, handed on or removed. And the epochs jump ahead of all that
+//! may have been given out.
+//!
+//! It is noticed by the run of the server. Its name stands in the pool, and every node compares it when it joins and
+//! whenever its replica of the jobs was read anew, before it begins anything by what was read. Whoever finds another name
+//! than the server's writes down when that was. A backend that cannot name its run, and a loss within one run
+//! (`FLUSHALL`, say), are noticed by the version of the jobs, which goes back, and by changes of this node that are gone although
+//! they were confirmed.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use pulse_core::{Error, Version};
+use tokio::time::Instant;
+
+use crate::{
+    Epoch,
+    new_job::millis,
+    pool::Pool,
+    record::{JobRecord, ServerRecord},
+    write::{BackOff, replace},
+};
+
+/// More changes than are ever lost at once: so far the epochs jump ahead.
+const LOST_AT_MOST: u64 = 1 << 24;
+
+/// What a node remembers of the jobs' history.
+#[derive(Debug)]
+pub(crate) struct History(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// What the replica showed last.
+    version: Option<Version>,
+    /// The reading of the jobs that the server's run was compared for.
+    verified: u64,
+    /// Something was found to be lost, which the pool does not know of yet.
+    is_news: bool,
+    /// What epochs exceed the revisions by.
+    floor: u64,
+    /// Of all nodes' leases.
+    longest_ttl: Duration,
+    holds_until: Option<Instant>,
+}
+
+/// When something may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Now,
+    At(Instant),
+    /// Once it is known whether the server is the one that it was.
+    WhenVerified,
+}
+
+impl History {
+    pub(crate) fn new(ttl: Duration) -> Self {
+        Self(Mutex::new(State {
+            version: None,
+            verified: 0,
+            is_news: false,
+            floor: 0,
+            longest_ttl: ttl,
+            holds_until: None,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while holding the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in the version of the jobs that the replica shows. Returns whether it says that something was lost.
+    pub(crate) fn see_version(&self, version: Option<Version>) -> bool {
+        let mut state = self.lock();
+        let lost = match (state.version, version) {
+            (Some(before), Some(now)) => before.incarnation != now.incarnation || before.revision > now.revision,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        state.version = version;
+        if lost {
+            state.find_lost();
+        }
+        lost
+    }
+
+    /// A change of ours was confirmed, and is gone.
+    pub(crate) fn miss_change(&self) {
+        self.lock().find_lost();
+    }
+
+    /// Whether the server's run was compared since the jobs were read, and the pool knows of all that was found.
+    pub(crate) fn is_verified(&self, reading: u64) -> bool {
+        let state = self.lock();
+        state.verified == reading && !state.is_news && !state.has_held()
+    }
+
+    /// Notes that all is known that can be.
+    pub(crate) fn set_verified(&self, reading: u64) {
+        self.lock().set_verified(reading);
+    }
+
+    /// When something may begin by what is read in that reading.
+    pub(crate) fn may_begin(&self, reading: u64) -> Begin {
+        let state = self.lock();
+        match state.holds_until {
+            _ if state.verified != reading || state.has_held() => Begin::WhenVerified,
+            Some(until) => Begin::At(until),
+            None => Begin::Now,
+        }
+    }
+
+    /// The epoch of a start of that job that begins now.
+    pub(crate) fn next_epoch(&self, record: &JobRecord) -> Epoch {
+        let state = self.lock();
+        // Whoever takes the job from us commits a later revision, and starts it at that or a later one.
+        let by_version = state.version.map_or(0, |version| version.revision.0).saturating_add(state.floor);
+        let by_record = record.epoch.map_or(0, |epoch| epoch.0.saturating_add(1));
+        Epoch(by_version.max(by_record))
+    }
+
+    /// What has to be written down, if anything: the record that is to stand for a server of that run, given the one that
+    /// stands, at that time of the server's clock.
+    fn update(&self, run: &str, stands: Option<&ServerRecord>, ttl: Duration, now: u64) -> Option<ServerRecord> {
+        let state = self.lock();
+        let longest_ttl = stands.map_or(0, |stands| stands.longest_ttl).max(millis(ttl));
+        // What this node has noticed, another one may have written down a moment ago.
+        let is_told = |stands: &ServerRecord| stands.since.saturating_add(longest_ttl) > now;
+        let is_news = state.is_news && !stands.is_some_and(is_told);
+        let lost = is_news || stands.is_some_and(|stands| stands.run != run);
+        let floor = match stands {
+            Some(stands) if lost => stands.floor.saturating_add(LOST_AT_MOST).max(state.floor),
+            Some(stands) => stands.floor.max(state.floor),
+            None => state.floor,
+        };
+        let since = if lost { now } else { stands.map_or(0, |stands| stands.since) };
+        let record = ServerRecord { run: run.to_owned(), since, floor, longest_ttl };
+        (Some(&record) != stands).then_some(record)
+    }
+
+    /// Takes in what stands in the pool, at that time of the server's clock.
+    fn take(&self, stands: &ServerRecord, now: u64, reading: u64) {
+        let mut state = self.lock();
+        state.floor = state.floor.max(stands.floor);
+        state.longest_ttl = state.longest_ttl.max(Duration::from_millis(stands.longest_ttl));
+        let passed = Duration::from_millis(now.saturating_sub(stands.since));
+        let left = state.longest_ttl.saturating_sub(passed);
+        if stands.since > 0 && !left.is_zero() {
+            state.hold_for(left);
+        }
+        state.set_verified(reading);
+    }
+}
+
+impl State {
+    fn find_lost(&mut self) {
+        self.hold_for(self.longest_ttl);
+        self.floor = self.floor.saturating_add(LOST_AT_MOST);
+        self.is_news = true;
+    }
+
+    /// Whether the time is over for which the node held still. Others may have learnt more meanwhile, so that it has to look
+    /// once more.
+    fn has_held(&self) -> bool {
+        self.holds_until.is_some_and(|until| until <= Instant::now())
+    }
+
+    fn set_verified(&mut self, reading: u64) {
+        if self.has_held() {
+            self.holds_until = None;
+        }
+        (self.verified, self.is_news) = (reading, false);
+    }
+
+    fn hold_for(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        self.holds_until = Some(self.holds_until.map_or(until, |before| before.max(until)));
+    }
+}
+
+/// Compares the server's run with the one that the pool knows, for a reading of the jobs, and sees to it that the pool
+/// knows the one that it is.
+///
+/// # Errors
+///
+/// Those that asking again does not heal.
+pub(crate) async fn verify(pool: &Pool, reading: u64) -> Result<(), Error> {
+    let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
+    loop {
+        match compare(pool, reading).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) if error.is_retryable() || error.is_outcome_unknown() => back_off.pause().await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Returns `false` if somebody else was faster.
+async fn compare(pool: &Pool, reading: u64) -> Result<bool, Error> {
+    let (tables, history) = (&pool.tables, &pool.history);
+    let client = tables.client();
+    let Some(run) = client.backend().server_run(tables.scope()).await? else {
+        history.set_verified(reading);
+        return Ok(true);
+    };
+    // The clock of another server is another clock.
+    pool.clock.adjust(client, tables.scope()).await;
+    let (raw, now) = (tables.read_server().await?, pool.clock.now());
+    let stands = raw.as_ref().and_then(|raw| pulse_core::message_pack::decode::<ServerRecord>(raw).ok());
+    let Some(record) = history.update(&run, stands.as_ref(), pool.options.worker_ttl, now) else {
+        if let Some(stands) = stands {
+            history.take(&stands, now, reading);
+        }
+        return Ok(true);
+    };
+    let new = encode(&record)?;
+    if !replace(client, &tables.put_server(raw.as_ref(), new.clone()), &new, None).await? {
+        return Ok(false);
+    }
+    if stands.is_some_and(|stands| stands.run != record.run) {
+        tracing::warn!(
+            pool = %pool.name, node = %pool.node,
+            "the server was restarted or has failed over, and may have lost writes: nothing begins for the time of a lease"
+        );
+    }
+    history.take(&record, now, reading);
+    Ok(true)
+}
+
+fn encode(record: &ServerRecord) -> Result<Bytes, Error> {
+    pulse_core::message_pack::encode(record).map_err(|source| Error::InvalidRequest {
+        subject: "the record of the server's run".into(),
+        reason: source.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use pulse_core::{Incarnation, Revision};
+
+    use super::*;
+    use crate::{id::DispatchId, record::Terms};
+
+    const TTL: Duration = Duration::from_secs(10);
+    const NOW: u64 = 1_000_000;
+
+    fn at(incarnation: u64, revision: u64) -> Option<Version> {
+        Some(Version { incarnation: Incarnation(incarnation), revision: Revision(revision) })
+    }
+
+    fn job() -> JobRecord {
+        JobRecord::dispatched(DispatchId(7), Terms::default(), None, None)
+    }
+
+    /// A node that knows that server, and the record that it has written.
+    fn verified(run: &str, stands: Option<&ServerRecord>) -> (History, ServerRecord) {
+        let history = History::new(TTL);
+        let record = history.update(run, stands, TTL, NOW).or_else(|| stands.cloned()).unwrap();
+        history.take(&record, NOW, 1);
+        (history, record)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_history_that_goes_on_holds_up_nothing() {
+        let (history, record) = verified("a", None);
+        for version in [None, at(1, 1), at(1, 2), at(1, 2), at(1, 9)] {
+            assert!(!history.see_version(version));
+        }
+        assert_eq!(history.may_begin(1), Begin::Now);
+        assert_eq!(history.next_epoch(&job()), Epoch(9));
+        assert_eq!(history.update("a", Some(&record), TTL, NOW + 5), None, "there is nothing to write");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_begins_by_what_was_read_before_the_server_was_looked_at() {
+        let (history, record) = verified("a", None);
+        assert_eq!(history.may_begin(2), Begin::WhenVerified);
+        history.take(&record, NOW, 2);
+        assert_eq!(history.may_begin(2), Begin::Now);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_run_of_the_server_holds_everybody_for_the_longest_lease() {
+        let (history, first) = verified("a", None);
+        let second = history.update("b", Some(&first), TTL, NOW).unwrap();
+        history.take(&second, NOW, 2);
+        assert_eq!(history.may_begin(2), Begin::At(Instant::now() + TTL));
+        // Also those who come later, for what is left of it, and whose own leases are shorter.
+        let late = History::new(TTL / 10);
+        assert_eq!(late.update("b", Some(&second), TTL / 10, NOW + 4_000), None);
+        late.take(&second, NOW + 4_000, 1);
+        assert_eq!(late.may_begin(1), Begin::At(Instant::now() + Duration::from_secs(6)));
+        tokio::time::advance(TTL).await;
+        // What others have learnt meanwhile comes first.
+        assert_eq!((history.may_begin(2), history.is_verified(2)), (Begin::WhenVerified, false));
+        let now = NOW + 10_000;
+        history.take(&second, now, 2);
+        late.take(&second, now, 1);
+        assert_eq!((history.may_begin(2), late.may_begin(1)), (Begin::Now, Begin::Now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loss_within_a_run_is_noticed_and_told_to_the_others() {
+        for lost in [at(1, 8), at(2, 20), None] {
+            let (history, record) = verified("a", None);
+            history.see_version(at(1, 9));
+            assert!(history.see_version(lost), "{lost:?}");
+            assert_eq!(history.may_begin(1), Begin::At(Instant::now() + TTL));
+            assert!(!history.see_version(lost), "once is enough");
+            assert!(!history.is_verified(1));
+            let told = history.update("a", Some(&record), TTL, NOW).unwrap();
+            assert_eq!((told.since, told.run.as_str()), (NOW, "a"));
+            history.take(&told, NOW, 1);
+            assert!(history.is_verified(1));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn epochs_grow_whatever_is_lost() {
+        let (history, first) = verified("a", None);
+        history.see_version(at(1, 50));
+        let given_out = history.next_epoch(&job());
+        let second = history.update("b", Some(&first), TTL, NOW).unwrap();
+        // Somebody who was not there, and sees fewer changes.
+        let (late, _) = verified("b", Some(&second));
+        late.see_version(at(1, 48));
+        assert!(late.next_epoch(&job()) > given_out);
+        let moved = job().running(Epoch(1 << 40));
+        assert_eq!(late.next_epoch(&moved), Epoch((1 << 40) + 1));
+    }
+}
