@@ -24,6 +24,7 @@ mod error;
 mod follow;
 mod group;
 mod handler;
+mod headers;
 mod id;
 mod meter;
 mod new_job;
@@ -42,6 +43,7 @@ mod tables;
 mod task;
 mod ticker;
 mod together;
+mod trace;
 mod watch;
 mod write;
 

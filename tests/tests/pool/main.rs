@@ -4,6 +4,7 @@ mod board;
 mod clients;
 mod dispatching;
 mod failing;
+mod headers;
 mod leaving;
 mod moving;
 mod notifying;

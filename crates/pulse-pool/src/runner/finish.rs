@@ -103,16 +103,16 @@ impl Finish {
         let Self { pool, key, record, raw, lease, .. } = self;
         let (tables, now) = (&pool.tables, pool.clock.now());
         let result = |outcome| JobResult { dispatch: record.dispatch, outcome }.encode();
-        let (change, leaves, counted) = match ending {
+        let (change, leaves) = match ending {
             Ending::Done { value, keep_for } => {
                 let result = result(Outcome::Done(value.clone()));
-                (tables.finish(key, raw, *lease, result, *keep_for), None, Count::Done)
+                (tables.finish(key, raw, *lease, result, *keep_for), None)
             }
             Ending::Again { after, failure } => {
                 let again = record.again(now.saturating_add(millis(*after)), failure.is_some());
                 tracing::debug!(pool = %pool.name, %key, failure, ?after, "a job is put back");
                 let new = pool.encode(&again)?;
-                (tables.put_back(key, raw, *lease, new.clone()), Some(new), Count::PutBack)
+                (tables.put_back(key, raw, *lease, new.clone()), Some(new))
             }
             Ending::Dead { reason, keep_for } => {
                 tracing::warn!(pool = %pool.name, %key, reason, "a job is given up");
@@ -120,25 +120,31 @@ impl Finish {
                 let dead = DeadRecord { reason: reason.clone(), at: now, terms: record.terms.clone() };
                 let dead = pulse_core::message_pack::encode(&dead)
                     .map_err(|source| crate::Error::Encode { key: key.to_string(), source })?;
-                let payload = self.payload().await;
+                let entry = self.entry().await;
                 let finish = tables.finish(key, raw, *lease, result(Outcome::Failed(reason)), *keep_for);
-                (tables.bury(finish, key, dead, payload), None, Count::Dead)
+                (tables.bury(finish, key, dead, entry), None)
             }
         };
         let written =
             write(tables.client(), &change, leaves.as_ref(), None).await.map_err(pool.backend("end a job"))?;
         if matches!(written, Written::Done(_)) {
+            let counted = match ending {
+                Ending::Done { .. } => Count::Done,
+                Ending::Again { .. } => Count::PutBack,
+                Ending::Dead { .. } => Count::Dead,
+            };
             count(&pool.name, counted);
         }
         Ok(written)
     }
 
-    /// The job's payload; nothing if it is missing, which is what the dead job then is buried with.
-    async fn payload(&self) -> Bytes {
+    /// The job's payload and headers, as they are stored; nothing if they are missing, which is what the dead job then is buried
+    /// with.
+    async fn entry(&self) -> Bytes {
         let mut back_off = BackOff::new(step::FIRST_PAUSE, step::AFTER_FAILURE);
         loop {
-            match self.pool.tables.read_payload(&self.key).await {
-                Ok(payload) => return payload.unwrap_or_default(),
+            match self.pool.tables.read_entry(&self.key).await {
+                Ok(entry) => return entry.unwrap_or_default(),
                 Err(error) if error.is_retryable() => back_off.pause().await,
                 Err(_) => return Bytes::new(),
             }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{JobHandler, JobKey, WorkerId, decide::Here, id::AssignmentId};
+use crate::{JobHandler, JobKey, WorkerId, decide::Here, id::AssignmentId, trace::Activity};
 
 /// What the node has of one job.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Local {
     /// The worker whose handler has the job in hand.
     fn worker(&self) -> Option<WorkerId> {
         match self {
-            Self::Starting(activation) | Self::Running(activation) => Some(activation.worker),
+            Self::Starting(activation) | Self::Running(activation) => Some(activation.activity.worker),
             Self::Busy(worker) => *worker,
         }
     }
@@ -32,7 +32,7 @@ impl Local {
 #[derive(Clone)]
 pub(super) struct Activation {
     pub(super) assignment: AssignmentId,
-    pub(super) worker: WorkerId,
+    pub(super) activity: Activity,
     pub(super) handler: Arc<dyn JobHandler>,
     /// Cancelled when the job is to stop. Breaks off the handler's start, and is what the job sees.
     pub(super) stopped: CancellationToken,
@@ -44,7 +44,7 @@ impl fmt::Debug for Activation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Activation")
             .field("assignment", &self.assignment)
-            .field("worker", &self.worker)
+            .field("activity", &self.activity)
             .finish_non_exhaustive()
     }
 }
@@ -116,7 +116,7 @@ impl LocalJobs {
         match self.jobs.get_mut(key) {
             Some(local @ Local::Running(_)) => {
                 let Local::Running(activation) = std::mem::replace(local, Local::Busy(None)) else { return None };
-                *local = Local::Busy(Some(activation.worker));
+                *local = Local::Busy(Some(activation.activity.worker));
                 Some(activation)
             }
             _ => None,

@@ -7,6 +7,7 @@ use futures::FutureExt;
 use pulse_core::{Transaction, Version};
 use pulse_rmap::{Snapshot, Value};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use super::{
     Runner, TaskEnded,
@@ -20,6 +21,7 @@ use crate::{
     decide::{Step, decide},
     meter::{Count, count},
     record::JobRecord,
+    trace::{self, Activity, Origin},
 };
 
 impl Runner {
@@ -116,7 +118,8 @@ impl Runner {
                         _ => None,
                     };
                     let moves = counted.map(|_| self.moves.clone());
-                    self.spawn_step(key, async move {
+                    let span = record.map_or_else(Span::none, |record| trace::change(&pool, key, record, change));
+                    let step = async move {
                         let _one_of_few = match moves {
                             Some(moves) => moves.acquire_owned().await.ok(),
                             None => None,
@@ -126,7 +129,8 @@ impl Runner {
                             count(&pool.name, counted);
                         }
                         None
-                    });
+                    };
+                    self.spawn_step(key, step.instrument(span));
                 }
             }
         }
@@ -139,11 +143,17 @@ impl Runner {
         version: Option<Version>,
         worker: WorkerId,
     ) -> Option<Start> {
-        let (record, lease) = (record?.clone(), self.lease.as_ref()?);
+        let (record, lease, version) = (record?.clone(), self.lease.as_ref()?, version?);
         let record_assignment = record.assignment;
         let activation = Activation {
             assignment: record.assignment,
-            worker,
+            activity: Activity {
+                worker,
+                // Whoever takes the job from us commits a later revision, and starts it at that or a later one.
+                epoch: Epoch(version.revision.0),
+                attempt: record.terms.failed.saturating_add(1),
+                origin: Origin::default(),
+            },
             handler: self.workers.get(worker)?.handler.clone(),
             stopped: lease.lost.child_token(),
             turn: Arc::default(),
@@ -152,8 +162,6 @@ impl Runner {
             pool: self.pool.clone(),
             key: key.clone(),
             record,
-            // Whoever takes the job from us commits a later revision, and starts it at that or a later one.
-            epoch: Epoch(version?.revision.0),
             activation,
             lifeline: Arc::new(Lifeline::new(
                 Arc::downgrade(&lease.session),

@@ -6,21 +6,24 @@ use bytes::Bytes;
 use pulse_core::LeaseId;
 use pulse_rmap::Value;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     local::{Activation, Local},
     step,
 };
 use crate::{
-    Epoch, Job, JobKey,
+    Job, JobKey,
     activation::Lifeline,
     group::Turn,
     handler::{Failure, contain},
+    headers::Content,
     meter::{Count, count},
     new_job::millis,
     pool::Pool,
     record::JobRecord,
     together::Started,
+    trace::{Activity, Origin},
     write::{BackOff, Written, write},
 };
 
@@ -33,7 +36,6 @@ pub(super) struct Start {
     pub(super) key: JobKey,
     /// The record that names our worker.
     pub(super) record: Value<JobRecord>,
-    pub(super) epoch: Epoch,
     pub(super) activation: Activation,
     /// For the job to hold on to.
     pub(super) lifeline: Arc<Lifeline>,
@@ -44,7 +46,7 @@ pub(super) struct Start {
 
 impl Start {
     /// Returns what is left here.
-    pub(super) async fn run(self) -> Option<Local> {
+    pub(super) async fn run(mut self) -> Option<Local> {
         let mut back_off = BackOff::new(RETRY.0, RETRY.1);
         loop {
             match self.attempt().await {
@@ -69,26 +71,26 @@ impl Start {
         }
     }
 
-    async fn attempt(&self) -> Attempt {
-        let broken_off = self.activation.stopped.cancelled();
-        tokio::pin!(broken_off);
-        let payload = tokio::select! {
-            () = &mut broken_off => return Attempt::BrokenOff,
-            payload = self.payload() => payload,
+    async fn attempt(&mut self) -> Attempt {
+        let broken_off = self.activation.stopped.clone();
+        let content = tokio::select! {
+            () = broken_off.cancelled() => return Attempt::BrokenOff,
+            content = self.content() => content,
         };
-        let payload = match payload {
-            Ok(payload) => payload,
+        let content = match content {
+            Ok(content) => content,
             Err(message) => return Attempt::Failed(message.into()),
         };
+        self.activation.activity.origin = Origin::of(&content.headers);
         // Of this attempt alone, so that whatever a failed start left behind learns that it must end.
         let stopped = self.activation.stopped.child_token();
-        let Activation { worker, handler, .. } = &self.activation;
-        let attempt = self.record.terms.failed.saturating_add(1);
-        let lifeline = self.lifeline.clone();
-        let job = Job::new(self.key.clone(), payload, self.epoch, *worker, attempt, stopped.clone(), lifeline);
+        let Activation { activity, handler, .. } = &self.activation;
+        let (Activity { worker, epoch, attempt, .. }, lifeline) = (activity, self.lifeline.clone());
+        let job = Job::new(self.key.clone(), content, *epoch, *worker, *attempt, stopped.clone(), lifeline);
+        let span = activity.start(&self.pool, &self.key);
         let started = tokio::select! {
-            () = &mut broken_off => None,
-            started = contain(async { handler.start(job).await }) => Some(started),
+            () = broken_off.cancelled() => None,
+            started = contain(async { handler.start(job).await }).instrument(span) => Some(started),
         };
         match started {
             Some(Ok(())) => Attempt::Started,
@@ -104,16 +106,19 @@ impl Start {
         }
     }
 
-    async fn payload(&self) -> Result<Bytes, String> {
+    async fn content(&self) -> Result<Content, String> {
         let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
             let fetched = match self.pool.fetching.turn(self.key.clone()).await {
-                Turn::Alone(key, _flight) => self.pool.tables.read_payload(&key).await,
+                Turn::Alone(key, _flight) => self.pool.tables.read_entry(&key).await,
                 Turn::Together(fetched) => fetched,
                 Turn::Nobody => Err(pulse_core::Error::Closed),
             };
             match fetched {
-                Ok(Some(payload)) => return Ok(payload),
+                Ok(Some(entry)) => {
+                    let content = self.pool.tables.open(&self.key, entry);
+                    return content.map_err(|error| format!("the job's payload cannot be read: {error}"));
+                }
                 Ok(None) => return Err("the job's payload is missing from the backend".into()),
                 Err(error) if error.is_retryable() => back_off.pause().await,
                 Err(error) => return Err(format!("the job's payload cannot be read: {error}")),
@@ -125,7 +130,7 @@ impl Start {
     /// the runner will see to it when its replica shows it.
     async fn confirm(self) -> Option<Local> {
         let pool = &self.pool;
-        let written = match pool.encode(&self.record.running(self.epoch)) {
+        let written = match pool.encode(&self.record.running(self.activation.activity.epoch)) {
             Ok(record) => tokio::select! {
                 () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
                 written = self.write_running(record) => written.map_err(pool.backend("start")),
