@@ -149,6 +149,7 @@ fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
             "pulse-streaming/metrics",
             "pulse-streaming/opentelemetry",
             "pulse-pool/cron",
+            "pulse-pool/metrics",
             "pulse-pool/opentelemetry",
         ]
         .map(str::to_owned),

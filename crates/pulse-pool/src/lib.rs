@@ -38,6 +38,8 @@ mod record;
 mod result;
 mod runner;
 mod schedule;
+#[cfg(feature = "metrics")]
+mod standing;
 mod stats;
 mod tables;
 mod task;

@@ -13,6 +13,7 @@ use crate::{
     clock::Clock,
     decide::Members,
     group::Group,
+    meter::Meter,
     post::Waiting,
     record::{JobRecord, Phase, PlacedBy},
     tables::{KnownWorker, Tables},
@@ -49,6 +50,7 @@ pub(crate) struct Pool {
     /// Those who wait for answers from other nodes.
     pub(crate) waiting: Waiting,
     pub(crate) clock: Clock,
+    pub(crate) meter: Meter,
     /// The whole pool is shut down.
     pub(crate) shut: AtomicBool,
     /// Kept up to date by the runner.

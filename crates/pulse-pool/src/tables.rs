@@ -51,6 +51,9 @@ const TICKERS: &str = "pool:tickers";
 const DEAD: &str = "pool:dead";
 const DEAD_PAYLOADS: &str = "pool:dead-payloads";
 
+/// The label of a node that does not replicate the jobs.
+const CLIENT: &str = "client";
+
 /// How long the trace of a refused job waits for whoever dispatched it.
 const TRACE_TTL: Duration = Duration::from_secs(60);
 
@@ -204,7 +207,12 @@ impl Tables {
 
     /// What stands among the workers for a node itself, or for its mark of a shutdown.
     pub(crate) fn mark(&self, node: NodeId) -> Result<Bytes, pulse_rmap::Error> {
-        self.workers.encode(&WorkerRecord { node, weight: 0, draining: true, labels: Vec::new() })
+        let labels = if self.replicates() { Vec::new() } else { vec![CLIENT.to_owned()] };
+        self.workers.encode(&WorkerRecord { node, weight: 0, draining: true, labels })
+    }
+
+    fn replicates(&self) -> bool {
+        *self.jobs.id() == self.jobs_id
     }
 
     /// Marks that the pool is shut down, for as long as the lease lives.

@@ -18,6 +18,7 @@ use crate::{
     clock::Clock,
     follow::follow,
     group::Group,
+    meter::Meter,
     pool::{Options, Pool},
     post::Waiting,
     runner::Runner,
@@ -112,8 +113,10 @@ impl NodeBuilder {
         })?;
         let (commands, from_node) = mpsc::channel(16);
         let stop = CancellationToken::new();
+        let name = Arc::from(self.pool);
+        let meter = Meter::new(&name);
         let pool = Arc::new(Pool {
-            name: Arc::from(self.pool),
+            name,
             node,
             waiting: Waiting::default(),
             recording: Group::new(Recording { tables: tables.clone(), max_queued: self.options.max_queued }),
@@ -122,6 +125,7 @@ impl NodeBuilder {
             options: self.options,
             watches: Watches::new(self.options.replicates),
             members: watch::Sender::default(),
+            meter,
             clock,
             shut: AtomicBool::new(false),
             tables,

@@ -14,7 +14,6 @@ use crate::{
     decide::Here,
     handler::Ending,
     id::AssignmentId,
-    meter::{Count, count},
     new_job::millis,
     pool::Pool,
     record::{DeadRecord, JobRecord, Phase},
@@ -128,12 +127,12 @@ impl Finish {
         let written =
             write(tables.client(), &change, leaves.as_ref(), None).await.map_err(pool.backend("end a job"))?;
         if matches!(written, Written::Done(_)) {
-            let counted = match ending {
-                Ending::Done { .. } => Count::Done,
-                Ending::Again { .. } => Count::PutBack,
-                Ending::Dead { .. } => Count::Dead,
-            };
-            count(&pool.name, counted);
+            match ending {
+                Ending::Done { .. } => pool.meter.done(),
+                Ending::Again { failure: Some(_), .. } => pool.meter.failed(),
+                Ending::Again { failure: None, .. } => pool.meter.requeued(),
+                Ending::Dead { .. } => pool.meter.dead(),
+            }
         }
         Ok(written)
     }

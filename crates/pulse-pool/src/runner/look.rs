@@ -14,12 +14,13 @@ use super::{
     local::{Activation, Local},
     start::Start,
     step,
+    workers::OurWorker,
 };
 use crate::{
     Epoch, JobKey, WorkerId,
     activation::Lifeline,
     decide::{Step, decide},
-    meter::{Count, count},
+    meter::Cause,
     record::JobRecord,
     trace::{self, Activity, Origin},
 };
@@ -29,12 +30,27 @@ impl Runner {
     pub(super) fn audit(&mut self) {
         self.look_at_all();
         self.remove_if_alone();
+        self.take_standing();
         let pool = self.pool.clone();
         self.tasks.spawn(async move {
             pool.clock.adjust(pool.tables.client(), pool.tables.scope()).await;
             TaskEnded::Nothing
         });
     }
+
+    /// Tells how many jobs are in which state, as far as this node answers for them.
+    #[cfg(feature = "metrics")]
+    fn take_standing(&mut self) {
+        if self.pool.options.replicates && self.lease.is_some() {
+            self.standing.take(&self.pool, &self.members, &self.pool.tables.jobs.snapshot());
+        } else {
+            self.standing.end();
+        }
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    #[expect(clippy::unused_self, clippy::missing_const_for_fn, reason = "it does something only by a feature")]
+    fn take_standing(&self) {}
 
     pub(super) fn look_at_due(&mut self) {
         let jobs = self.pool.tables.jobs.snapshot();
@@ -112,12 +128,8 @@ impl Runner {
                 {
                     self.jobs.set(key.clone(), Some(Local::Busy(None)));
                     let (pool, of) = (self.pool.clone(), key.clone());
-                    let counted = match change {
-                        Step::Pull { .. } => Some(Count::TakenOver),
-                        Step::HandOver { .. } => Some(Count::HandedOver),
-                        _ => None,
-                    };
-                    let moves = counted.map(|_| self.moves.clone());
+                    let cause = self.cause_of(change);
+                    let moves = cause.map(|_| self.moves.clone());
                     let span = record.map_or_else(Span::none, |record| trace::change(&pool, key, record, change));
                     let step = async move {
                         let _one_of_few = match moves {
@@ -125,14 +137,27 @@ impl Runner {
                             None => None,
                         };
                         let changed = step::change(&pool, &of, transaction, leaves, &until).await;
-                        if let (true, Some(counted)) = (changed, counted) {
-                            count(&pool.name, counted);
+                        if let (true, Some(cause)) = (changed, cause) {
+                            pool.meter.moved(cause);
                         }
                         None
                     };
                     self.spawn_step(key, step.instrument(span));
                 }
             }
+        }
+    }
+
+    /// Why a job changes hands, if it does.
+    fn cause_of(&self, step: Step) -> Option<Cause> {
+        match step {
+            Step::Pull { dead: Some(_), .. } => Some(Cause::Death),
+            Step::Pull { dead: None, .. } => Some(Cause::Waiting),
+            Step::HandOver { from, .. } => {
+                let stays = self.workers.get(from).is_some_and(OurWorker::stays);
+                Some(if stays { Cause::Membership } else { Cause::Drain })
+            }
+            _ => None,
         }
     }
 
@@ -163,6 +188,7 @@ impl Runner {
             key: key.clone(),
             record,
             activation,
+            has_begun: false,
             lifeline: Arc::new(Lifeline::new(
                 Arc::downgrade(&lease.session),
                 Arc::downgrade(&self.pool),

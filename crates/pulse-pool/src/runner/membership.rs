@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Lease, Runner, TaskEnded, step, workers::WorkerState};
 use crate::{
     Error, WorkerId,
-    meter::{Count, count},
     tables::KnownWorker,
     write::{BackOff, Written, write},
 };
@@ -22,7 +21,7 @@ impl Runner {
         let Some(lease) = self.lease.take() else { return };
         // First of all: this ends every job here, before any of the bookkeeping.
         lease.lost.cancel();
-        count(&self.pool.name, Count::Fenced);
+        self.pool.meter.fenced();
         tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "cut off from the pool: stopping all jobs");
         self.workers.lost();
         self.later.clear();

@@ -126,6 +126,8 @@ pub(crate) struct Runner {
     ended: HashMap<JobKey, (AssignmentId, Ending)>,
     closing: bool,
     shutdown: Shutdown,
+    #[cfg(feature = "metrics")]
+    standing: crate::standing::Standing,
     /// Cancelled when the node is dropped.
     stop: CancellationToken,
 }
@@ -142,6 +144,8 @@ impl Runner {
         let worker_changes = pool.tables.workers.changed();
         let inbox = Inbox::new(pool.tables.inbox.subscribe());
         let lease = Lease::new(session, &stop);
+        #[cfg(feature = "metrics")]
+        let standing = crate::standing::Standing::new(&pool.name);
         let (to_endings, endings) = mpsc::unbounded_channel();
         Self {
             inbox,
@@ -160,6 +164,8 @@ impl Runner {
             tasks: JoinSet::new(),
             closing: false,
             shutdown: Shutdown::default(),
+            #[cfg(feature = "metrics")]
+            standing,
             stop,
             pool,
         }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use pulse_core::LeaseId;
 use pulse_rmap::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -18,7 +19,6 @@ use crate::{
     group::Turn,
     handler::{Failure, contain},
     headers::Content,
-    meter::{Count, count},
     new_job::millis,
     pool::Pool,
     record::JobRecord,
@@ -37,6 +37,8 @@ pub(super) struct Start {
     /// The record that names our worker.
     pub(super) record: Value<JobRecord>,
     pub(super) activation: Activation,
+    /// The handler was called before.
+    pub(super) has_begun: bool,
     /// For the job to hold on to.
     pub(super) lifeline: Arc<Lifeline>,
     pub(super) lease: LeaseId,
@@ -82,16 +84,20 @@ impl Start {
             Err(message) => return Attempt::Failed(message.into()),
         };
         self.activation.activity.origin = Origin::of(&content.headers);
+        self.note_wait();
         // Of this attempt alone, so that whatever a failed start left behind learns that it must end.
         let stopped = self.activation.stopped.child_token();
         let Activation { activity, handler, .. } = &self.activation;
         let (Activity { worker, epoch, attempt, .. }, lifeline) = (activity, self.lifeline.clone());
         let job = Job::new(self.key.clone(), content, *epoch, *worker, *attempt, stopped.clone(), lifeline);
-        let span = activity.start(&self.pool, &self.key);
+        let (span, begun) = (activity.start(&self.pool, &self.key), Instant::now());
         let started = tokio::select! {
             () = broken_off.cancelled() => None,
             started = contain(async { handler.start(job).await }).instrument(span) => Some(started),
         };
+        if started.is_some() {
+            self.pool.meter.start_took(begun.elapsed());
+        }
         match started {
             Some(Ok(())) => Attempt::Started,
             Some(Err(failure)) => {
@@ -103,6 +109,15 @@ impl Start {
                 let _ = step::stop(&self.pool, &self.key, &self.activation).await;
                 Attempt::BrokenOff
             }
+        }
+    }
+
+    /// Notes how long the job has waited, the first time that it starts.
+    fn note_wait(&mut self) {
+        let terms = &self.record.terms;
+        if self.record.epoch.is_none() && !std::mem::replace(&mut self.has_begun, true) {
+            let since = terms.at.max(terms.not_before);
+            self.pool.meter.waited(Duration::from_millis(self.pool.clock.now().saturating_sub(since)));
         }
     }
 
@@ -139,7 +154,7 @@ impl Start {
         };
         match written {
             Ok(Written::Done(_)) => {
-                count(&pool.name, Count::Started);
+                pool.meter.started();
                 Some(Local::Running(self.activation))
             }
             Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
@@ -177,7 +192,9 @@ impl Start {
         match pool.encode(&again) {
             Ok(new) => {
                 let change = pool.tables.put_back(&self.key, &self.record.raw(), self.lease, new.clone());
-                step::change(pool, &self.key, change, Some(new), &self.lost).await;
+                if step::change(pool, &self.key, change, Some(new), &self.lost).await {
+                    pool.meter.requeued();
+                }
             }
             Err(error) => tracing::error!(pool = %pool.name, key = %self.key, %error, "cannot put a job back"),
         }
@@ -185,7 +202,7 @@ impl Start {
 
     async fn reject(&self, message: &str) {
         let pool = &self.pool;
-        count(&pool.name, Count::Rejected);
+        pool.meter.rejected();
         tracing::debug!(pool = %pool.name, key = %self.key, message, "job refused");
         match pool.encode(&self.record.rejected(message)) {
             Ok(trace) => {

@@ -57,7 +57,9 @@ pub(super) async fn put_back_stopping(
     match pool.encode(&again) {
         Ok(new) => {
             let put_back = pool.tables.put_back(key, &record.raw(), lease, new.clone());
-            change(pool, key, put_back, Some(new), lost).await;
+            if change(pool, key, put_back, Some(new), lost).await {
+                pool.meter.requeued();
+            }
         }
         Err(error) => tracing::error!(pool = %pool.name, %key, %error, "cannot put a job back"),
     }

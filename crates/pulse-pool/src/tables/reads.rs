@@ -114,6 +114,17 @@ impl Tables {
         self.workers.snapshot().keys().filter(|key| key.starts_with(NODE)).count()
     }
 
+    /// The node with the smallest id among those that hold the jobs.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn first_node(&self) -> Option<NodeId> {
+        let workers = self.workers.snapshot();
+        let nodes = workers.iter().filter(|(key, _)| key.starts_with(NODE));
+        nodes
+            .filter(|(_, record)| !record.labels.iter().any(|label| label == super::CLIENT))
+            .map(|(_, record)| record.node)
+            .min()
+    }
+
     /// Reads what stood beside the record of a job.
     ///
     /// # Errors
