@@ -12,6 +12,7 @@
 //! | `pulse_pool_handed_over_total` | | jobs that this node gave away: the moves of the first two causes |
 //! | `pulse_pool_taken_over_total` | | jobs that this node took: the moves of the other two |
 //! | `pulse_pool_fenced_total` | | times that this node was cut off and stopped all its jobs |
+//! | `pulse_pool_lost_total` | | jobs of this node whose records the backend has lost; see [`Node::lost_jobs`](crate::Node::lost_jobs) |
 //!
 //! The causes of a move: `membership`, handed over because workers came, went or changed; `drain`, because the worker itself was
 //! removed, or its node closed; `death`, pulled because the owner's lease had run out; `waiting`, pulled because nobody had it.
@@ -57,6 +58,7 @@ struct All {
     handed_over: Counter,
     taken_over: Counter,
     fenced: Counter,
+    lost: Counter,
     queue_wait: Histogram,
     start: Histogram,
 }
@@ -90,6 +92,7 @@ impl Meter {
             handed_over: counter!("pulse_pool_handed_over_total", "pool" => pool()),
             taken_over: counter!("pulse_pool_taken_over_total", "pool" => pool()),
             fenced: counter!("pulse_pool_fenced_total", "pool" => pool()),
+            lost: counter!("pulse_pool_lost_total", "pool" => pool()),
             queue_wait: histogram!("pulse_pool_queue_wait_seconds", "pool" => pool()),
             start: histogram!("pulse_pool_start_seconds", "pool" => pool()),
         };
@@ -107,6 +110,7 @@ impl Meter {
         done,
         dead,
         fenced,
+        lost,
         /// A job of this node is to be started again because it failed.
         failed,
         /// A job of this node is to be started again because it was put back.

@@ -1,7 +1,10 @@
 //! What the parts of a node share.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -51,6 +54,8 @@ pub(crate) struct Pool {
     pub(crate) waiting: Waiting,
     pub(crate) clock: Clock,
     pub(crate) meter: Meter,
+    /// How many jobs of this node were lost.
+    pub(crate) lost: AtomicU64,
     /// The whole pool is shut down.
     pub(crate) shut: AtomicBool,
     /// Kept up to date by the runner.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use pulse_core::testing::Faulty;
+use pulse_core::{Scope, Transaction, testing::Faulty};
 use pulse_pool::{Client, HandlerError, Job, JobHandler, JobKey, NewJob, Node, Requeue, RetryPolicy};
 
 /// Runs a program whose metrics are collected. The clock is paused, and runs ahead while everybody waits.
@@ -294,19 +294,25 @@ fn jobs_are_gauged_by_state_once_in_the_whole_fleet() {
 }
 
 #[test]
-fn fenced_nodes_are_counted() {
+fn lost_jobs_and_fenced_nodes_are_counted() {
     collected(async |collector| {
         let link = Faulty::new(client().await.backend().clone(), 1);
         let client = Client::from_backend(std::sync::Arc::new(link.clone()));
         let node = Node::builder("orchestra").worker_ttl(Duration::from_secs(2)).join(&client).await.unwrap();
         node.add_worker(Board).await.unwrap();
         node.dispatch("violin", "").await.unwrap();
+        node.dispatch("viola", "").await.unwrap();
+        let scope = Scope::new("orchestra").unwrap();
+        client.commit(Transaction::new(&scope).delete("pool:jobs", "violin")).await.unwrap();
+        until(1, async || node.lost_jobs()).await;
+        assert_eq!(collector.figure("lost_total"), 1.0);
         link.partition();
         until(1.0, async || collector.figure("fenced_total")).await;
         assert_eq!(collector.standing().await, figures([]), "a node that is cut off answers for nothing");
         link.heal();
         until(1, async || node.stats().await.unwrap().running).await;
         assert_eq!(collector.standing().await, figures([("running", 1.0)]));
+        assert_eq!(collector.figure("lost_total"), 1.0);
         node.close().await.unwrap();
     });
 }

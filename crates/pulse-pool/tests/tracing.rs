@@ -1,16 +1,28 @@
 //! Spans around what a node does for a job, and trace context from the span that dispatches to those that run, as an exporter
-//! sees them.
+//! sees them; and the error that names a lost job.
 #![cfg(feature = "opentelemetry")]
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use opentelemetry::trace::{SpanId, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use pulse_core::{Scope, Transaction};
 use pulse_pool::{Client, HandlerError, Job, JobHandler, JobKey, NewJob, Node, RetryPolicy};
 use tokio::sync::mpsc;
-use tracing::Instrument;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing::{
+    Instrument,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    Layer,
+    layer::{Context, SubscriberExt},
+};
 
 /// The spans that a program makes. The clock is paused, and runs ahead while everybody waits.
 fn exported(program: impl Future<Output = ()>) -> Vec<SpanData> {
@@ -216,4 +228,61 @@ fn batches_and_crowds_carry_the_context_of_their_span() {
     for start in named(&spans, "start") {
         assert_eq!(links(start), [producer.span_context.span_id()], "{}", field(start, "key"));
     }
+}
+
+/// The fields of the errors that are logged.
+#[derive(Clone, Default)]
+struct Errors(Arc<Mutex<Vec<BTreeMap<String, String>>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Errors {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() == tracing::Level::ERROR {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(fields.0);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Fields(BTreeMap<String, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}"));
+    }
+}
+
+#[test]
+fn a_lost_job_is_an_error_that_names_it() {
+    let errors = Errors::default();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(errors.clone()), || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let client = client().await;
+            let node = Node::join(&client, "orchestra").await.unwrap();
+            let worker = node.add_worker(Player).await.unwrap();
+            node.dispatch("violin", "").await.unwrap();
+            node.dispatch("viola", "").await.unwrap();
+            node.stop("viola").await.unwrap();
+            let scope = Scope::new("orchestra").unwrap();
+            client.commit(Transaction::new(&scope).delete("pool:jobs", "violin")).await.unwrap();
+            while node.lost_jobs() == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let errors = errors.0.lock().unwrap().clone();
+            let [error] = &errors[..] else { panic!("{errors:?}") };
+            let expected = [
+                ("pool", "orchestra".to_owned()),
+                ("node", node.id().to_string()),
+                ("worker", worker.to_string()),
+                ("key", "violin".to_owned()),
+            ];
+            for (name, value) in expected {
+                assert_eq!(error[name], value);
+            }
+            assert!(error["message"].contains("lost"), "{error:?}");
+            node.close().await.unwrap();
+        });
+    });
 }

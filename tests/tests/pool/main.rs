@@ -6,6 +6,7 @@ mod dispatching;
 mod failing;
 mod headers;
 mod leaving;
+mod losing;
 mod moving;
 mod notifying;
 #[cfg(feature = "standalone")]

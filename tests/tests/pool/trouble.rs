@@ -78,10 +78,15 @@ impl Trouble {
         let member = &self.members[index];
         match self.dice.random_range(0..14) {
             0 | 1 if self.members.len() < 4 => self.join(true).await,
-            2 if self.members.len() > 1 => drop(self.members.swap_remove(index)),
+            2 if self.members.len() > 1 => {
+                let node = self.members.swap_remove(index).node;
+                assert_eq!(node.lost_jobs(), 0);
+            }
             3 if self.members.len() > 1 => {
+                let node = self.members.swap_remove(index).node;
                 // It may be in no state to do so in good order.
-                let _ = self.members.swap_remove(index).node.close().await;
+                let _ = node.close().await;
+                assert_eq!(node.lost_jobs(), 0);
             }
             4 => member.link.partition(),
             5 => member.link.pause(),
@@ -188,6 +193,7 @@ impl Trouble {
         .await;
         for member in self.members.drain(..) {
             member.node.close().await.expect("all trouble has ended");
+            assert_eq!(member.node.lost_jobs(), 0, "the store has lost nothing");
         }
         self.board.check();
     }

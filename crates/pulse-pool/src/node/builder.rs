@@ -1,7 +1,10 @@
 //! Joining a pool.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -126,6 +129,7 @@ impl NodeBuilder {
             watches: Watches::new(self.options.replicates),
             members: watch::Sender::default(),
             meter,
+            lost: AtomicU64::new(0),
             clock,
             shut: AtomicBool::new(false),
             tables,

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pulse_core::LeaseId;
+use pulse_core::{LeaseId, Version};
 use pulse_rmap::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Runner, local::Local, step};
+use super::{Runner, local::Local, lost::InHand, step};
 use crate::{
     JobKey,
     decide::Here,
@@ -18,6 +18,7 @@ use crate::{
     pool::Pool,
     record::{DeadRecord, JobRecord, Phase},
     result::{JobResult, Outcome},
+    tables::Refusal,
     write::{BackOff, Written, write},
 };
 
@@ -42,6 +43,7 @@ pub(super) struct Finish {
     pub(super) key: JobKey,
     pub(super) record: JobRecord,
     pub(super) raw: Bytes,
+    pub(super) job: InHand,
     pub(super) lease: LeaseId,
     /// Cancelled when the lease is lost.
     pub(super) lost: CancellationToken,
@@ -62,6 +64,11 @@ impl Finish {
         loop {
             match self.attempt(&ending).await {
                 Ok(Written::Done(version)) => return step::caught_up(&self.pool, version).await,
+                Ok(Written::Refused(Refusal::Record(found))) if self.has_vanished(found.as_ref()) => {
+                    self.job.report_if_lost(&self.pool).await;
+                    // So that what the replica still shows is not started again.
+                    return step::caught_up(&self.pool, None).await;
+                }
                 Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
                     tracing::debug!(pool = %self.pool.name, key = %self.key, ?refusal, "a job changed while it ended");
                     step::caught_up(&self.pool, None).await;
@@ -82,6 +89,12 @@ impl Finish {
                 }
             }
         }
+    }
+
+    /// Whether what stands at the job's key in the backend is another job's, or nothing.
+    fn has_vanished(&self, found: Option<&Bytes>) -> bool {
+        let record = found.and_then(|raw| pulse_core::message_pack::decode::<JobRecord>(raw).ok());
+        self.job.has_vanished(record.as_ref())
     }
 
     /// Takes the record as the replica shows it now; `false` if it is not of the activation that has ended.
@@ -158,7 +171,12 @@ impl Runner {
     }
 
     /// Has the end of a job written down that has said it. Returns whether the job is settled for now.
-    pub(super) fn finish_job(&mut self, key: &JobKey, record: Option<&Value<JobRecord>>) -> bool {
+    pub(super) fn finish_job(
+        &mut self,
+        key: &JobKey,
+        record: Option<&Value<JobRecord>>,
+        version: Option<Version>,
+    ) -> bool {
         let Some((assignment, _)) = self.ended.get(key) else { return false };
         match self.jobs.here(key.as_str()) {
             // Its start, or its stop, is not through yet.
@@ -168,8 +186,13 @@ impl Runner {
                 let is_ours = |record: &&Value<JobRecord>| {
                     record.assignment == *assignment && matches!(record.phase, Phase::Running | Phase::Assigned)
                 };
-                if let (Some(record), Some(lease)) = (record.filter(is_ours), self.lease.as_ref()) {
+                let worker = record.and_then(|record| record.owner);
+                if let (Some(record), Some(lease), Some(worker), Some(version)) =
+                    (record.filter(is_ours), self.lease.as_ref(), worker, version)
+                {
+                    let job = InHand::new(key.clone(), record, worker, version);
                     let finish = Finish {
+                        job,
                         pool: self.pool.clone(),
                         key: key.clone(),
                         record: (**record).clone(),

@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::lost::InHand;
 use crate::{JobHandler, JobKey, WorkerId, decide::Here, id::AssignmentId, trace::Activity};
 
 /// What the node has of one job.
@@ -32,6 +33,7 @@ impl Local {
 #[derive(Clone)]
 pub(super) struct Activation {
     pub(super) assignment: AssignmentId,
+    pub(super) job: InHand,
     pub(super) activity: Activity,
     pub(super) handler: Arc<dyn JobHandler>,
     /// Cancelled when the job is to stop. Breaks off the handler's start, and is what the job sees.
@@ -102,6 +104,14 @@ impl LocalJobs {
             Some(Local::Running(activation)) if activation.assignment == assignment => Some(activation),
             _ => None,
         }
+    }
+
+    /// All that runs.
+    pub(super) fn all_running(&self) -> impl Iterator<Item = &Activation> {
+        self.jobs.values().filter_map(|local| match local {
+            Local::Running(activation) => Some(activation),
+            _ => None,
+        })
     }
 
     /// Breaks off the start that is under way.

@@ -12,6 +12,7 @@ use tracing::{Instrument, Span};
 use super::{
     Runner, TaskEnded,
     local::{Activation, Local},
+    lost::InHand,
     start::Start,
     step,
     workers::OurWorker,
@@ -102,7 +103,7 @@ impl Runner {
     /// Decides on a job, and has the next step done.
     pub(super) fn look_at(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) {
         let record = jobs.value(key.as_str());
-        if !self.ended.is_empty() && self.finish_job(key, record) {
+        if !self.ended.is_empty() && self.finish_job(key, record, jobs.version()) {
             return;
         }
         let here = self.jobs.here(key.as_str());
@@ -113,7 +114,7 @@ impl Runner {
         match step {
             None => {}
             Some(Step::Interrupt) => self.jobs.interrupt(key),
-            Some(Step::Stop) => self.stop_job(key),
+            Some(Step::Stop) => self.stop_job(key, record.map(|record| &**record)),
             Some(Step::Start(worker)) => {
                 if !record.is_some_and(|record| self.may_start(key, record, worker)) {
                     return;
@@ -172,6 +173,7 @@ impl Runner {
         let record_assignment = record.assignment;
         let activation = Activation {
             assignment: record.assignment,
+            job: InHand::new(key.clone(), &record, worker, version),
             activity: Activity {
                 worker,
                 // Whoever takes the job from us commits a later revision, and starts it at that or a later one.
@@ -237,12 +239,18 @@ impl Runner {
         }
     }
 
-    fn stop_job(&mut self, key: &JobKey) {
+    fn stop_job(&mut self, key: &JobKey, record: Option<&JobRecord>) {
         if let Some(activation) = self.jobs.begin_stop(key) {
             let (pool, of) = (self.pool.clone(), key.clone());
+            let vanished = self.vanished(&activation, record);
             let held = self.lease.as_ref().map(|lease| (lease.session.lease(), lease.lost.clone()));
             self.spawn_step(key, async move {
-                let wanted_back = step::stop(&pool, &of, &activation).await;
+                let report = async {
+                    if let Some(job) = vanished {
+                        job.report_if_lost(&pool).await;
+                    }
+                };
+                let (wanted_back, ()) = tokio::join!(step::stop(&pool, &of, &activation), report);
                 if let (Some(after), Some((lease, lost))) = (wanted_back, held) {
                     step::put_back_stopping(&pool, &of, activation.assignment, after, lease, &lost).await;
                 }

@@ -23,6 +23,7 @@ impl Runner {
         lease.lost.cancel();
         self.pool.meter.fenced();
         tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "cut off from the pool: stopping all jobs");
+        self.report_if_all_are_lost();
         self.workers.lost();
         self.later.clear();
         self.ended.clear();

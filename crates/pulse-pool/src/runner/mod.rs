@@ -12,6 +12,7 @@ mod finish;
 mod later;
 mod local;
 mod look;
+mod lost;
 mod membership;
 mod notes;
 mod shutdown;

@@ -53,7 +53,10 @@ impl Start {
         loop {
             match self.attempt().await {
                 Attempt::Started => return self.confirm().await,
-                Attempt::BrokenOff => return None,
+                Attempt::BrokenOff => {
+                    self.report_if_lost().await;
+                    return None;
+                }
                 Attempt::Failed(Failure { requeue: Some(after), .. }) => {
                     self.put_back(after).await;
                     return None;
@@ -65,7 +68,10 @@ impl Start {
                 Attempt::Failed(Failure { message, .. }) => {
                     tracing::warn!(pool = %self.pool.name, key = %self.key, message, "a job that moved did not start, trying again");
                     tokio::select! {
-                        () = self.activation.stopped.cancelled() => return None,
+                        () = self.activation.stopped.cancelled() => {
+                            self.report_if_lost().await;
+                            return None;
+                        }
                         () = back_off.pause() => {}
                     }
                 }
@@ -118,6 +124,14 @@ impl Start {
         if self.record.epoch.is_none() && !std::mem::replace(&mut self.has_begun, true) {
             let since = terms.at.max(terms.not_before);
             self.pool.meter.waited(Duration::from_millis(self.pool.clock.now().saturating_sub(since)));
+        }
+    }
+
+    /// Says so if the start was broken off because the job has vanished, and that is a loss.
+    async fn report_if_lost(&self) {
+        let jobs = self.pool.tables.jobs.snapshot();
+        if self.activation.job.has_vanished(jobs.get(self.key.as_str())) {
+            self.activation.job.report_if_lost(&self.pool).await;
         }
     }
 

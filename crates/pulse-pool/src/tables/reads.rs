@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use pulse_core::{MapFeed, MapId, Version};
 
-use super::{DEAD, DEAD_PAYLOADS, NODE, PAYLOADS, PROGRESS, RESULTS, SHUTDOWN, TICKERS, Tables, node_key};
-use crate::{JobKey, NodeId, headers::Content, result::JobResult};
+use super::{DEAD, DEAD_PAYLOADS, NODE, PAYLOADS, PROGRESS, RESULTS, SHUTDOWN, TICKERS, Tables, WORKERS, node_key};
+use crate::{JobKey, NodeId, WorkerId, headers::Content, result::JobResult};
 
 /// How many dead jobs are read in one round trip.
 const PAGE: usize = 500;
@@ -123,6 +123,11 @@ impl Tables {
             .filter(|(_, record)| !record.labels.iter().any(|label| label == super::CLIENT))
             .map(|(_, record)| record.node)
             .min()
+    }
+
+    /// Whether a worker is in the pool, as the backend has it now.
+    pub(crate) async fn has_worker(&self, worker: WorkerId) -> Result<bool, pulse_core::Error> {
+        Ok(self.read(WORKERS, &worker.to_string()).await?.is_some())
     }
 
     /// Reads what stood beside the record of a job.
