@@ -145,8 +145,12 @@ fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
             "pulse-core/conformance",
             "pulse-core/testing",
             "pulse-core/metrics",
+            "pulse-core/opentelemetry",
             "pulse-streaming/metrics",
             "pulse-streaming/opentelemetry",
+            "pulse-pool/cron",
+            "pulse-pool/metrics",
+            "pulse-pool/opentelemetry",
         ]
         .map(str::to_owned),
     );

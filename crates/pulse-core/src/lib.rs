@@ -29,6 +29,9 @@ pub mod nesting;
 mod redis;
 mod session;
 mod sweeper;
+#[cfg(feature = "opentelemetry")]
+#[cfg_attr(docsrs, doc(cfg(feature = "opentelemetry")))]
+pub mod trace_context;
 pub mod transaction;
 
 #[cfg(feature = "conformance")]

@@ -1,7 +1,7 @@
 //! What ties a running job to its node: the lease that it may run under, and the way to say that it has ended.
 
 use std::sync::{
-    Weak,
+    Arc, Weak,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -35,6 +35,10 @@ impl Lifeline {
     /// Whether the node holds its lease. Compares clocks, so that it is right at any moment.
     pub(crate) fn is_alive(&self) -> bool {
         self.session.upgrade().is_some_and(|session| session.state() == SessionState::Alive)
+    }
+
+    pub(crate) fn pool(&self) -> Option<Arc<Pool>> {
+        self.pool.upgrade()
     }
 
     /// Says that the job has ended; only the first time counts.

@@ -8,7 +8,9 @@ use futures::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Epoch, Error, JobKey, WorkerId, activation::Lifeline, result::KEEP_FOR};
+use crate::{
+    Epoch, Error, JobKey, WorkerId, activation::Lifeline, headers::Content, pool::Pool, result::KEEP_FOR, trace::Origin,
+};
 
 /// What a handler says when it fails.
 pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
@@ -133,7 +135,7 @@ pub(crate) enum Ending {
 #[derive(Clone)]
 pub struct Job {
     key: JobKey,
-    payload: Bytes,
+    content: Content,
     epoch: Epoch,
     worker: WorkerId,
     attempt: u32,
@@ -144,14 +146,14 @@ pub struct Job {
 impl Job {
     pub(crate) fn new(
         key: JobKey,
-        payload: Bytes,
+        content: Content,
         epoch: Epoch,
         worker: WorkerId,
         attempt: u32,
         stopped: CancellationToken,
         lifeline: Arc<Lifeline>,
     ) -> Self {
-        Self { key, payload, epoch, worker, attempt, stopped, lifeline }
+        Self { key, content, epoch, worker, attempt, stopped, lifeline }
     }
 
     /// Its key.
@@ -163,7 +165,27 @@ impl Job {
     /// What it was dispatched with.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
-        &self.payload
+        &self.content.payload
+    }
+
+    /// The header of that name that it was dispatched with; see [`NewJob::header`](crate::NewJob::header).
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.content.headers.get(name)
+    }
+
+    /// All headers that it was dispatched with, in the order in which they were first set.
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.content.headers.iter()
+    }
+
+    /// The span in which it was dispatched, if its headers tell (`traceparent`, `tracestate`): to link to it, or to go on as its
+    /// child. The spans around the calls of handlers link by themselves.
+    #[cfg(feature = "opentelemetry")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "opentelemetry")))]
+    #[must_use]
+    pub fn trace_context(&self) -> Option<opentelemetry::trace::SpanContext> {
+        crate::trace::w3c::read(&self.content.headers)
     }
 
     /// The value that it was dispatched with; see [`NewJob::with_value`](crate::NewJob::with_value).
@@ -172,7 +194,7 @@ impl Job {
     ///
     /// [`Error::Decode`] if the payload is no such value.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        let value = pulse_core::message_pack::decode(&self.payload);
+        let value = pulse_core::message_pack::decode(&self.content.payload);
         value.map_err(|source| Error::Decode { key: self.key.to_string(), source })
     }
 
@@ -261,6 +283,15 @@ impl Job {
         self.lifeline.end(&self.key, ending);
     }
 
+    pub(crate) fn origin(&self) -> Origin {
+        Origin::of(&self.content.headers)
+    }
+
+    /// The pool that runs it; `None` once its node is gone.
+    pub(crate) fn pool(&self) -> Option<Arc<Pool>> {
+        self.lifeline.pool()
+    }
+
     pub(crate) fn is_leased(&self) -> bool {
         self.lifeline.is_alive()
     }
@@ -278,7 +309,7 @@ impl fmt::Debug for Job {
             .field("key", &self.key)
             .field("epoch", &self.epoch)
             .field("worker", &self.worker)
-            .field("payload_bytes", &self.payload.len())
+            .field("payload_bytes", &self.content.payload.len())
             .finish_non_exhaustive()
     }
 }

@@ -14,6 +14,9 @@
 //!
 //! Because the runner compares what is with what should be, rather than reacting to messages, a change that it missed
 //! costs time and nothing else. The order in which two nodes see changes does not matter.
+//!
+//! A job of a worker that is in the pool is removed by nobody but that worker's node. So a record that vanishes while its job
+//! runs was lost by the backend, which the node finds out and reports ([`Node::lost_jobs`]).
 
 mod activation;
 mod cadence;
@@ -24,6 +27,7 @@ mod error;
 mod follow;
 mod group;
 mod handler;
+mod headers;
 mod history;
 mod id;
 mod meter;
@@ -38,11 +42,14 @@ mod record;
 mod result;
 mod runner;
 mod schedule;
+#[cfg(feature = "metrics")]
+mod standing;
 mod stats;
 mod tables;
 mod task;
 mod ticker;
 mod together;
+mod trace;
 mod watch;
 mod write;
 

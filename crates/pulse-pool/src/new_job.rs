@@ -1,11 +1,14 @@
 //! What is said of a job when it is dispatched.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    ops::Deref,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::{Error, JobKey, clock::Clock, record::Terms};
+use crate::{Error, JobKey, clock::Clock, headers::Headers, record::Terms, trace};
 
 /// A job to be dispatched: its key, its payload, and on which terms it is to run.
 ///
@@ -26,7 +29,8 @@ use crate::{Error, JobKey, clock::Clock, record::Terms};
 #[must_use = "a job does nothing until it is dispatched"]
 pub struct NewJob {
     pub(crate) key: String,
-    pub(crate) payload: Bytes,
+    payload: Bytes,
+    headers: Headers,
     needs: Vec<String>,
     priority: i32,
     when: When,
@@ -43,7 +47,7 @@ impl NewJob {
     /// A job that runs at once, on any worker. The key is checked when it is dispatched.
     pub fn new(key: impl AsRef<str>, payload: impl Into<Bytes>) -> Self {
         let (key, payload) = (key.as_ref().to_owned(), payload.into());
-        Self { key, payload, needs: Vec::new(), priority: 0, when: When::Now }
+        Self { key, payload, headers: Headers::default(), needs: Vec::new(), priority: 0, when: When::Now }
     }
 
     /// A job whose payload is a value, as MessagePack with the names of fields. [`Job::decode`](crate::Job::decode) gives it
@@ -57,6 +61,17 @@ impl NewJob {
         let payload = pulse_core::message_pack::encode(value);
         let payload = payload.map_err(|source| Error::Encode { key: key.to_owned(), source })?;
         Ok(Self::new(key, payload))
+    }
+
+    /// Adds a header, or replaces the one of that name: something about the job that is not its payload, such as who wants it. It
+    /// goes wherever the job goes, also to the dead and back; [`Job::header`](crate::Job::header) reads it. Costs nothing where
+    /// there is none.
+    ///
+    /// With the feature `opentelemetry`, `traceparent` and `tracestate` are set to the context of the span that dispatches the
+    /// job, unless it has a `traceparent` already or would become too large.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.set(name.into(), value.into());
+        self
     }
 
     /// Only a worker that has this label may run it; see [`WorkerOptions::with_label`](crate::WorkerOptions::with_label). May be
@@ -86,6 +101,13 @@ impl NewJob {
         self
     }
 
+    /// Within the span that dispatches it. `most`: how long an entry may be.
+    pub(crate) fn ready(mut self, most: usize) -> Ready {
+        let room = most.saturating_sub(self.headers.entry_size(&self.payload));
+        self.headers = trace::carrying(self.headers, room);
+        Ready { entry: self.headers.seal(&self.payload), job: self }
+    }
+
     pub(crate) fn checked_key(&self) -> Result<JobKey, Error> {
         JobKey::new(&self.key)
     }
@@ -103,6 +125,22 @@ impl NewJob {
         needs.dedup();
         let needs = (!needs.is_empty()).then(|| needs.into());
         Terms { at: now, not_before, priority: self.priority, failed: 0, needs }
+    }
+}
+
+/// A job that is about to be recorded: what stands beside its record is put together once, however often it is sent.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    job: NewJob,
+    /// Its payload, with its headers.
+    pub(crate) entry: Bytes,
+}
+
+impl Deref for Ready {
+    type Target = NewJob;
+
+    fn deref(&self) -> &NewJob {
+        &self.job
     }
 }
 

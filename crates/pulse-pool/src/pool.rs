@@ -1,7 +1,10 @@
 //! What the parts of a node share.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -14,6 +17,7 @@ use crate::{
     decide::Members,
     group::Group,
     history::History,
+    meter::Meter,
     post::Waiting,
     record::{JobRecord, Phase, PlacedBy},
     tables::{KnownWorker, Tables},
@@ -51,6 +55,9 @@ pub(crate) struct Pool {
     pub(crate) waiting: Waiting,
     pub(crate) clock: Clock,
     pub(crate) history: History,
+    pub(crate) meter: Meter,
+    /// How many jobs of this node were lost.
+    pub(crate) lost: AtomicU64,
     /// The whole pool is shut down.
     pub(crate) shut: AtomicBool,
     /// The node has lost its lease and has no other yet.

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `pool:workers` | worker → [`WorkerRecord`], bound to the node's lease; beside the workers the nodes, and the mark of a shutdown | replicated to every node |
 //! | `pool:jobs` | job key → [`JobRecord`] | replicated to every node |
-//! | `pool:payloads` | job key → payload | read by whoever starts the job |
+//! | `pool:payloads` | job key → payload, with its [headers](crate::headers) | read by whoever starts the job |
 //! | `pool:queue` | keys of the jobs that never ran yet | counted by dispatches |
 //! | `pool:results` | job key → [`JobResult`](crate::result::JobResult), for some time | read by those who wait for it |
 //! | `pool:progress` | job key → what a running job says of itself, for some time | read on demand |
@@ -14,26 +14,26 @@
 //! | `pool:tickers` | ticker → [`TickerRecord`] | replicated to the nodes that have tickers |
 //! | `pool:server` | one [`ServerRecord`](crate::record::ServerRecord) | read when a node joins and when its link was cut |
 //! | `pool:dead` | job key → [`DeadRecord`](crate::record::DeadRecord) | read on demand |
-//! | `pool:dead-payloads` | job key → payload | read by replays |
+//! | `pool:dead-payloads` | job key → what stood in `pool:payloads` | read by replays |
 //!
-//! This module says what a transaction expects and writes; who decides on one, and what follows if it is refused, is
+//! This module says what a transaction expects and writes, and [`reads`] what is read; who decides on one, and what follows if it is refused, is
 //! elsewhere. Every change of a job expects the record that it was decided on, so that of two changes one is refused.
+
+mod reads;
+mod refusal;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{
-    Binding, Client, Deadline, Expectation, FailedExpectation, Found, LeaseId, MapFeed, MapId, Scope, Transaction,
-    Version,
-};
+use pulse_core::{Binding, Client, Deadline, Expectation, LeaseId, MapId, Scope, Transaction, Version};
 use pulse_rmap::Map;
 use tokio::sync::OnceCell;
 
+pub(crate) use self::refusal::Refusal;
 use crate::{
     Error, JobKey, NodeId, WorkerId,
     post::ANSWER_TTL,
     record::{JobRecord, TickerRecord, WorkerRecord},
-    result::JobResult,
 };
 
 const WORKERS: &str = "pool:workers";
@@ -55,6 +55,9 @@ const RUN: &str = "run";
 const DEAD: &str = "pool:dead";
 const DEAD_PAYLOADS: &str = "pool:dead-payloads";
 
+/// The label of a node that does not replicate the jobs.
+const CLIENT: &str = "client";
+
 /// How long the trace of a refused job waits for whoever dispatched it.
 const TRACE_TTL: Duration = Duration::from_secs(60);
 
@@ -66,9 +69,6 @@ const STOPPED_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// How long an inbox stands that nobody writes to, and whose node did not remove it.
 const INBOX_TTL: Duration = Duration::from_secs(24 * 3600);
-
-/// How many dead jobs are read in one round trip.
-const PAGE: usize = 500;
 
 /// The pool's data: two replicas, and the names of the rest.
 #[derive(Debug, Clone)]
@@ -95,7 +95,8 @@ pub(crate) struct Dispatch {
     /// What a refused job of the key has left.
     pub(crate) trace: Option<Bytes>,
     pub(crate) record: Bytes,
-    pub(crate) payload: Bytes,
+    /// Its payload, with its headers.
+    pub(crate) entry: Bytes,
     pub(crate) owner: Option<KnownWorker>,
 }
 
@@ -139,16 +140,6 @@ impl Tables {
         self.tickers.get_or_try_init(join).await
     }
 
-    /// The record of a ticker as the backend has it now.
-    pub(crate) async fn read_ticker(&self, name: &str) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(TICKERS, name).await
-    }
-
-    /// The version of the tickers as the backend has them now.
-    pub(crate) async fn tickers_version(&self) -> Result<Option<Version>, pulse_core::Error> {
-        self.client.backend().map_version(&self.scope.map(TICKERS)?).await
-    }
-
     /// Makes or replaces a ticker, as long as the node is in the pool: none is made of a pool that was shut down.
     pub(crate) fn put_ticker(&self, name: &Arc<str>, old: Option<&Bytes>, new: Bytes, node: NodeId) -> Transaction {
         let change = Transaction::new(&self.scope).expect_present(WORKERS, node_key(node));
@@ -161,90 +152,9 @@ impl Tables {
         change.put_bound(TICKERS, name, new, Binding::Ttl(STOPPED_TTL))
     }
 
-    /// What is known of the server's run.
-    pub(crate) async fn read_server(&self) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(SERVER, RUN).await
-    }
-
     /// Writes down what is known of the server's run.
     pub(crate) fn put_server(&self, old: Option<&Bytes>, new: Bytes) -> Transaction {
         expect_value(Transaction::new(&self.scope), SERVER, RUN, old).put(SERVER, RUN, new)
-    }
-
-    /// The record of a job as the backend has it now.
-    pub(crate) async fn read_record(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        let values = self.client.backend().map_get(&self.jobs_id, &[key.as_str()]).await?;
-        Ok(values.into_iter().next().flatten())
-    }
-
-    /// The payloads of jobs.
-    pub(crate) async fn read_payloads(&self, keys: &[&str]) -> Result<Vec<Option<Bytes>>, pulse_core::Error> {
-        self.client.backend().map_get(&self.scope.map(PAYLOADS)?, keys).await
-    }
-
-    /// The payload of a job.
-    pub(crate) async fn read_payload(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(PAYLOADS, key.as_str()).await
-    }
-
-    /// What a job of this key left behind.
-    pub(crate) async fn read_result(&self, key: &JobKey) -> Result<Option<JobResult>, pulse_core::Error> {
-        Ok(self.read(RESULTS, key.as_str()).await?.and_then(|raw| JobResult::decode(&raw)))
-    }
-
-    /// What a job said last of how far it is.
-    pub(crate) async fn read_progress(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(PROGRESS, key.as_str()).await
-    }
-
-    pub(crate) async fn read_dead(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(DEAD, key.as_str()).await
-    }
-
-    pub(crate) async fn read_dead_payload(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(DEAD_PAYLOADS, key.as_str()).await
-    }
-
-    /// All dead jobs.
-    pub(crate) async fn all_dead(&self) -> Result<BTreeMap<Arc<str>, Bytes>, pulse_core::Error> {
-        self.read_all(&self.scope.map(DEAD)?).await
-    }
-
-    /// The records of all jobs as the backend has them now.
-    pub(crate) async fn all_records(&self) -> Result<BTreeMap<Arc<str>, Bytes>, pulse_core::Error> {
-        self.read_all(&self.jobs_id).await
-    }
-
-    /// The records of some jobs as the backend has them now.
-    pub(crate) async fn read_records(&self, keys: &[&str]) -> Result<Vec<Option<Bytes>>, pulse_core::Error> {
-        self.client.backend().map_get(&self.jobs_id, keys).await
-    }
-
-    /// The changes of the records from now on.
-    pub(crate) async fn jobs_feed(&self) -> Result<MapFeed, pulse_core::Error> {
-        self.client.backend().map_feed(&self.jobs_id).await
-    }
-
-    async fn read_all(&self, map: &MapId) -> Result<BTreeMap<Arc<str>, Bytes>, pulse_core::Error> {
-        let (mut cursor, mut all) = (None, BTreeMap::new());
-        loop {
-            let page = self.client.backend().map_page(map, cursor.as_ref(), PAGE).await?;
-            all.extend(page.entries);
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(all);
-            }
-        }
-    }
-
-    async fn read(&self, map: &str, key: &str) -> Result<Option<Bytes>, pulse_core::Error> {
-        let values = self.client.backend().map_get(&self.scope.map(map)?, &[key]).await?;
-        Ok(values.into_iter().next().flatten())
-    }
-
-    /// The version of the jobs as the backend has them now.
-    pub(crate) async fn jobs_version(&self) -> Result<Option<Version>, pulse_core::Error> {
-        self.client.backend().map_version(&self.jobs_id).await
     }
 
     /// Records new jobs of different keys, each in place of the trace of a refused one if there is one, as long as the queue
@@ -268,7 +178,7 @@ impl Tables {
         jobs.fold(transaction, |transaction, job| {
             transaction
                 .put(JOBS, job.key.shared(), job.record.clone())
-                .put(PAYLOADS, job.key.shared(), job.payload.clone())
+                .put(PAYLOADS, job.key.shared(), job.entry.clone())
                 .put(QUEUE, job.key.shared(), Bytes::new())
         })
     }
@@ -304,25 +214,14 @@ impl Tables {
         expect_worker(self.expect_record(key, old), to).expect_lease_alive(lease).put(JOBS, key.shared(), new)
     }
 
-    /// Whether the pool is shut down.
-    pub(crate) fn is_marked(&self) -> bool {
-        self.workers.snapshot().contains_key(SHUTDOWN)
-    }
-
-    /// Whether there is nobody in the pool but that node, without workers, and maybe the mark of a shutdown.
-    pub(crate) fn is_alone(&self, node: NodeId) -> bool {
-        let own = node_key(node);
-        self.workers.snapshot().keys().all(|key| &**key == SHUTDOWN || **key == *own)
-    }
-
-    /// How many nodes are in the pool.
-    pub(crate) fn nodes(&self) -> usize {
-        self.workers.snapshot().keys().filter(|key| key.starts_with(NODE)).count()
-    }
-
     /// What stands among the workers for a node itself, or for its mark of a shutdown.
     pub(crate) fn mark(&self, node: NodeId) -> Result<Bytes, pulse_rmap::Error> {
-        self.workers.encode(&WorkerRecord { node, weight: 0, draining: true, labels: Vec::new() })
+        let labels = if self.replicates() { Vec::new() } else { vec![CLIENT.to_owned()] };
+        self.workers.encode(&WorkerRecord { node, weight: 0, draining: true, labels })
+    }
+
+    fn replicates(&self) -> bool {
+        *self.jobs.id() == self.jobs_id
     }
 
     /// Marks that the pool is shut down, for as long as the lease lives.
@@ -391,8 +290,8 @@ impl Tables {
     }
 
     /// Keeps a job that was given up among the dead.
-    pub(crate) fn bury(&self, finish: Transaction, key: &JobKey, dead: Bytes, payload: Bytes) -> Transaction {
-        finish.put(DEAD, key.shared(), dead).put(DEAD_PAYLOADS, key.shared(), payload)
+    pub(crate) fn bury(&self, finish: Transaction, key: &JobKey, dead: Bytes, entry: Bytes) -> Transaction {
+        finish.put(DEAD, key.shared(), dead).put(DEAD_PAYLOADS, key.shared(), entry)
     }
 
     /// Puts a job back that is to be started again.
@@ -533,36 +432,6 @@ pub(crate) fn end_shutdown(scope: &Scope) -> Transaction {
 fn remove_all(transaction: Transaction) -> Transaction {
     let maps = [WORKERS, JOBS, PAYLOADS, QUEUE, RESULTS, PROGRESS, TICKERS, SERVER, DEAD, DEAD_PAYLOADS];
     maps.into_iter().fold(transaction, Transaction::destroy_map)
-}
-
-/// Why a transaction of this module was refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The job's record is another one, `None`: absent.
-    Record(Option<Bytes>),
-    /// The queue has no room.
-    QueueFull,
-    /// The pool is shut down, by this mark.
-    ShuttingDown(Option<Bytes>),
-    /// A worker is other than it was known, or our lease is not alive.
-    Membership,
-}
-
-impl Refusal {
-    pub(crate) fn of(failed: &FailedExpectation) -> Self {
-        match (&failed.expected, &failed.found) {
-            (Expectation::Equals { map, .. } | Expectation::Absent { map, .. }, Found::Value(found))
-                if &**map == JOBS =>
-            {
-                Self::Record(found.clone())
-            }
-            (Expectation::Absent { map, key }, Found::Value(found)) if &**map == WORKERS && &**key == SHUTDOWN => {
-                Self::ShuttingDown(found.clone())
-            }
-            (Expectation::FewerThan { map, .. }, _) if &**map == QUEUE => Self::QueueFull,
-            _ => Self::Membership,
-        }
-    }
 }
 
 /// The version of the jobs after a commit.

@@ -19,6 +19,7 @@ use crate::{
     Error, HandlerError, Job, JobHandler, JobKey, Node, RetryPolicy, WorkerId, WorkerOptions,
     handler::{Ending, panic_message},
     result::KEEP_FOR,
+    trace,
 };
 
 /// A worker whose jobs are calls of a function; made by [`Node::worker_fn`]. Awaiting it adds the worker.
@@ -192,7 +193,7 @@ where
     async fn start(&self, job: Job) -> Result<(), HandlerError> {
         let (function, terms, running) = (self.function.clone(), self.terms, self.running.clone());
         let (key, attempt) = (job.key().clone(), job.attempt());
-        let span = tracing::info_span!("job", %key, attempt, epoch = %job.epoch());
+        let span = trace::attempt(&job);
         // Held until the attempt is noted, so that it cannot be through before that.
         let mut attempts = self.running.lock();
         let task = tokio::spawn(

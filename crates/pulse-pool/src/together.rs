@@ -104,7 +104,7 @@ async fn write_together<T: Sync>(
     within.into_iter().map(|within| wrote.filter(|_| within)).collect()
 }
 
-/// Fetches payloads.
+/// Fetches what stands beside the records of jobs.
 #[derive(Debug)]
 pub(crate) struct Fetching {
     pub(crate) tables: Arc<Tables>,
@@ -117,8 +117,8 @@ impl Kind for Fetching {
 
     async fn ask(&self, keys: Vec<JobKey>) -> Vec<Self::Answer> {
         let names: Vec<&str> = keys.iter().map(JobKey::as_str).collect();
-        match self.tables.read_payloads(&names).await {
-            Ok(payloads) => payloads.into_iter().map(Ok).collect(),
+        match self.tables.read_entries(&names).await {
+            Ok(entries) => entries.into_iter().map(Ok).collect(),
             Err(error) => names.iter().map(|_| Err(error.clone())).collect(),
         }
     }

@@ -382,6 +382,11 @@ impl<'a> World<'a> {
     /// What must be true at any time, by what the store holds.
     async fn check(&self) {
         self.stage.observe(&self.memory).await;
+        for Member { name, node, .. } in &self.members {
+            if node.lost_jobs() > 0 && !self.weather.fails_over {
+                self.stage.violation(format!("{name} takes {} jobs for lost", node.lost_jobs()));
+            }
+        }
         let queued = store::keys(&self.memory, store::QUEUE).await.len();
         if queued as u64 > self.weather.max_queued {
             self.stage.violation(format!("{queued} jobs wait where {} may", self.weather.max_queued));

@@ -4,7 +4,9 @@ mod board;
 mod clients;
 mod dispatching;
 mod failing;
+mod headers;
 mod leaving;
+mod losing;
 mod moving;
 mod notifying;
 #[cfg(feature = "standalone")]

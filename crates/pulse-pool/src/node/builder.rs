@@ -1,7 +1,10 @@
 //! Joining a pool.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -19,6 +22,7 @@ use crate::{
     follow::follow,
     group::Group,
     history::{History, verify},
+    meter::Meter,
     pool::{Options, Pool},
     post::Waiting,
     runner::Runner,
@@ -113,8 +117,10 @@ impl NodeBuilder {
         })?;
         let (commands, from_node) = mpsc::channel(16);
         let stop = CancellationToken::new();
+        let name = Arc::from(self.pool);
+        let meter = Meter::new(&name);
         let pool = Arc::new(Pool {
-            name: Arc::from(self.pool),
+            name,
             node,
             waiting: Waiting::default(),
             recording: Group::new(Recording { tables: tables.clone(), max_queued: self.options.max_queued }),
@@ -123,6 +129,8 @@ impl NodeBuilder {
             options: self.options,
             watches: Watches::new(self.options.replicates),
             members: watch::Sender::default(),
+            meter,
+            lost: AtomicU64::new(0),
             clock,
             history: History::new(self.options.worker_ttl),
             shut: AtomicBool::new(false),

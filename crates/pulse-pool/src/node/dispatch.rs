@@ -15,6 +15,7 @@ use crate::{
     Error, JobKey, NewJob,
     group::Turn,
     id::DispatchId,
+    new_job::Ready,
     record::{JobRecord, PlacedBy, Terms},
     tables::{Dispatch, KnownWorker, Refusal, jobs_version},
     watch::{Fate, Follow, Seen, Watch},
@@ -69,7 +70,7 @@ impl Node {
     ///
     /// If the future is dropped, the job is either recorded and will run, or is not there.
     pub async fn dispatch_job(&self, job: impl Into<NewJob>) -> Result<JobInfo, Error> {
-        let (job, deadline) = (job.into(), self.deadline());
+        let (job, deadline) = (self.ready(job), self.deadline());
         let key = job.checked_key()?;
         let watch = self.watch(&key, deadline, "dispatch").await?;
         let recorded = self.record(&key, &job, DispatchId::random(), deadline).await?;
@@ -110,7 +111,7 @@ impl Node {
         jobs: impl IntoIterator<Item = J>,
     ) -> Vec<Result<JobInfo, Error>> {
         let deadline = self.deadline();
-        let jobs: Vec<NewJob> = jobs.into_iter().map(Into::into).collect();
+        let jobs: Vec<Ready> = jobs.into_iter().map(|job| self.ready(job)).collect();
         let watches: Vec<Option<Watch>> =
             jobs.iter().map(|job| Some(self.pool.watches.watch(&job.checked_key().ok()?))).collect();
         // If it takes too long, nothing is recorded in time either.
@@ -173,7 +174,7 @@ impl Node {
     ///
     /// If the future is dropped, the job is either recorded and will run, or is not there.
     pub async fn enqueue_job(&self, job: impl Into<NewJob>) -> Result<(), Error> {
-        let job = job.into();
+        let job = self.ready(job);
         self.record(&job.checked_key()?, &job, DispatchId::random(), self.deadline()).await.map(|_| ())
     }
 
@@ -189,12 +190,17 @@ impl Node {
     ///
     /// If the future is dropped, each job is either recorded and will run, or is not there.
     pub async fn enqueue_batch<J: Into<NewJob>>(&self, jobs: impl IntoIterator<Item = J>) -> Vec<Result<(), Error>> {
-        let jobs = jobs.into_iter().map(Into::into).collect();
+        let jobs = jobs.into_iter().map(|job| self.ready(job)).collect();
         self.record_all(jobs, self.deadline()).await.into_iter().map(|recorded| recorded.map(|_| ())).collect()
     }
 
+    /// A job that is dispatched now, within the current span.
+    pub(super) fn ready(&self, job: impl Into<NewJob>) -> Ready {
+        job.into().ready(self.pool.tables.client().backend().limits().value_bytes)
+    }
+
     /// Records jobs, many in one transaction; those that cannot be recorded together, one by one.
-    async fn record_all(&self, jobs: Vec<NewJob>, deadline: Instant) -> Vec<Result<(JobKey, Recorded), Error>> {
+    async fn record_all(&self, jobs: Vec<Ready>, deadline: Instant) -> Vec<Result<(JobKey, Recorded), Error>> {
         let mut recorded: Vec<Option<Result<(JobKey, Recorded), Error>>> = Vec::new();
         recorded.resize_with(jobs.len(), || None);
         let mut seen = HashSet::new();
@@ -216,7 +222,7 @@ impl Node {
             recorded[index] = Some(outcome);
         }
         // What is left has the key of one before it.
-        let exists = |job: &NewJob| match job.checked_key() {
+        let exists = |job: &Ready| match job.checked_key() {
             Ok(key) => Error::Exists { pool: self.pool.name.to_string(), key },
             Err(error) => error,
         };
@@ -226,7 +232,7 @@ impl Node {
     /// Records jobs together if that can be, or else one by one. Returns each with its place.
     async fn record_chunk(
         &self,
-        jobs: &[NewJob],
+        jobs: &[Ready],
         chunk: &[Planned],
         deadline: Instant,
         few: &Semaphore,
@@ -244,7 +250,7 @@ impl Node {
 
     async fn record_planned(
         &self,
-        jobs: &[NewJob],
+        jobs: &[Ready],
         (index, key, dispatch): &Planned,
         together: Option<Option<Version>>,
         deadline: Instant,
@@ -258,7 +264,7 @@ impl Node {
 
     /// Tries to record jobs in one transaction. Returns the version of the jobs since when they are there; `None` if it is
     /// not certain that all are.
-    async fn record_together(&self, jobs: &[NewJob], chunk: &[Planned], deadline: Instant) -> Option<Option<Version>> {
+    async fn record_together(&self, jobs: &[Ready], chunk: &[Planned], deadline: Instant) -> Option<Option<Version>> {
         let pool = &self.pool;
         let plan = |(index, key, dispatch): &Planned| {
             let job = &jobs[*index];
@@ -277,19 +283,19 @@ impl Node {
     fn plan(
         &self,
         key: &JobKey,
-        job: &NewJob,
+        job: &Ready,
         dispatch: DispatchId,
         owner: Option<(KnownWorker, Option<PlacedBy>)>,
         trace: Option<Bytes>,
     ) -> Result<(Dispatch, Bytes), Error> {
-        self.planned(key, job.payload.clone(), job.terms(&self.pool.clock), dispatch, owner, trace)
+        self.planned(key, job.entry.clone(), job.terms(&self.pool.clock), dispatch, owner, trace)
     }
 
     /// A job as it is to be recorded, and its record.
     pub(super) fn planned(
         &self,
         key: &JobKey,
-        payload: Bytes,
+        entry: Bytes,
         terms: Terms,
         dispatch: DispatchId,
         owner: Option<(KnownWorker, Option<PlacedBy>)>,
@@ -298,14 +304,14 @@ impl Node {
         let (worker, placed_by) = owner.map_or((None, None), |(worker, placed_by)| (Some(worker), placed_by));
         let record = JobRecord::dispatched(dispatch, terms, worker.as_ref().map(|(worker, _)| *worker), placed_by);
         let record = self.pool.encode(&record)?;
-        Ok((Dispatch { key: key.clone(), trace, record: record.clone(), payload, owner: worker }, record))
+        Ok((Dispatch { key: key.clone(), trace, record: record.clone(), entry, owner: worker }, record))
     }
 
     /// Records a job. Returns how to recognise it, and the version of the jobs since when it is there, if known.
     pub(super) async fn record(
         &self,
         key: &JobKey,
-        job: &NewJob,
+        job: &Ready,
         dispatch: DispatchId,
         deadline: Instant,
     ) -> Result<Recorded, Error> {
@@ -313,7 +319,7 @@ impl Node {
         let mut owner = pool.owner(key, job.terms(&pool.clock).needs());
         let mut trace = None;
         let mut _flight = None;
-        if job.payload.len() <= LARGE && !self.is_closed() {
+        if job.entry.len() <= LARGE && !self.is_closed() {
             let (planned, _) = self.plan(key, job, dispatch, owner.clone(), None)?;
             let turn = timeout_at(deadline, pool.recording.turn(planned));
             match turn.await.map_err(|_| pool.timed_out("dispatch"))? {
@@ -400,12 +406,12 @@ impl Node {
 }
 
 /// Cuts a batch into what is recorded together.
-fn chunks<'a>(mut planned: &'a [Planned], jobs: &[NewJob]) -> Vec<&'a [Planned]> {
+fn chunks<'a>(mut planned: &'a [Planned], jobs: &[Ready]) -> Vec<&'a [Planned]> {
     let mut chunks = Vec::new();
     while !planned.is_empty() {
         let mut bytes = 0;
         let fits = |(index, ..): &&Planned| {
-            bytes += jobs[*index].payload.len();
+            bytes += jobs[*index].entry.len();
             bytes <= TOGETHER_BYTES
         };
         let count = planned.iter().take(TOGETHER).take_while(fits).count().max(1);

@@ -151,10 +151,13 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidKey`], [`Error::Backend`].
+    /// [`Error::InvalidKey`], [`Error::Backend`]; the latter also if what stands beside the job's record is damaged.
     pub async fn job_payload(&self, key: impl AsRef<str>) -> Result<Option<Bytes>, Error> {
         let key = JobKey::new(key)?;
-        self.pool.tables.read_payload(&key).await.map_err(self.pool.backend("read a payload"))
+        let failed = self.pool.backend("read a payload");
+        let entry = self.pool.tables.read_entry(&key).await.map_err(&failed)?;
+        let content = entry.map(|entry| self.pool.tables.open(&key, entry)).transpose().map_err(&failed)?;
+        Ok(content.map(|content| content.payload))
     }
 
     /// The workers of this node as its replica shows them, by id.

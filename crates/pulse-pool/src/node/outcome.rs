@@ -47,7 +47,7 @@ impl Node {
     /// If the future is dropped, the job is either recorded and goes on, or is not there. [`result`](Self::result) tells later
     /// what came of it.
     pub async fn dispatch_and_wait<T: DeserializeOwned>(&self, job: impl Into<NewJob>) -> Result<T, Error> {
-        let job = job.into();
+        let job = self.ready(job);
         let key = job.checked_key()?;
         let deadline = self.deadline();
         let watch = self.watch(&key, deadline, "dispatch").await?;
@@ -98,7 +98,7 @@ impl Node {
         Ok(dead)
     }
 
-    /// Dispatches a dead job anew, with the payload and the labels and priority that it had, and returns once it is recorded. It
+    /// Dispatches a dead job anew, with the payload, the headers, the labels and the priority that it had, and returns once it is recorded. It
     /// is not among the dead any more then.
     ///
     /// # Errors
@@ -116,10 +116,10 @@ impl Node {
         loop {
             let dead = pool.tables.read_dead(&key).await.map_err(&failed)?.ok_or_else(unknown)?;
             let record: DeadRecord = decode(&key, &dead)?;
-            let payload = pool.tables.read_dead_payload(&key).await.map_err(&failed)?.unwrap_or_default();
+            let entry = pool.tables.read_dead_entry(&key).await.map_err(&failed)?.unwrap_or_default();
             let terms = crate::record::Terms { at: pool.clock.now(), not_before: 0, failed: 0, ..record.terms };
             let owner = pool.owner(&key, terms.needs());
-            let (planned, raw) = self.planned(&key, payload, terms, DispatchId::random(), owner, trace.take())?;
+            let (planned, raw) = self.planned(&key, entry, terms, DispatchId::random(), owner, trace.take())?;
             let change = pool.tables.replay(&planned, dead, pool.options.max_queued);
             let written = write(pool.tables.client(), &change, Some(&raw), Some(deadline)).await.map_err(&failed)?;
             match written {

@@ -2,7 +2,10 @@
 //!
 //! A node that replicates them answers from its replica, without a request; another one asks the backend.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use super::{JobInfo, Node};
 use crate::{Error, JobKey, PoolStats, record::JobRecord, watch::Seen};
@@ -60,6 +63,14 @@ impl Node {
         let mut stats = PoolStats::of(&members, self.pool.tables.nodes());
         self.each_record(|_, record| stats.count(&self.pool, &members, record)).await?;
         Ok(stats)
+    }
+
+    /// How many jobs this node has lost since it joined: jobs whose records vanished from the backend while they ran here,
+    /// and which nobody stopped, because a failover undid what was confirmed, or somebody deleted them. The node stops such a job,
+    /// and logs an error that names it.
+    #[must_use]
+    pub fn lost_jobs(&self) -> u64 {
+        self.pool.lost.load(Ordering::Relaxed)
     }
 
     async fn each_record(&self, mut see: impl FnMut(JobKey, &JobRecord) + Send) -> Result<(), Error> {

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pulse_core::LeaseId;
+use pulse_core::{LeaseId, Version};
 use pulse_rmap::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Runner, local::Local, step};
+use super::{Runner, local::Local, lost::InHand, step};
 use crate::{
     JobKey,
     decide::Here,
     handler::Ending,
     id::AssignmentId,
-    meter::{Count, count},
     new_job::millis,
     pool::Pool,
     record::{DeadRecord, JobRecord, Phase},
     result::{JobResult, Outcome},
+    tables::Refusal,
     write::{BackOff, Written, write},
 };
 
@@ -43,6 +43,7 @@ pub(super) struct Finish {
     pub(super) key: JobKey,
     pub(super) record: JobRecord,
     pub(super) raw: Bytes,
+    pub(super) job: InHand,
     pub(super) lease: LeaseId,
     /// Cancelled when the lease is lost.
     pub(super) lost: CancellationToken,
@@ -64,6 +65,11 @@ impl Finish {
         loop {
             match self.attempt(&ending).await {
                 Ok(Written::Done(version)) => return step::caught_up(&self.pool, version).await,
+                Ok(Written::Refused(Refusal::Record(found))) if self.has_vanished(found.as_ref()) => {
+                    self.job.report_if_lost(&self.pool).await;
+                    // So that what the replica still shows is not started again.
+                    return step::caught_up(&self.pool, None).await;
+                }
                 Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
                     tracing::debug!(pool = %self.pool.name, key = %self.key, ?refusal, "a job changed while it ended");
                     step::caught_up(&self.pool, None).await;
@@ -86,6 +92,12 @@ impl Finish {
         }
     }
 
+    /// Whether what stands at the job's key in the backend is another job's, or nothing.
+    fn has_vanished(&self, found: Option<&Bytes>) -> bool {
+        let record = found.and_then(|raw| pulse_core::message_pack::decode::<JobRecord>(raw).ok());
+        self.job.has_vanished(record.as_ref())
+    }
+
     /// Takes the record as the replica shows it now; `false` if it is not of the activation that has ended.
     fn look_again(&mut self) -> bool {
         let snapshot = self.pool.tables.jobs.snapshot();
@@ -104,16 +116,16 @@ impl Finish {
         let Self { pool, key, record, raw, lease, .. } = self;
         let (tables, now) = (&pool.tables, pool.clock.now());
         let result = |outcome| JobResult { dispatch: record.dispatch, outcome }.encode();
-        let (change, leaves, counted) = match ending {
+        let (change, leaves) = match ending {
             Ending::Done { value, keep_for } => {
                 let result = result(Outcome::Done(value.clone()));
-                (tables.finish(key, raw, *lease, result, *keep_for), None, Count::Done)
+                (tables.finish(key, raw, *lease, result, *keep_for), None)
             }
             Ending::Again { after, failure } => {
                 let again = record.again(now.saturating_add(millis(*after)), failure.is_some());
                 tracing::debug!(pool = %pool.name, %key, failure, ?after, "a job is put back");
                 let new = pool.encode(&again)?;
-                (tables.put_back(key, raw, *lease, new.clone()), Some(new), Count::PutBack)
+                (tables.put_back(key, raw, *lease, new.clone()), Some(new))
             }
             Ending::Dead { reason, keep_for } => {
                 tracing::warn!(pool = %pool.name, %key, reason, "a job is given up");
@@ -121,25 +133,31 @@ impl Finish {
                 let dead = DeadRecord { reason: reason.clone(), at: now, terms: record.terms.clone() };
                 let dead = pulse_core::message_pack::encode(&dead)
                     .map_err(|source| crate::Error::Encode { key: key.to_string(), source })?;
-                let payload = self.payload().await;
+                let entry = self.entry().await;
                 let finish = tables.finish(key, raw, *lease, result(Outcome::Failed(reason)), *keep_for);
-                (tables.bury(finish, key, dead, payload), None, Count::Dead)
+                (tables.bury(finish, key, dead, entry), None)
             }
         };
         let written =
             write(tables.client(), &change, leaves.as_ref(), None).await.map_err(pool.backend("end a job"))?;
         if matches!(written, Written::Done(_)) {
-            count(&pool.name, counted);
+            match ending {
+                Ending::Done { .. } => pool.meter.done(),
+                Ending::Again { failure: Some(_), .. } => pool.meter.failed(),
+                Ending::Again { failure: None, .. } => pool.meter.requeued(),
+                Ending::Dead { .. } => pool.meter.dead(),
+            }
         }
         Ok(written)
     }
 
-    /// The job's payload; nothing if it is missing, which is what the dead job then is buried with.
-    async fn payload(&self) -> Bytes {
+    /// The job's payload and headers, as they are stored; nothing if they are missing, which is what the dead job then is buried
+    /// with.
+    async fn entry(&self) -> Bytes {
         let mut back_off = BackOff::new(step::FIRST_PAUSE, step::AFTER_FAILURE);
         loop {
-            match self.pool.tables.read_payload(&self.key).await {
-                Ok(payload) => return payload.unwrap_or_default(),
+            match self.pool.tables.read_entry(&self.key).await {
+                Ok(entry) => return entry.unwrap_or_default(),
                 Err(error) if error.is_retryable() => back_off.pause().await,
                 Err(_) => return Bytes::new(),
             }
@@ -154,7 +172,12 @@ impl Runner {
     }
 
     /// Has the end of a job written down that has said it. Returns whether the job is settled for now.
-    pub(super) fn finish_job(&mut self, key: &JobKey, record: Option<&Value<JobRecord>>) -> bool {
+    pub(super) fn finish_job(
+        &mut self,
+        key: &JobKey,
+        record: Option<&Value<JobRecord>>,
+        version: Option<Version>,
+    ) -> bool {
         let Some((assignment, _)) = self.ended.get(key) else { return false };
         match self.jobs.here(key.as_str()) {
             // Its start, or its stop, is not through yet.
@@ -164,8 +187,13 @@ impl Runner {
                 let is_ours = |record: &&Value<JobRecord>| {
                     record.assignment == *assignment && matches!(record.phase, Phase::Running | Phase::Assigned)
                 };
-                if let (Some(record), Some(lease)) = (record.filter(is_ours), self.lease.as_ref()) {
+                let worker = record.and_then(|record| record.owner);
+                if let (Some(record), Some(lease), Some(worker), Some(version)) =
+                    (record.filter(is_ours), self.lease.as_ref(), worker, version)
+                {
+                    let job = InHand::new(key.clone(), record, worker, version);
                     let finish = Finish {
+                        job,
                         pool: self.pool.clone(),
                         key: key.clone(),
                         record: (**record).clone(),

@@ -5,7 +5,8 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Epoch, JobHandler, JobKey, WorkerId, decide::Here, id::AssignmentId};
+use super::lost::InHand;
+use crate::{JobHandler, JobKey, WorkerId, decide::Here, id::AssignmentId, trace::Activity};
 
 /// What the node has of one job.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ impl Local {
     /// The worker whose handler has the job in hand.
     fn worker(&self) -> Option<WorkerId> {
         match self {
-            Self::Starting(activation) | Self::Running(activation) => Some(activation.worker),
+            Self::Starting(activation) | Self::Running(activation) => Some(activation.activity.worker),
             Self::Busy(worker) => *worker,
         }
     }
@@ -32,8 +33,8 @@ impl Local {
 #[derive(Clone)]
 pub(super) struct Activation {
     pub(super) assignment: AssignmentId,
-    pub(super) epoch: Epoch,
-    pub(super) worker: WorkerId,
+    pub(super) job: InHand,
+    pub(super) activity: Activity,
     pub(super) handler: Arc<dyn JobHandler>,
     /// Cancelled when the job is to stop. Breaks off the handler's start, and is what the job sees.
     pub(super) stopped: CancellationToken,
@@ -45,7 +46,7 @@ impl fmt::Debug for Activation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Activation")
             .field("assignment", &self.assignment)
-            .field("worker", &self.worker)
+            .field("activity", &self.activity)
             .finish_non_exhaustive()
     }
 }
@@ -105,6 +106,14 @@ impl LocalJobs {
         }
     }
 
+    /// All that runs.
+    pub(super) fn all_running(&self) -> impl Iterator<Item = &Activation> {
+        self.jobs.values().filter_map(|local| match local {
+            Local::Running(activation) => Some(activation),
+            _ => None,
+        })
+    }
+
     /// Breaks off the start that is under way.
     pub(super) fn interrupt(&self, key: &JobKey) {
         if let Some(Local::Starting(activation)) = self.jobs.get(key) {
@@ -117,7 +126,7 @@ impl LocalJobs {
         match self.jobs.get_mut(key) {
             Some(local @ Local::Running(_)) => {
                 let Local::Running(activation) = std::mem::replace(local, Local::Busy(None)) else { return None };
-                *local = Local::Busy(Some(activation.worker));
+                *local = Local::Busy(Some(activation.activity.worker));
                 Some(activation)
             }
             _ => None,

@@ -4,23 +4,27 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use pulse_core::Transaction;
+use pulse_core::{Transaction, Version};
 use pulse_rmap::{Snapshot, Value};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use super::{
     Runner, TaskEnded,
     local::{Activation, Local},
+    lost::InHand,
     start::Start,
     step,
+    workers::OurWorker,
 };
 use crate::{
     JobKey, WorkerId,
     activation::Lifeline,
     decide::{Here, Step, decide},
     history::Begin,
-    meter::{Count, count},
+    meter::Cause,
     record::JobRecord,
+    trace::{self, Activity, Origin},
 };
 
 impl Runner {
@@ -28,12 +32,27 @@ impl Runner {
     pub(super) fn audit(&mut self) {
         self.look_at_all();
         self.remove_if_alone();
+        self.take_standing();
         let pool = self.pool.clone();
         self.tasks.spawn(async move {
             pool.clock.adjust(pool.tables.client(), pool.tables.scope()).await;
             TaskEnded::Nothing
         });
     }
+
+    /// Tells how many jobs are in which state, as far as this node answers for them.
+    #[cfg(feature = "metrics")]
+    fn take_standing(&mut self) {
+        if self.pool.options.replicates && self.lease.is_some() {
+            self.standing.take(&self.pool, &self.members, &self.pool.tables.jobs.snapshot());
+        } else {
+            self.standing.end();
+        }
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    #[expect(clippy::unused_self, clippy::missing_const_for_fn, reason = "it does something only by a feature")]
+    fn take_standing(&self) {}
 
     pub(super) fn look_at_due(&mut self) {
         let jobs = self.pool.tables.jobs.snapshot();
@@ -87,7 +106,7 @@ impl Runner {
     pub(super) fn look_at(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) {
         self.watch_history(jobs);
         let record = jobs.value(key.as_str());
-        if !self.ended.is_empty() && self.finish_job(key, record) {
+        if !self.ended.is_empty() && self.finish_job(key, record, jobs.version()) {
             return;
         }
         let here = self.jobs.here(key.as_str());
@@ -106,12 +125,12 @@ impl Runner {
         match step {
             None => {}
             Some(Step::Interrupt) => self.jobs.interrupt(key),
-            Some(Step::Stop) => self.stop_job(key),
+            Some(Step::Stop) => self.stop_job(key, record.map(|record| &**record)),
             Some(Step::Start(worker)) => {
                 if !record.is_some_and(|record| self.may_start(key, record, worker)) {
                     return;
                 }
-                if let Some(start) = self.prepare_start(key, record, worker) {
+                if let Some(start) = self.prepare_start(key, record, jobs.version(), worker) {
                     self.jobs.set(key.clone(), Some(Local::Starting(start.activation.clone())));
                     self.spawn_step(key, start.run());
                 }
@@ -123,34 +142,56 @@ impl Runner {
                     let old = record.raw();
                     self.jobs.set(key.clone(), Some(Local::Busy(None)));
                     let (pool, of) = (self.pool.clone(), key.clone());
-                    let counted = match change {
-                        Step::Pull { .. } => Some(Count::TakenOver),
-                        Step::HandOver { .. } => Some(Count::HandedOver),
-                        _ => None,
-                    };
-                    let moves = counted.map(|_| self.moves.clone());
-                    self.spawn_step(key, async move {
+                    let cause = self.cause_of(change);
+                    let moves = cause.map(|_| self.moves.clone());
+                    let span = trace::change(&pool, key, record, change);
+                    let step = async move {
                         let _one_of_few = match moves {
                             Some(moves) => moves.acquire_owned().await.ok(),
                             None => None,
                         };
                         let changed = step::change(&pool, &of, &old, transaction, leaves, &until).await;
-                        if let (true, Some(counted)) = (changed, counted) {
-                            count(&pool.name, counted);
+                        if let (true, Some(cause)) = (changed, cause) {
+                            pool.meter.moved(cause);
                         }
                         None
-                    });
+                    };
+                    self.spawn_step(key, step.instrument(span));
                 }
             }
         }
     }
 
-    fn prepare_start(&self, key: &JobKey, record: Option<&Value<JobRecord>>, worker: WorkerId) -> Option<Start> {
-        let (record, lease) = (record?, self.lease.as_ref()?);
+    /// Why a job changes hands, if it does.
+    fn cause_of(&self, step: Step) -> Option<Cause> {
+        match step {
+            Step::Pull { dead: Some(_), .. } => Some(Cause::Death),
+            Step::Pull { dead: None, .. } => Some(Cause::Waiting),
+            Step::HandOver { from, .. } => {
+                let stays = self.workers.get(from).is_some_and(OurWorker::stays);
+                Some(if stays { Cause::Membership } else { Cause::Drain })
+            }
+            _ => None,
+        }
+    }
+
+    fn prepare_start(
+        &self,
+        key: &JobKey,
+        record: Option<&Value<JobRecord>>,
+        version: Option<Version>,
+        worker: WorkerId,
+    ) -> Option<Start> {
+        let (record, lease, version) = (record?, self.lease.as_ref()?, version?);
         let activation = Activation {
             assignment: record.assignment,
-            epoch: self.pool.history.next_epoch(record),
-            worker,
+            job: InHand::new(key.clone(), record, worker, version),
+            activity: Activity {
+                worker,
+                epoch: self.pool.history.next_epoch(record),
+                attempt: record.terms.failed.saturating_add(1),
+                origin: Origin::default(),
+            },
             handler: self.workers.get(worker)?.handler.clone(),
             stopped: lease.lost.child_token(),
             turn: Arc::default(),
@@ -165,6 +206,7 @@ impl Runner {
             pool: self.pool.clone(),
             key: key.clone(),
             record: record.clone(),
+            has_begun: false,
             lifeline: Arc::new(Lifeline::new(
                 Arc::downgrade(&lease.session),
                 Arc::downgrade(&self.pool),
@@ -214,12 +256,18 @@ impl Runner {
         }
     }
 
-    fn stop_job(&mut self, key: &JobKey) {
+    fn stop_job(&mut self, key: &JobKey, record: Option<&JobRecord>) {
         if let Some(activation) = self.jobs.take_running(key) {
             let (pool, of) = (self.pool.clone(), key.clone());
+            let vanished = self.vanished(&activation, record);
             let held = self.lease.as_ref().map(|lease| (lease.session.lease(), lease.lost.clone()));
             self.spawn_step(key, async move {
-                let wanted_back = step::stop(&pool, &of, &activation).await;
+                let report = async {
+                    if let Some(job) = vanished {
+                        job.report_if_lost(&pool).await;
+                    }
+                };
+                let (wanted_back, ()) = tokio::join!(step::stop(&pool, &of, &activation), report);
                 if let (Some(after), Some((lease, lost))) = (wanted_back, held) {
                     step::put_back_stopping(&pool, &of, activation.assignment, after, lease, &lost).await;
                 }

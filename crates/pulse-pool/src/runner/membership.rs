@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Lease, Runner, TaskEnded, step, workers::WorkerState};
 use crate::{
     Error, WorkerId,
-    meter::{Count, count},
     tables::KnownWorker,
     write::{BackOff, Written, write},
 };
@@ -23,8 +22,9 @@ impl Runner {
         // First of all: this ends every job here, before any of the bookkeeping.
         lease.lost.cancel();
         self.pool.cut_off.store(true, Ordering::Relaxed);
-        count(&self.pool.name, Count::Fenced);
+        self.pool.meter.fenced();
         tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "cut off from the pool: stopping all jobs");
+        self.report_if_all_are_lost();
         self.workers.lost();
         self.later.clear();
         self.ended.clear();

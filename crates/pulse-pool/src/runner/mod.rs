@@ -12,6 +12,7 @@ mod finish;
 mod later;
 mod local;
 mod look;
+mod lost;
 mod membership;
 mod notes;
 mod shutdown;
@@ -131,6 +132,8 @@ pub(crate) struct Runner {
     shutdown: Shutdown,
     /// A look at the server's run is under way.
     verifying: bool,
+    #[cfg(feature = "metrics")]
+    standing: crate::standing::Standing,
     /// Cancelled when the node is dropped.
     stop: CancellationToken,
 }
@@ -147,6 +150,8 @@ impl Runner {
         let worker_changes = pool.tables.workers.changed();
         let inbox = Inbox::new(pool.tables.inbox.subscribe());
         let lease = Lease::new(session, &stop);
+        #[cfg(feature = "metrics")]
+        let standing = crate::standing::Standing::new(&pool.name);
         let (to_endings, endings) = mpsc::unbounded_channel();
         Self {
             inbox,
@@ -166,6 +171,8 @@ impl Runner {
             closing: false,
             shutdown: Shutdown::default(),
             verifying: false,
+            #[cfg(feature = "metrics")]
+            standing,
             stop,
             pool,
         }

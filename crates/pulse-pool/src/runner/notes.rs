@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use pulse_rmap::{Changes, Update};
+use tracing::Instrument;
 
 use super::{Runner, TaskEnded, local::Activation};
 use crate::{
@@ -90,12 +91,13 @@ async fn tell(pool: &Pool, id: &str, note: Note, activation: Option<Activation>)
     let Note { key, from, payload, .. } = note;
     let answer = match activation {
         None => Answer::NotHere,
-        Some(Activation { handler, stopped, turn, .. }) => {
+        Some(Activation { handler, stopped, turn, activity, .. }) => {
             let _turn = turn.lock().await;
+            let notify = contain(async { handler.notify(&key, payload).await });
             tokio::select! {
                 biased;
                 () = stopped.cancelled() => Answer::NotHere,
-                told = contain(async { handler.notify(&key, payload).await }) => told.into(),
+                told = notify.instrument(activity.notify(pool, &key)) => told.into(),
             }
         }
     };

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use pulse_core::LeaseId;
 use pulse_rmap::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     local::{Activation, Local},
@@ -16,11 +18,12 @@ use crate::{
     activation::Lifeline,
     group::Turn,
     handler::{Failure, contain},
-    meter::{Count, count},
+    headers::Content,
     new_job::millis,
     pool::Pool,
     record::JobRecord,
     together::Started,
+    trace::{Activity, Origin},
     write::{BackOff, Written, write},
 };
 
@@ -34,6 +37,8 @@ pub(super) struct Start {
     /// The record that names our worker.
     pub(super) record: Value<JobRecord>,
     pub(super) activation: Activation,
+    /// The handler was called before.
+    pub(super) has_begun: bool,
     /// For the job to hold on to.
     pub(super) lifeline: Arc<Lifeline>,
     pub(super) lease: LeaseId,
@@ -43,12 +48,15 @@ pub(super) struct Start {
 
 impl Start {
     /// Returns what is left here.
-    pub(super) async fn run(self) -> Option<Local> {
+    pub(super) async fn run(mut self) -> Option<Local> {
         let mut back_off = BackOff::new(RETRY.0, RETRY.1);
         loop {
             match self.attempt().await {
                 Attempt::Started => return self.confirm().await,
-                Attempt::BrokenOff => return None,
+                Attempt::BrokenOff => {
+                    self.report_if_lost().await;
+                    return None;
+                }
                 Attempt::Failed(Failure { requeue: Some(after), .. }) => {
                     self.put_back(after).await;
                     return None;
@@ -61,7 +69,10 @@ impl Start {
                     tracing::warn!(pool = %self.pool.name, key = %self.key, message, "a job that moved did not start, trying again");
                     tokio::select! {
                         biased;
-                        () = self.activation.stopped.cancelled() => return None,
+                        () = self.activation.stopped.cancelled() => {
+                            self.report_if_lost().await;
+                            return None;
+                        }
                         () = back_off.pause() => {}
                     }
                 }
@@ -69,29 +80,33 @@ impl Start {
         }
     }
 
-    async fn attempt(&self) -> Attempt {
-        let broken_off = self.activation.stopped.cancelled();
-        tokio::pin!(broken_off);
-        let payload = tokio::select! {
+    async fn attempt(&mut self) -> Attempt {
+        let broken_off = self.activation.stopped.clone();
+        let content = tokio::select! {
             biased;
-            () = &mut broken_off => return Attempt::BrokenOff,
-            payload = self.payload() => payload,
+            () = broken_off.cancelled() => return Attempt::BrokenOff,
+            content = self.content() => content,
         };
-        let payload = match payload {
-            Ok(payload) => payload,
+        let content = match content {
+            Ok(content) => content,
             Err(message) => return Attempt::Failed(message.into()),
         };
+        self.activation.activity.origin = Origin::of(&content.headers);
+        self.note_wait();
         // Of this attempt alone, so that whatever a failed start left behind learns that it must end.
         let stopped = self.activation.stopped.child_token();
-        let Activation { worker, handler, epoch, .. } = &self.activation;
-        let attempt = self.record.terms.failed.saturating_add(1);
-        let lifeline = self.lifeline.clone();
-        let job = Job::new(self.key.clone(), payload, *epoch, *worker, attempt, stopped.clone(), lifeline);
+        let Activation { activity, handler, .. } = &self.activation;
+        let (Activity { worker, epoch, attempt, .. }, lifeline) = (activity, self.lifeline.clone());
+        let job = Job::new(self.key.clone(), content, *epoch, *worker, *attempt, stopped.clone(), lifeline);
+        let (span, begun) = (activity.start(&self.pool, &self.key), Instant::now());
         let started = tokio::select! {
             biased;
-            () = &mut broken_off => None,
-            started = contain(async { handler.start(job).await }) => Some(started),
+            () = broken_off.cancelled() => None,
+            started = contain(async { handler.start(job).await }).instrument(span) => Some(started),
         };
+        if started.is_some() {
+            self.pool.meter.start_took(begun.elapsed());
+        }
         match started {
             Some(Ok(())) => Attempt::Started,
             Some(Err(failure)) => {
@@ -106,16 +121,36 @@ impl Start {
         }
     }
 
-    async fn payload(&self) -> Result<Bytes, String> {
+    /// Notes how long the job has waited, the first time that it starts.
+    fn note_wait(&mut self) {
+        let terms = &self.record.terms;
+        if self.record.epoch.is_none() && !std::mem::replace(&mut self.has_begun, true) {
+            let since = terms.at.max(terms.not_before);
+            self.pool.meter.waited(Duration::from_millis(self.pool.clock.now().saturating_sub(since)));
+        }
+    }
+
+    /// Says so if the start was broken off because the job has vanished, and that is a loss.
+    async fn report_if_lost(&self) {
+        let jobs = self.pool.tables.jobs.snapshot();
+        if self.activation.job.has_vanished(jobs.get(self.key.as_str())) {
+            self.activation.job.report_if_lost(&self.pool).await;
+        }
+    }
+
+    async fn content(&self) -> Result<Content, String> {
         let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
             let fetched = match self.pool.fetching.turn(self.key.clone()).await {
-                Turn::Alone(key, _flight) => self.pool.tables.read_payload(&key).await,
+                Turn::Alone(key, _flight) => self.pool.tables.read_entry(&key).await,
                 Turn::Together(fetched) => fetched,
                 Turn::Nobody => Err(pulse_core::Error::Closed),
             };
             match fetched {
-                Ok(Some(payload)) => return Ok(payload),
+                Ok(Some(entry)) => {
+                    let content = self.pool.tables.open(&self.key, entry);
+                    return content.map_err(|error| format!("the job's payload cannot be read: {error}"));
+                }
                 Ok(None) => return Err("the job's payload is missing from the backend".into()),
                 Err(error) if error.is_retryable() => back_off.pause().await,
                 Err(error) => return Err(format!("the job's payload cannot be read: {error}")),
@@ -127,7 +162,7 @@ impl Start {
     /// the runner will see to it when its replica shows it.
     pub(super) async fn confirm(self) -> Option<Local> {
         let pool = &self.pool;
-        let written = match pool.encode(&self.record.running(self.activation.epoch)) {
+        let written = match pool.encode(&self.record.running(self.activation.activity.epoch)) {
             Ok(record) => tokio::select! {
                 biased;
                 () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
@@ -137,7 +172,7 @@ impl Start {
         };
         match written {
             Ok(Written::Done(_)) => {
-                count(&pool.name, Count::Started);
+                pool.meter.started();
                 Some(Local::Running(self.activation))
             }
             Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
@@ -175,7 +210,9 @@ impl Start {
         match pool.encode(&again) {
             Ok(new) => {
                 let change = pool.tables.put_back(&self.key, &self.record.raw(), self.lease, new.clone());
-                step::change(pool, &self.key, &self.record.raw(), change, Some(new), &self.lost).await;
+                if step::change(pool, &self.key, &self.record.raw(), change, Some(new), &self.lost).await {
+                    pool.meter.requeued();
+                }
             }
             Err(error) => tracing::error!(pool = %pool.name, key = %self.key, %error, "cannot put a job back"),
         }
@@ -183,7 +220,7 @@ impl Start {
 
     async fn reject(&self, message: &str) {
         let pool = &self.pool;
-        count(&pool.name, Count::Rejected);
+        pool.meter.rejected();
         tracing::debug!(pool = %pool.name, key = %self.key, message, "job refused");
         match pool.encode(&self.record.rejected(message)) {
             Ok(trace) => {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use pulse_core::{LeaseId, Transaction, Version};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::local::Activation;
 use crate::{
@@ -29,7 +30,8 @@ pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(2);
 pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) -> Option<Duration> {
     activation.stopped.cancel();
     let _turn = activation.turn.lock().await;
-    let failure = contain(async { activation.handler.stop(key).await }).await.err()?;
+    let stop = contain(async { activation.handler.stop(key).await });
+    let failure = stop.instrument(activation.activity.stop(pool, key)).await.err()?;
     if failure.requeue.is_none() {
         let message = failure.message;
         tracing::warn!(pool = %pool.name, %key, message, "the handler failed to stop a job; it counts as stopped");
@@ -55,7 +57,9 @@ pub(super) async fn put_back_stopping(
     match pool.encode(&again) {
         Ok(new) => {
             let put_back = pool.tables.put_back(key, &record.raw(), lease, new.clone());
-            change(pool, key, &record.raw(), put_back, Some(new), lost).await;
+            if change(pool, key, &record.raw(), put_back, Some(new), lost).await {
+                pool.meter.requeued();
+            }
         }
         Err(error) => tracing::error!(pool = %pool.name, %key, %error, "cannot put a job back"),
     }

@@ -224,6 +224,11 @@ impl OurWorker {
         WorkerRecord { node, weight: self.options.weight, draining, labels }
     }
 
+    /// Whether it is to go on taking jobs.
+    pub(super) fn stays(&self) -> bool {
+        !self.leaves && matches!(self.state, WorkerState::Active { .. })
+    }
+
     /// How many of its jobs may be in its handler's hands at once.
     pub(super) fn room(&self) -> usize {
         self.options.concurrency.map_or(usize::MAX, NonZeroUsize::get)

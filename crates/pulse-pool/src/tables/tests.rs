@@ -21,7 +21,7 @@ const W: WorkerId = WorkerId(1);
 const OTHER: WorkerId = WorkerId(2);
 
 fn dispatch(key: &JobKey, record: Bytes, owner: &KnownWorker) -> Dispatch {
-    Dispatch { key: key.clone(), trace: None, record, payload: Bytes::new(), owner: Some(owner.clone()) }
+    Dispatch { key: key.clone(), trace: None, record, entry: Bytes::new(), owner: Some(owner.clone()) }
 }
 
 impl Fixture {
