@@ -52,8 +52,8 @@ pub trait JobHandler: Send + Sync + 'static {
     ///
     /// An error, or a panic, of the first start of a job refuses it: the job is removed, and the one who dispatched it
     /// gets the message. A job that ran before and fails to start after it moved is kept and tried again, with growing
-    /// pauses. With [`Requeue`] as the error the job is put back in any case. Nothing of a job may go on after its start has
-    /// failed.
+    /// pauses. With [`Requeue`] as the error the job is put back in any case. Nothing of a job may go on after its
+    /// start has failed.
     ///
     /// # Cancel safety
     ///
@@ -63,13 +63,13 @@ pub trait JobHandler: Send + Sync + 'static {
 
     /// Stops a job, and returns when nothing of it goes on. Only then is it started elsewhere, or removed.
     ///
-    /// [`Job::stopped`] has ended before this is called. An error or a panic is logged, and the job counts as stopped; with
-    /// [`Requeue`] as the error, a job that somebody stops for good is put back instead, and they get
+    /// [`Job::stopped`] has ended before this is called. An error or a panic is logged, and the job counts as stopped;
+    /// with [`Requeue`] as the error, a job that somebody stops for good is put back instead, and they get
     /// [`Error::Requeued`]. It is not called when the whole node is dropped; [`Job::stopped`] ends then too.
     async fn stop(&self, key: &JobKey) -> Result<(), HandlerError>;
 
-    /// Takes a notification for a running job; see [`Node::notify`](crate::Node::notify). An error, or a panic, goes to the one who
-    /// sent it, and the job goes on. By default every notification is refused with
+    /// Takes a notification for a running job; see [`Node::notify`](crate::Node::notify). An error, or a panic, goes to
+    /// the one who sent it, and the job goes on. By default every notification is refused with
     /// [`Error::NotNotifiable`].
     ///
     /// # Cancel safety
@@ -88,8 +88,8 @@ struct NotTaken;
 
 /// An error of a handler that puts the job back, to be started again.
 ///
-/// From [`JobHandler::start`] it says that the job cannot run here now; from [`JobHandler::stop`], that it must not end. The
-/// job stays with the worker that it belongs to.
+/// From [`JobHandler::start`] it says that the job cannot run here now; from [`JobHandler::stop`], that it must not
+/// end. The job stays with the worker that it belongs to.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -176,8 +176,8 @@ impl Job {
         value.map_err(|source| Error::Decode { key: self.key.to_string(), source })
     }
 
-    /// Greater than that of every earlier start of this key on another worker or of another dispatch: a fencing token for
-    /// the world outside the pool.
+    /// Greater than that of every earlier start of this key on another worker or of another dispatch: a fencing token
+    /// for the world outside the pool.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -205,7 +205,8 @@ impl Job {
         !self.stopped.is_cancelled() && self.lifeline.is_alive()
     }
 
-    /// The so-manieth attempt this is since the job was dispatched, from 1. Attempts count that failed or whose node died.
+    /// The so-manieth attempt this is since the job was dispatched, from 1. Attempts count that failed or whose node
+    /// died.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -214,8 +215,9 @@ impl Job {
     /// Says that the job has ended by itself, and nothing of it goes on: it is removed from the pool. Whoever waits in
     /// [`Node::dispatch_and_wait`](crate::Node::dispatch_and_wait) is told.
     ///
-    /// This and the other ways to end are requests: they are carried out soon, for as long as the job is this worker's, and
-    /// only the first of an activation counts. [`JobHandler::stop`] may still be called if the job was to stop anyway.
+    /// This and the other ways to end are requests: they are carried out soon, for as long as the job is this worker's,
+    /// and only the first of an activation counts. [`JobHandler::stop`] may still be called if the job was to stop
+    /// anyway.
     pub fn finish(&self) {
         self.end(Ending::Done { value: Bytes::new(), keep_for: KEEP_FOR });
     }
@@ -242,8 +244,8 @@ impl Job {
         self.end(Ending::Dead { reason: reason.into(), keep_for: KEEP_FOR });
     }
 
-    /// Notes how far the job is, for [`Node::progress`](crate::Node::progress) to read. Kept for an hour, and as long as the job
-    /// is there. One write to the backend: say it now and then, not in every loop.
+    /// Notes how far the job is, for [`Node::progress`](crate::Node::progress) to read. Kept for an hour, and as long
+    /// as the job is there. One write to the backend: say it now and then, not in every loop.
     ///
     /// # Errors
     ///

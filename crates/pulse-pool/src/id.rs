@@ -125,10 +125,10 @@ impl FromStr for WorkerId {
 
 /// Orders the activations of a key: a fencing token for the world outside the pool.
 ///
-/// Every start of a job has a greater epoch than all earlier starts of that key on another worker or of another dispatch,
-/// for as long as the pool's data lives in the backend; a start that is tried again where the job is may keep it. A store
-/// that remembers the greatest epoch it has seen for a key, and refuses smaller ones, is safe from a worker that was
-/// paused and does not know yet that its job has moved.
+/// Every start of a job has a greater epoch than all earlier starts of that key on another worker or of another
+/// dispatch, for as long as the pool's data lives in the backend; a start that is tried again where the job is may keep
+/// it. A store that remembers the greatest epoch it has seen for a key, and refuses smaller ones, is safe from a worker
+/// that was paused and does not know yet that its job has moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 

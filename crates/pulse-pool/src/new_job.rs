@@ -46,8 +46,8 @@ impl NewJob {
         Self { key, payload, needs: Vec::new(), priority: 0, when: When::Now }
     }
 
-    /// A job whose payload is a value, as MessagePack with the names of fields. [`Job::decode`](crate::Job::decode) gives it
-    /// back.
+    /// A job whose payload is a value, as MessagePack with the names of fields. [`Job::decode`](crate::Job::decode)
+    /// gives it back.
     ///
     /// # Errors
     ///
@@ -59,15 +59,16 @@ impl NewJob {
         Ok(Self::new(key, payload))
     }
 
-    /// Only a worker that has this label may run it; see [`WorkerOptions::with_label`](crate::WorkerOptions::with_label). May be
-    /// said several times: it must have all. While no worker has, the job waits.
+    /// Only a worker that has this label may run it; see
+    /// [`WorkerOptions::with_label`](crate::WorkerOptions::with_label). May be said several times: it must have all.
+    /// While no worker has, the job waits.
     pub fn requires(mut self, label: impl Into<String>) -> Self {
         self.needs.push(label.into());
         self
     }
 
-    /// Sets which jobs start first where a worker has [not enough room](crate::WorkerOptions::with_concurrency) for all: those of
-    /// a greater priority, and among equals those that were dispatched first. Default 0.
+    /// Sets which jobs start first where a worker has [not enough room](crate::WorkerOptions::with_concurrency) for
+    /// all: those of a greater priority, and among equals those that were dispatched first. Default 0.
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self

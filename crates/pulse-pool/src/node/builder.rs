@@ -77,9 +77,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Makes it a node that dispatches, stops, notifies and asks, but runs nothing, and does not hold the records of the jobs in
-    /// memory: for programs that hand in work and take no part in it. [`Node::add_worker`] is an error then, and
-    /// [`Node::jobs`] and its like ask the backend.
+    /// Makes it a node that dispatches, stops, notifies and asks, but runs nothing, and does not hold the records of
+    /// the jobs in memory: for programs that hand in work and take no part in it. [`Node::add_worker`] is an error
+    /// then, and [`Node::jobs`] and its like ask the backend.
     ///
     /// While it waits for jobs it follows the changes of all jobs of the pool, and half a minute longer.
     pub fn client_only(mut self) -> Self {
@@ -91,8 +91,9 @@ impl NodeBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`]; [`Error::ShuttingDown`] while the pool is [shut down](Node::shutdown); and [`Error::Replica`] or [`Error::Backend`] if the pool's name is invalid or the
-    /// backend fails. Nothing is left behind then.
+    /// [`Error::InvalidOption`]; [`Error::ShuttingDown`] while the pool is [shut down](Node::shutdown); and
+    /// [`Error::Replica`] or [`Error::Backend`] if the pool's name is invalid or the backend fails. Nothing is left
+    /// behind then.
     ///
     /// # Cancel safety
     ///

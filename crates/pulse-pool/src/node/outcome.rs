@@ -15,10 +15,11 @@ use crate::{
 };
 
 impl Node {
-    /// Dispatches a job, and returns its result once it has ended by itself, on whichever node and after however many attempts.
+    /// Dispatches a job, and returns its result once it has ended by itself, on whichever node and after however many
+    /// attempts.
     ///
-    /// It waits for as long as that takes; put it under a `tokio::time::timeout` to wait less. A job that nobody ends never
-    /// returns. `T` is what the job [ended with](crate::Job::finish_with), `()` if it ended with nothing.
+    /// It waits for as long as that takes; put it under a `tokio::time::timeout` to wait less. A job that nobody ends
+    /// never returns. `T` is what the job [ended with](crate::Job::finish_with), `()` if it ended with nothing.
     ///
     /// ```
     /// # use pulse_pool::{NewJob, Node};
@@ -38,14 +39,14 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// Those of [`dispatch`](Self::dispatch) that concern recording, and [`Error::Rejected`]; [`Error::Failed`] if the job was given
-    /// up, [`Error::Stopped`] if somebody stopped it, [`Error::Decode`] if the result is no `T`, [`Error::Closed`] if this node
-    /// was closed meanwhile: the job goes on.
+    /// Those of [`dispatch`](Self::dispatch) that concern recording, and [`Error::Rejected`]; [`Error::Failed`] if the
+    /// job was given up, [`Error::Stopped`] if somebody stopped it, [`Error::Decode`] if the result is no `T`,
+    /// [`Error::Closed`] if this node was closed meanwhile: the job goes on.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the job is either recorded and goes on, or is not there. [`result`](Self::result) tells later
-    /// what came of it.
+    /// If the future is dropped, the job is either recorded and goes on, or is not there. [`result`](Self::result)
+    /// tells later what came of it.
     pub async fn dispatch_and_wait<T: DeserializeOwned>(&self, job: impl Into<NewJob>) -> Result<T, Error> {
         let job = job.into();
         let key = job.checked_key()?;
@@ -71,7 +72,8 @@ impl Node {
         result.map(|result| self.outcome(&key, result)).transpose()
     }
 
-    /// What a running job said last of how far it is; `None` if it said nothing. See [`Job::progress`](crate::Job::progress).
+    /// What a running job said last of how far it is; `None` if it said nothing. See
+    /// [`Job::progress`](crate::Job::progress).
     ///
     /// # Errors
     ///
@@ -98,8 +100,8 @@ impl Node {
         Ok(dead)
     }
 
-    /// Dispatches a dead job anew, with the payload and the labels and priority that it had, and returns once it is recorded. It
-    /// is not among the dead any more then.
+    /// Dispatches a dead job anew, with the payload and the labels and priority that it had, and returns once it is
+    /// recorded. It is not among the dead any more then.
     ///
     /// # Errors
     ///

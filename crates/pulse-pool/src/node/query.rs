@@ -49,8 +49,8 @@ impl Node {
     }
 
     /// Counts the nodes, workers and jobs of the pool, as this node's replica shows them. Goes over all jobs, which a
-    /// [client-only](crate::NodeBuilder::client_only) node reads from the backend: meant for a status page, not for each
-    /// request.
+    /// [client-only](crate::NodeBuilder::client_only) node reads from the backend: meant for a status page, not for
+    /// each request.
     ///
     /// # Errors
     ///
