@@ -176,8 +176,8 @@ impl Job {
         value.map_err(|source| Error::Decode { key: self.key.to_string(), source })
     }
 
-    /// Greater than that of every earlier start of this key on another worker or of another dispatch: a fencing token
-    /// for the world outside the pool.
+    /// The epoch of this start, which is greater than that of every earlier start of this key on another worker or of
+    /// another dispatch: a [fencing token](Epoch) for the world outside the pool.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -205,8 +205,8 @@ impl Job {
         !self.stopped.is_cancelled() && self.lifeline.is_alive()
     }
 
-    /// The so-manieth attempt this is since the job was dispatched, from 1. Attempts count that failed or whose node
-    /// died.
+    /// The number of this attempt since the job was dispatched, from 1. Attempts count that failed, or that ran when
+    /// their node died or was cut off.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -244,12 +244,35 @@ impl Job {
         self.end(Ending::Dead { reason: reason.into(), keep_for: KEEP_FOR });
     }
 
-    /// Notes how far the job is, for [`Node::progress`](crate::Node::progress) to read. Kept for an hour, and as long
-    /// as the job is there. One write to the backend: say it now and then, not in every loop.
+    /// Notes how far the job is, for [`Node::progress`](crate::Node::progress) to read. Kept for an hour, but no longer
+    /// than the job is there. One write to the backend: say it now and then, not in every loop.
+    ///
+    /// ```
+    /// # use pulse_pool::Node;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_pool::connect("memory:").await?;
+    /// # let node = Node::join(&client, "films").await?;
+    /// node.worker_fn(|job| async move {
+    ///     for percent in (0..100).step_by(10) {
+    ///         job.progress(&percent).await?; // `node.progress::<u32>("film 7")` reads it, on any node
+    ///         // a tenth of the work
+    ///     }
+    ///     Ok(())
+    /// })
+    /// .await?;
+    /// # node.dispatch_and_wait::<()>(("film 7", "")).await?;
+    /// # client.close().await;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Encode`], [`Error::Backend`]; [`Error::Closed`] if the job is not this node's any more.
+    /// [`Error::Encode`], [`Error::Backend`]; [`Error::Closed`] if this node has lost its lease, or there is no job of
+    /// that key any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, it is noted or not.
     pub async fn progress<T: Serialize + ?Sized>(&self, progress: &T) -> Result<(), Error> {
         self.lifeline.progress(&self.key, self.encode(progress)?).await
     }

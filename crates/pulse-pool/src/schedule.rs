@@ -14,6 +14,16 @@ const STOPS: usize = 64;
 ///
 /// A plan is idempotent: a job that is there already is left alone, one that is not there need not be stopped. So a
 /// producer may return the same plan each time, and what one tick could not do the next makes up for.
+///
+/// ```
+/// use pulse_pool::{NewJob, Plan};
+///
+/// let plan = Plan::new()
+///     .start(("crawl a.example", "https://a.example"))
+///     .start(NewJob::new("crawl b.example", "https://b.example").requires("tor"))
+///     .stop("crawl c.example");
+/// # let _ = plan;
+/// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 #[must_use = "a plan does nothing until a schedule carries it out"]
 pub struct Plan {

@@ -30,7 +30,23 @@ use crate::{
 /// The shortest lifetime of a node's lease.
 const SHORTEST_TTL: Duration = Duration::from_millis(100);
 
-/// Joins a pool with options.
+/// Joins a pool with options; made by [`Node::builder`]. [`guide::tuning`](crate::guide::tuning) says what they trade.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use pulse_pool::Node;
+///
+/// # let client = pulse_pool::connect("memory:").await?;
+/// let node = Node::builder("sensors")
+///     .worker_ttl(Duration::from_secs(15))
+///     .shutdown_timeout(Duration::from_secs(25)) // less than until the process is killed
+///     .join(&client)
+///     .await?;
+/// # node.close().await?;
+/// # client.close().await;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it joins"]
 pub struct NodeBuilder {

@@ -153,6 +153,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::InvalidKey`], [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn job_payload(&self, key: impl AsRef<str>) -> Result<Option<Bytes>, Error> {
         let key = JobKey::new(key)?;
         self.pool.tables.read_payload(&key).await.map_err(self.pool.backend("read a payload"))

@@ -66,6 +66,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Failed`] if the job was given up; [`Error::Decode`], [`Error::InvalidKey`], [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn result<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<T>, Error> {
         let key = JobKey::new(key)?;
         let result = self.pool.tables.read_result(&key).await.map_err(self.pool.backend("read a result"))?;
@@ -78,6 +82,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Decode`], [`Error::InvalidKey`], [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn progress<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<T>, Error> {
         let key = JobKey::new(key)?;
         let progress = self.pool.tables.read_progress(&key).await.map_err(self.pool.backend("read progress"))?;
@@ -89,6 +97,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn dead_jobs(&self) -> Result<Vec<DeadJob>, Error> {
         let all = self.pool.tables.all_dead().await.map_err(self.pool.backend("read dead jobs"))?;
         let dead = |(key, raw): (std::sync::Arc<str>, Bytes)| {
@@ -152,6 +164,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::InvalidKey`], [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the job is forgotten or not.
     pub async fn forget_dead(&self, key: impl AsRef<str>) -> Result<(), Error> {
         let key = JobKey::new(key)?;
         let forgotten = self.pool.tables.client().commit(self.pool.tables.forget_dead(&key)).await;

@@ -14,6 +14,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Backend`] on a client-only node.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn jobs(&self) -> Result<Vec<JobInfo>, Error> {
         let mut jobs = Vec::new();
         self.each_record(|key, record| jobs.extend(self.info(key, record))).await?;
@@ -26,6 +30,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::InvalidKey`], and [`Error::Backend`] on a client-only node.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn job(&self, key: impl AsRef<str>) -> Result<Option<JobInfo>, Error> {
         let (key, pool) = (JobKey::new(key)?, &self.pool);
         if pool.options.replicates {
@@ -42,6 +50,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Backend`] on a client-only node.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn job_keys(&self) -> Result<Vec<JobKey>, Error> {
         let mut keys = Vec::new();
         self.each_record(|key, record| keys.extend(record.is_job().then_some(key))).await?;
@@ -55,6 +67,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Backend`] on a client-only node.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn stats(&self) -> Result<PoolStats, Error> {
         let members = self.pool.members.borrow().clone();
         let mut stats = PoolStats::of(&members, self.pool.tables.nodes());
