@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod by_hand;
 mod ci;
+mod examples;
 mod install;
 mod libtest;
 mod matrix;

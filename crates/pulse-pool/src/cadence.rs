@@ -9,8 +9,8 @@ use crate::new_job::millis;
 /// The most missed ticks that are counted one by one.
 const MOST_MISSED: u64 = 10_000;
 
-/// When a [`Ticker`](crate::Ticker) ticks: at a fixed interval, or by a cron pattern (feature `cron`), and what becomes of
-/// ticks that nobody was there for. A [`Duration`] is a cadence that skips missed ticks.
+/// When a [`Ticker`](crate::Ticker) ticks: at a fixed interval, or by a cron pattern (feature `cron`), and what becomes
+/// of ticks that nobody was there for. A [`Duration`] is a cadence that skips missed ticks.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,16 +42,16 @@ enum Rhythm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum MissedTicks {
-    /// One tick comes at once for all of them, and says [how many](crate::Tick::missed); the next comes when it would have come
-    /// anyway.
+    /// One tick comes at once for all of them, and says [how many](crate::Tick::missed); the next comes when it would
+    /// have come anyway.
     #[default]
     #[serde(rename = "s")]
     Skip,
     /// They come one right after the other until all are made up for.
     #[serde(rename = "b")]
     Burst,
-    /// One tick comes at once for all of them, and the next a whole interval after it. The same as [`Skip`](Self::Skip) for a
-    /// cron pattern.
+    /// One tick comes at once for all of them, and the next a whole interval after it. The same as [`Skip`](Self::Skip)
+    /// for a cron pattern.
     #[serde(rename = "d")]
     Delay,
 }
@@ -75,8 +75,8 @@ impl Cadence {
         Self { missed, ..self }
     }
 
-    /// The time after a tick, and how many were missed in between. `due`: when the tick was due; `now`: when somebody has it,
-    /// which is not earlier. All by the server's clock, in milliseconds. `None` if there is none.
+    /// The time after a tick, and how many were missed in between. `due`: when the tick was due; `now`: when somebody
+    /// has it, which is not earlier. All by the server's clock, in milliseconds. `None` if there is none.
     pub(crate) fn after(&self, due: u64, now: u64) -> (Option<u64>, u64) {
         match (&self.rhythm, self.missed) {
             (Rhythm::Every(every), MissedTicks::Skip) => {
@@ -155,8 +155,8 @@ mod cron {
             Self::cron_in(pattern, "UTC")
         }
 
-        /// By a cron pattern in a time zone, as the IANA time zone database calls it. A time that a change of the clocks
-        /// leaves out comes right after it; one that occurs twice comes once.
+        /// By a cron pattern in a time zone, as the IANA time zone database calls it. A time that a change of the
+        /// clocks leaves out comes right after it; one that occurs twice comes once.
         ///
         /// # Errors
         ///

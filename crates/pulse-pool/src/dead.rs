@@ -4,7 +4,29 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{JobKey, record::DeadRecord};
 
-/// A job that was given up; see [`Node::dead_jobs`](crate::Node::dead_jobs). Its payload stands beside it.
+/// A job that was given up; see [`Node::dead_jobs`](crate::Node::dead_jobs). It is kept, with its payload, until it is
+/// [replayed](crate::Node::replay) or [forgotten](crate::Node::forget_dead).
+///
+/// ```
+/// # use pulse_pool::Node;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use pulse_pool::{Error, HandlerError, RetryPolicy};
+///
+/// # let client = pulse_pool::connect("memory:").await?;
+/// # let node = Node::join(&client, "mails").await?;
+/// node.worker_fn(|_job| async { Err::<(), HandlerError>("the server is down".into()) })
+///     .retry(RetryPolicy::new().attempts(1))
+///     .await?;
+/// let sent = node.dispatch_and_wait::<()>(("ada@example.org", "welcome")).await;
+/// assert!(matches!(sent, Err(Error::Failed { .. })));
+/// for dead in node.dead_jobs().await? {
+///     println!("{} was given up after {} attempts: {}", dead.key, dead.failed + 1, dead.reason);
+///     node.forget_dead(&dead.key).await?; // or `replay`, once the server is up
+/// }
+/// # assert!(node.dead_jobs().await?.is_empty());
+/// # client.close().await;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadJob {

@@ -54,8 +54,8 @@ pub trait JobHandler: Send + Sync + 'static {
     ///
     /// An error, or a panic, of the first start of a job refuses it: the job is removed, and the one who dispatched it
     /// gets the message. A job that ran before and fails to start after it moved is kept and tried again, with growing
-    /// pauses. With [`Requeue`] as the error the job is put back in any case. Nothing of a job may go on after its start has
-    /// failed.
+    /// pauses. With [`Requeue`] as the error the job is put back in any case. Nothing of a job may go on after its
+    /// start has failed.
     ///
     /// # Cancel safety
     ///
@@ -65,13 +65,13 @@ pub trait JobHandler: Send + Sync + 'static {
 
     /// Stops a job, and returns when nothing of it goes on. Only then is it started elsewhere, or removed.
     ///
-    /// [`Job::stopped`] has ended before this is called. An error or a panic is logged, and the job counts as stopped; with
-    /// [`Requeue`] as the error, a job that somebody stops for good is put back instead, and they get
+    /// [`Job::stopped`] has ended before this is called. An error or a panic is logged, and the job counts as stopped;
+    /// with [`Requeue`] as the error, a job that somebody stops for good is put back instead, and they get
     /// [`Error::Requeued`]. It is not called when the whole node is dropped; [`Job::stopped`] ends then too.
     async fn stop(&self, key: &JobKey) -> Result<(), HandlerError>;
 
-    /// Takes a notification for a running job; see [`Node::notify`](crate::Node::notify). An error, or a panic, goes to the one who
-    /// sent it, and the job goes on. By default every notification is refused with
+    /// Takes a notification for a running job; see [`Node::notify`](crate::Node::notify). An error, or a panic, goes to
+    /// the one who sent it, and the job goes on. By default every notification is refused with
     /// [`Error::NotNotifiable`].
     ///
     /// # Cancel safety
@@ -90,8 +90,8 @@ struct NotTaken;
 
 /// An error of a handler that puts the job back, to be started again.
 ///
-/// From [`JobHandler::start`] it says that the job cannot run here now; from [`JobHandler::stop`], that it must not end. The
-/// job stays with the worker that it belongs to.
+/// From [`JobHandler::start`] it says that the job cannot run here now; from [`JobHandler::stop`], that it must not
+/// end. The job stays with the worker that it belongs to.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -198,8 +198,8 @@ impl Job {
         value.map_err(|source| Error::Decode { key: self.key.to_string(), source })
     }
 
-    /// Greater than that of every earlier start of this key on another worker or of another dispatch: a fencing token for
-    /// the world outside the pool.
+    /// The epoch of this start, which is greater than that of every earlier start of this key on another worker or of
+    /// another dispatch: a [fencing token](Epoch) for the world outside the pool.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epoch
@@ -227,7 +227,8 @@ impl Job {
         !self.stopped.is_cancelled() && self.lifeline.is_alive()
     }
 
-    /// The so-manieth attempt this is since the job was dispatched, from 1. Attempts count that failed or whose node died.
+    /// The number of this attempt since the job was dispatched, from 1. Attempts count that failed, or that ran when
+    /// their node died or was cut off.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -236,8 +237,9 @@ impl Job {
     /// Says that the job has ended by itself, and nothing of it goes on: it is removed from the pool. Whoever waits in
     /// [`Node::dispatch_and_wait`](crate::Node::dispatch_and_wait) is told.
     ///
-    /// This and the other ways to end are requests: they are carried out soon, for as long as the job is this worker's, and
-    /// only the first of an activation counts. [`JobHandler::stop`] may still be called if the job was to stop anyway.
+    /// This and the other ways to end are requests: they are carried out soon, for as long as the job is this worker's,
+    /// and only the first of an activation counts. [`JobHandler::stop`] may still be called if the job was to stop
+    /// anyway.
     pub fn finish(&self) {
         self.end(Ending::Done { value: Bytes::new(), keep_for: KEEP_FOR });
     }
@@ -264,12 +266,35 @@ impl Job {
         self.end(Ending::Dead { reason: reason.into(), keep_for: KEEP_FOR });
     }
 
-    /// Notes how far the job is, for [`Node::progress`](crate::Node::progress) to read. Kept for an hour, and as long as the job
-    /// is there. One write to the backend: say it now and then, not in every loop.
+    /// Notes how far the job is, for [`Node::progress`](crate::Node::progress) to read. Kept for an hour, but no longer
+    /// than the job is there. One write to the backend: say it now and then, not in every loop.
+    ///
+    /// ```
+    /// # use pulse_pool::Node;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_pool::connect("memory:").await?;
+    /// # let node = Node::join(&client, "films").await?;
+    /// node.worker_fn(|job| async move {
+    ///     for percent in (0..100).step_by(10) {
+    ///         job.progress(&percent).await?; // `node.progress::<u32>("film 7")` reads it, on any node
+    ///         // a tenth of the work
+    ///     }
+    ///     Ok(())
+    /// })
+    /// .await?;
+    /// # node.dispatch_and_wait::<()>(("film 7", "")).await?;
+    /// # client.close().await;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Encode`], [`Error::Backend`]; [`Error::Closed`] if the job is not this node's any more.
+    /// [`Error::Encode`], [`Error::Backend`]; [`Error::Closed`] if this node has lost its lease, or there is no job of
+    /// that key any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, it is noted or not.
     pub async fn progress<T: Serialize + ?Sized>(&self, progress: &T) -> Result<(), Error> {
         self.lifeline.progress(&self.key, self.encode(progress)?).await
     }

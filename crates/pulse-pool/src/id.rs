@@ -125,10 +125,35 @@ impl FromStr for WorkerId {
 
 /// Orders the activations of a key: a fencing token for the world outside the pool.
 ///
-/// Every start of a job has a greater epoch than all earlier starts of that key on another worker or of another dispatch,
-/// for as long as the pool's data lives in the backend; a start that is tried again where the job is may keep it. A store
-/// that remembers the greatest epoch it has seen for a key, and refuses smaller ones, is safe from a worker that was
-/// paused and does not know yet that its job has moved.
+/// Every start of a job has a greater epoch than all earlier starts of that key on another worker or of another
+/// dispatch, for as long as the pool's data lives in the backend; a start that is tried again where the job is may keep
+/// it. A store that remembers the greatest epoch it has seen for a key, and refuses smaller ones, is safe from a worker
+/// that was paused and does not know yet that its job has moved.
+///
+/// ```
+/// use pulse_pool::Epoch;
+///
+/// /// What a store keeps for each key.
+/// struct Reading {
+///     seen: Epoch,
+///     degrees: f64,
+/// }
+///
+/// impl Reading {
+///     /// Takes what a job has read; `false` if a later start of the job was here before.
+///     fn take(&mut self, by: Epoch, degrees: f64) -> bool {
+///         let is_current = by >= self.seen;
+///         if is_current {
+///             (self.seen, self.degrees) = (by, degrees);
+///         }
+///         is_current
+///     }
+/// }
+///
+/// let mut cellar = Reading { seen: Epoch(41), degrees: 11.0 };
+/// assert!(cellar.take(Epoch(58), 11.5));
+/// assert!(!cellar.take(Epoch(41), 11.0)); // from a worker that was paused
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 

@@ -15,8 +15,10 @@
 //! Because the runner compares what is with what should be, rather than reacting to messages, a change that it missed
 //! costs time and nothing else. The order in which two nodes see changes does not matter.
 //!
-//! A job of a worker that is in the pool is removed by nobody but that worker's node. So a record that vanishes while its job
-//! runs was lost by the backend, which the node finds out and reports ([`Node::lost_jobs`]).
+//! A job of a worker that is in the pool is removed by nobody but that worker's node. So a record that vanishes while its
+//! job runs was lost by the backend, which the node finds out and reports ([`Node::lost_jobs`]).
+//!
+//! [`guide::how_it_works`] shows it step by step.
 
 mod activation;
 mod cadence;
@@ -55,6 +57,15 @@ mod write;
 
 /// Pages beside the reference.
 pub mod guide {
+    #[doc = include_str!("docs/how_it_works.md")]
+    pub mod how_it_works {}
+
+    #[doc = include_str!("docs/failures.md")]
+    pub mod failures {}
+
+    #[doc = include_str!("docs/tuning.md")]
+    pub mod tuning {}
+
     #[doc = include_str!("docs/from_go.md")]
     pub mod from_go {}
 }

@@ -50,8 +50,8 @@ impl NewJob {
         Self { key, payload, headers: Headers::default(), needs: Vec::new(), priority: 0, when: When::Now }
     }
 
-    /// A job whose payload is a value, as MessagePack with the names of fields. [`Job::decode`](crate::Job::decode) gives it
-    /// back.
+    /// A job whose payload is a value, as MessagePack with the names of fields. [`Job::decode`](crate::Job::decode)
+    /// gives it back.
     ///
     /// # Errors
     ///
@@ -63,26 +63,27 @@ impl NewJob {
         Ok(Self::new(key, payload))
     }
 
-    /// Adds a header, or replaces the one of that name: something about the job that is not its payload, such as who wants it. It
-    /// goes wherever the job goes, also to the dead and back; [`Job::header`](crate::Job::header) reads it. Costs nothing where
-    /// there is none.
+    /// Adds a header, or replaces the one of that name: something about the job that is not its payload, such as who
+    /// wants it. It goes wherever the job goes, also to the dead and back; [`Job::header`](crate::Job::header) reads it.
+    /// Costs nothing where there is none.
     ///
-    /// With the feature `opentelemetry`, `traceparent` and `tracestate` are set to the context of the span that dispatches the
-    /// job, unless it has a `traceparent` already or would become too large.
+    /// With the feature `opentelemetry`, `traceparent` and `tracestate` are set to the context of the span that
+    /// dispatches the job, unless it has a `traceparent` already or would become too large.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.set(name.into(), value.into());
         self
     }
 
-    /// Only a worker that has this label may run it; see [`WorkerOptions::with_label`](crate::WorkerOptions::with_label). May be
-    /// said several times: it must have all. While no worker has, the job waits.
+    /// Only a worker that has this label may run it; see
+    /// [`WorkerOptions::with_label`](crate::WorkerOptions::with_label). May be said several times: it must have all.
+    /// While no worker has, the job waits.
     pub fn requires(mut self, label: impl Into<String>) -> Self {
         self.needs.push(label.into());
         self
     }
 
-    /// Sets which jobs start first where a worker has [not enough room](crate::WorkerOptions::with_concurrency) for all: those of
-    /// a greater priority, and among equals those that were dispatched first. Default 0.
+    /// Sets which jobs start first where a worker has [not enough room](crate::WorkerOptions::with_concurrency) for
+    /// all: those of a greater priority, and among equals those that were dispatched first. Default 0.
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self

@@ -3,6 +3,27 @@
 use std::{collections::BTreeSet, num::NonZeroUsize};
 
 /// Options of a worker; see [`Node::add_worker_with`](crate::Node::add_worker_with).
+///
+/// ```
+/// # use pulse_pool::{HandlerError, Job, JobHandler, JobKey, Node};
+/// # struct Renderer;
+/// # #[pulse_pool::async_trait]
+/// # impl JobHandler for Renderer {
+/// #     async fn start(&self, _: Job) -> Result<(), HandlerError> { Ok(()) }
+/// #     async fn stop(&self, _: &JobKey) -> Result<(), HandlerError> { Ok(()) }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use pulse_pool::{NewJob, WorkerOptions};
+///
+/// # let client = pulse_pool::connect("memory:").await?;
+/// # let node = Node::join(&client, "films").await?;
+/// // Twice the share of an ordinary worker, four jobs at a time, and those that require a GPU.
+/// let options = WorkerOptions::default().with_weight(2).with_concurrency(4).with_label("gpu");
+/// node.add_worker_with(Renderer, options).await?;
+/// node.dispatch_job(NewJob::new("film 7", "").requires("gpu")).await?;
+/// # client.close().await;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerOptions {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// How often and after which pauses a job is tried again.
 ///
-/// Pauses double from the shortest to the longest, and each is jittered between half of itself and all of it, so that what
-/// failed together does not come back together. Attempts count on whichever node they were made, and so do those that ended
-/// with the death of their node.
+/// Pauses double from the shortest to the longest, and each is jittered between half of itself and all of it, so that
+/// what failed together does not come back together. Attempts count on whichever node they were made, and so do those
+/// that ended with the death of their node.
 ///
 /// ```
 /// use std::time::Duration;

@@ -12,8 +12,18 @@ const STOPS: usize = 64;
 
 /// What jobs of the pool are to run: what a producer returns to [`Node::schedule`].
 ///
-/// A plan is idempotent: a job that is there already is left alone, one that is not there need not be stopped. So a producer
-/// may return the same plan each time, and what one tick could not do the next makes up for.
+/// A plan is idempotent: a job that is there already is left alone, one that is not there need not be stopped. So a
+/// producer may return the same plan each time, and what one tick could not do the next makes up for.
+///
+/// ```
+/// use pulse_pool::{NewJob, Plan};
+///
+/// let plan = Plan::new()
+///     .start(("crawl a.example", "https://a.example"))
+///     .start(NewJob::new("crawl b.example", "https://b.example").requires("tor"))
+///     .stop("crawl c.example");
+/// # let _ = plan;
+/// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 #[must_use = "a plan does nothing until a schedule carries it out"]
 pub struct Plan {
@@ -61,13 +71,13 @@ impl Plan {
 }
 
 impl Node {
-    /// Runs a producer once per interval, on one of all the nodes that have joined the schedule, and carries out the plan that
-    /// it makes. It goes on until it is [stopped](Schedule::stop) or the node closed; dropping what is returned does not end
-    /// it.
+    /// Runs a producer once per interval, on one of all the nodes that have joined the schedule, and carries out the
+    /// plan that it makes. It goes on until it is [stopped](Schedule::stop) or the node closed; dropping what is
+    /// returned does not end it.
     ///
-    /// Joining with another cadence replaces it for everybody; every node runs its own producer. An error of the producer, or a
-    /// panic, is logged, and it is asked again at the next tick. A plan is carried out by enqueuing, so that it does not wait
-    /// for workers.
+    /// Joining with another cadence replaces it for everybody; every node runs its own producer. An error of the
+    /// producer, or a panic, is logged, and it is asked again at the next tick. A plan is carried out by enqueuing, so
+    /// that it does not wait for workers.
     ///
     /// ```
     /// # use pulse_pool::Node;

@@ -3,6 +3,18 @@
 use crate::{JobState, decide::Members, pool::Pool, record::JobRecord};
 
 /// How many of everything there is in a pool; see [`Node::stats`](crate::Node::stats).
+///
+/// ```
+/// # use pulse_pool::Node;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let client = pulse_pool::connect("memory:").await?;
+/// let node = Node::join(&client, "mails").await?;
+/// node.enqueue("ada@example.org", "welcome").await?;
+/// let stats = node.stats().await?;
+/// println!("{} jobs, of which {} wait for one of {} workers", stats.jobs, stats.waiting, stats.workers);
+/// # client.close().await;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct PoolStats {

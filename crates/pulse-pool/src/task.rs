@@ -45,14 +45,15 @@ impl Node {
     ///
     /// - `Ok` ends the job; the value is kept for a while ([`keep_result`](FnWorker::keep_result)) and is what
     ///   [`dispatch_and_wait`](Self::dispatch_and_wait) returns.
-    /// - `Err`, a panic and a [time-out](FnWorker::timeout) are failures: the job is tried again after a pause that grows with each
-    ///   failure ([`retry`](FnWorker::retry)), and after the last attempt it is a [dead job](Self::dead_jobs).
+    /// - `Err`, a panic and a [time-out](FnWorker::timeout) are failures: the job is tried again after a pause that
+    ///   grows with each failure ([`retry`](FnWorker::retry)), and after the last attempt it is a [dead
+    ///   job](Self::dead_jobs).
     /// - When the job is stopped or moves, [`Job::stopped`] ends, and the function has a while
-    ///   ([`stop_grace`](FnWorker::stop_grace)) to return; after that its future is dropped. What it returned with `Ok` by then
-    ///   counts.
+    ///   ([`stop_grace`](FnWorker::stop_grace)) to return; after that its future is dropped. What it returned with `Ok`
+    ///   by then counts.
     ///
-    /// A job is run **at least once**: a node that dies after the function has returned and before that is written down leaves
-    /// the job to another one. [`Job::epoch`] tells stores which attempt is the later one.
+    /// A job is run **at least once**: a node that dies after the function has returned and before that is written down
+    /// leaves the job to another one. [`Job::epoch`] tells stores which attempt is the later one.
     ///
     /// ```
     /// # use pulse_pool::{Node, RetryPolicy};
@@ -90,8 +91,8 @@ impl Node {
 }
 
 impl<F> FnWorker<'_, F> {
-    /// Sets how often and after which pauses a job is tried again. Default: ten attempts, pauses from half a second to a
-    /// minute.
+    /// Sets how often and after which pauses a job is tried again. Default: ten attempts, pauses from half a second to
+    /// a minute.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.terms.retry = policy;
         self
@@ -109,8 +110,8 @@ impl<F> FnWorker<'_, F> {
         self
     }
 
-    /// Sets how long a function that is to stop may take to return. When the node is cut off from the pool it gets no time at all.
-    /// Default: 10 s.
+    /// Sets how long a function that is to stop may take to return. When the node is cut off from the pool it gets no
+    /// time at all. Default: 10 s.
     pub fn stop_grace(mut self, time: Duration) -> Self {
         self.terms.stop_grace = time;
         self

@@ -44,12 +44,12 @@ pub struct Tick {
 }
 
 impl Node {
-    /// Joins the ticker of that name, or makes it if there is none. Each of its ticks reaches exactly one of all the nodes that
-    /// have joined it.
+    /// Joins the ticker of that name, or makes it if there is none. Each of its ticks reaches exactly one of all the
+    /// nodes that have joined it.
     ///
-    /// Joining it with another cadence replaces the cadence for everybody. It outlives its nodes: one that joins later finds
-    /// the ticks that were missed, and [`MissedTicks`](crate::MissedTicks) says what becomes of them. A node that dies between
-    /// having a tick and acting on it takes that tick with it.
+    /// Joining it with another cadence replaces the cadence for everybody. It outlives its nodes: one that joins later
+    /// finds the ticks that were missed, and [`MissedTicks`](crate::MissedTicks) says what becomes of them. A node that
+    /// dies between having a tick and acting on it takes that tick with it.
     ///
     /// ```
     /// # use pulse_pool::Node;
@@ -70,7 +70,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`] if the name is empty, or no time will ever come by the cadence; [`Error::Closed`], [`Error::Replica`], [`Error::Backend`], [`Error::TimedOut`].
+    /// [`Error::InvalidOption`] if the name is empty, or no time will ever come by the cadence; [`Error::Closed`],
+    /// [`Error::Replica`], [`Error::Backend`], [`Error::TimedOut`].
     ///
     /// # Cancel safety
     ///
@@ -136,7 +137,8 @@ impl Ticker {
         &self.name
     }
 
-    /// Waits for the next tick that falls to this node; `None` once the ticker is [stopped](Self::stop), or the node closed.
+    /// Waits for the next tick that falls to this node; `None` once the ticker is [stopped](Self::stop), or the node
+    /// closed.
     ///
     /// While the backend is away there are no ticks; what is due then is missed until it is back.
     ///

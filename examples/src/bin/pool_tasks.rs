@@ -4,6 +4,8 @@
 //! ```text
 //! cargo run -p examples --bin pool_tasks
 //! ```
+//!
+//! With `PULSE_URL=redis://127.0.0.1:6379` in its environment the queue is at a server. It is removed at the end.
 
 use std::{
     sync::{
@@ -23,12 +25,13 @@ struct Press {
 
 impl Press {
     /// Prints so many pages, and says how many sheets that took.
-    fn print(&self, job: &Job) -> Result<u32, HandlerError> {
+    async fn print(&self, job: Job) -> Result<u32, HandlerError> {
         let pages: u32 = job.decode()?;
         if job.key().as_str().starts_with("poster") && !self.is_repaired.load(Ordering::Relaxed) {
             println!("{}: attempt {} failed", job.key(), job.attempt());
             return Err("the large press is out of order".into());
         }
+        tokio::time::sleep(pages * Duration::from_millis(1)).await;
         println!("{}: {pages} pages at attempt {}", job.key(), job.attempt());
         Ok(pages.div_ceil(2))
     }
@@ -43,23 +46,25 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let press = Arc::new(Press::default());
     let prints = press.clone();
     node.worker_fn(move |job| {
-        let printed = prints.print(&job);
-        async move { printed }
+        let press = prints.clone();
+        async move { press.print(job).await }
     })
     .retry(RetryPolicy::new().attempts(3).pauses(Duration::from_millis(50), Duration::from_secs(1)))
     .timeout(Duration::from_secs(30))
-    .concurrency(2)
+    .concurrency(1)
     .await?;
 
     // Wait for a result, on whichever node the job runs.
     let sheets: u32 = node.dispatch_and_wait(NewJob::with_value("letter", &3)?).await?;
     println!("the letter took {sheets} sheets");
 
-    // Or only hand jobs in: many at once, urgent ones, some for later.
+    // Or only hand jobs in: many at once, some for later. While the book is printed the others queue up for the press, and the
+    // urgent one overtakes those that came before it.
     let batch = [
+        NewJob::with_value("book", &300)?.priority(20),
         NewJob::with_value("leaflet 1", &2)?,
         NewJob::with_value("leaflet 2", &2)?.priority(10),
-        NewJob::with_value("reminder", &1)?.run_in(Duration::from_millis(200)),
+        NewJob::with_value("reminder", &1)?.run_in(Duration::from_millis(600)),
     ];
     for recorded in node.enqueue_batch(batch).await {
         recorded?;
@@ -71,10 +76,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("given up: {reason}");
     press.is_repaired.store(true, Ordering::Relaxed);
     for dead in node.dead_jobs().await? {
+        println!("once more: {}, given up after {} attempts", dead.key, dead.failed + 1);
         node.replay(&dead.key).await?;
     }
-    for key in ["poster", "reminder"] {
-        while node.result::<u32>(key).await.ok().flatten().is_none() {
+    // Whoever did not wait can ask for the result for ten minutes.
+    for key in ["book", "leaflet 1", "leaflet 2", "poster", "reminder"] {
+        while !matches!(node.result::<u32>(key).await, Ok(Some(_))) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -35,7 +35,23 @@ use crate::{
 /// The shortest lifetime of a node's lease.
 const SHORTEST_TTL: Duration = Duration::from_millis(100);
 
-/// Joins a pool with options.
+/// Joins a pool with options; made by [`Node::builder`]. [`guide::tuning`](crate::guide::tuning) says what they trade.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use pulse_pool::Node;
+///
+/// # let client = pulse_pool::connect("memory:").await?;
+/// let node = Node::builder("sensors")
+///     .worker_ttl(Duration::from_secs(15))
+///     .shutdown_timeout(Duration::from_secs(25)) // less than until the process is killed
+///     .join(&client)
+///     .await?;
+/// # node.close().await?;
+/// # client.close().await;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it joins"]
 pub struct NodeBuilder {
@@ -82,9 +98,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Makes it a node that dispatches, stops, notifies and asks, but runs nothing, and does not hold the records of the jobs in
-    /// memory: for programs that hand in work and take no part in it. [`Node::add_worker`] is an error then, and
-    /// [`Node::jobs`] and its like ask the backend.
+    /// Makes it a node that dispatches, stops, notifies and asks, but runs nothing, and does not hold the records of
+    /// the jobs in memory: for programs that hand in work and take no part in it. [`Node::add_worker`] is an error
+    /// then, and [`Node::jobs`] and its like ask the backend.
     ///
     /// While it waits for jobs it follows the changes of all jobs of the pool, and half a minute longer.
     pub fn client_only(mut self) -> Self {
@@ -96,8 +112,9 @@ impl NodeBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidOption`]; [`Error::ShuttingDown`] while the pool is [shut down](Node::shutdown); and [`Error::Replica`] or [`Error::Backend`] if the pool's name is invalid or the
-    /// backend fails. Nothing is left behind then.
+    /// [`Error::InvalidOption`]; [`Error::ShuttingDown`] while the pool is [shut down](Node::shutdown); and
+    /// [`Error::Replica`] or [`Error::Backend`] if the pool's name is invalid or the backend fails. Nothing is left
+    /// behind then.
     ///
     /// # Cancel safety
     ///

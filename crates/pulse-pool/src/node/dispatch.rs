@@ -45,8 +45,9 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// Nothing is left of the job: [`Error::Exists`], [`Error::QueueFull`], [`Error::InvalidKey`], [`Error::ShuttingDown`]; [`Error::Rejected`]
-    /// with the handler's message; [`Error::Stopped`] if somebody stopped it before it ran.
+    /// Nothing is left of the job: [`Error::Exists`], [`Error::QueueFull`], [`Error::InvalidKey`],
+    /// [`Error::ShuttingDown`]; [`Error::Rejected`] with the handler's message; [`Error::Stopped`] if somebody stopped
+    /// it before it ran.
     ///
     /// The job is recorded, and will run: [`Error::NotStarted`]; [`Error::Closed`] if this node was closed meanwhile.
     ///
@@ -77,7 +78,8 @@ impl Node {
         self.runs(&key, recorded, watch, deadline).await
     }
 
-    /// Dispatches many jobs, and returns once each of them runs or has failed, with what became of each, in their order.
+    /// Dispatches many jobs, and returns once each of them runs or has failed, with what became of each, in their
+    /// order.
     ///
     /// They are recorded in a few transactions, by hundreds; each is dispatched or refused for itself.
     ///
@@ -178,7 +180,8 @@ impl Node {
         self.record(&job.checked_key()?, &job, DispatchId::random(), self.deadline()).await.map(|_| ())
     }
 
-    /// Dispatches many jobs, and returns once each is recorded for good or refused, with what became of each, in their order.
+    /// Dispatches many jobs, and returns once each is recorded for good or refused, with what became of each, in their
+    /// order.
     ///
     /// They are recorded in a few transactions, by hundreds; each is recorded or refused for itself.
     ///
@@ -262,8 +265,8 @@ impl Node {
         (*index, recorded.map(|recorded| (key.clone(), recorded)))
     }
 
-    /// Tries to record jobs in one transaction. Returns the version of the jobs since when they are there; `None` if it is
-    /// not certain that all are.
+    /// Tries to record jobs in one transaction. Returns the version of the jobs since when they are there; `None` if it
+    /// is not certain that all are.
     async fn record_together(&self, jobs: &[Ready], chunk: &[Planned], deadline: Instant) -> Option<Option<Version>> {
         let pool = &self.pool;
         let plan = |(index, key, dispatch): &Planned| {

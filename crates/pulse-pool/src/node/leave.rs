@@ -30,7 +30,8 @@ impl Node {
         Ok(())
     }
 
-    /// Waits for a signal, and then [closes](Self::close) the node; the last line of a program that does nothing but work.
+    /// Waits for a signal, and then [closes](Self::close) the node; the last line of a program that does nothing but
+    /// work.
     ///
     /// ```no_run
     /// # async fn work(node: pulse_pool::Node) -> Result<(), pulse_pool::Error> {
@@ -51,16 +52,17 @@ impl Node {
     }
 
     /// Shuts the whole pool down: every node stops its jobs for good and closes, no node can join until it is done, and
-    /// everything of the pool is removed from the backend, waiting and dead jobs included. Nodes that died are waited for until
-    /// their leases have run out.
+    /// everything of the pool is removed from the backend, waiting and dead jobs included. Nodes that died are waited
+    /// for until their leases have run out.
     ///
-    /// Returns when all of that is done. If another node shuts the pool down already, it returns when this one has closed.
+    /// Returns when all of that is done. If another node shuts the pool down already, it returns when this one has
+    /// closed.
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`] if the handlers of some node do not stop their jobs within the shutdown time-out, or the backend
-    /// does not answer. The nodes close all the same, and the records of the jobs stay: call it again from a new node, or let
-    /// new nodes go on with them. [`Error::Closed`] if this node was closed before.
+    /// [`Error::TimedOut`] if the handlers of some node do not stop their jobs within the shutdown time-out, or the
+    /// backend does not answer. The nodes close all the same, and the records of the jobs stay: call it again from a
+    /// new node, or let new nodes go on with them. [`Error::Closed`] if this node was closed before.
     ///
     /// # Cancel safety
     ///

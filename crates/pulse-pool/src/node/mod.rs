@@ -34,7 +34,8 @@ use crate::{Error, JobHandler, JobKey, NodeId, WorkerId, WorkerOptions, pool::Po
 /// A member of a pool: it dispatches and stops jobs, and runs those that belong to its workers.
 ///
 /// [`Node::close`] hands its jobs over to the others. Dropping it without that is like a crash, as far as the rest of
-/// the pool can tell: its jobs end at once ([`Job::stopped`](crate::Job::stopped)), and move when its lease has run out.
+/// the pool can tell: its jobs end at once ([`Job::stopped`](crate::Job::stopped)), and move when its lease has run
+/// out.
 ///
 /// ```
 /// # use pulse_pool::{HandlerError, Job, JobHandler, JobKey, Node};
@@ -152,6 +153,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::InvalidKey`], [`Error::Backend`]; the latter also if what stands beside the job's record is damaged.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn job_payload(&self, key: impl AsRef<str>) -> Result<Option<Bytes>, Error> {
         let key = JobKey::new(key)?;
         let failed = self.pool.backend("read a payload");

@@ -21,18 +21,18 @@ const MOMENT: Duration = Duration::from_millis(50);
 
 impl Node {
     /// Hands something to a running job, and returns once its handler has dealt with it
-    /// ([`JobHandler::notify`](crate::JobHandler::notify)), on whichever node it runs. A job that is about to start, or moves, is
-    /// waited for.
+    /// ([`JobHandler::notify`](crate::JobHandler::notify)), on whichever node it runs. A job that is about to start, or
+    /// moves, is waited for.
     ///
-    /// What one task sends to a job arrives in the order in which it was sent. It arrives **at least once**: if the job moves
-    /// in the very moment, its next worker may be told again.
+    /// What one task sends to a job arrives in the order in which it was sent. It arrives **at least once**: if the job
+    /// moves in the very moment, its next worker may be told again.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownJob`] if there is no such job, or it is being stopped; [`Error::NotNotifiable`] if its handler takes no
-    /// notifications; [`Error::NotifyFailed`] with what the handler said; [`Error::NotStarted`] if the job does not run in time;
-    /// [`Error::Backend`], [`Error::TimedOut`] and [`Error::Closed`], of which the first two say by
-    /// [`Error::is_outcome_unknown`] whether it may have arrived.
+    /// [`Error::UnknownJob`] if there is no such job, or it is being stopped; [`Error::NotNotifiable`] if its handler
+    /// takes no notifications; [`Error::NotifyFailed`] with what the handler said; [`Error::NotStarted`] if the job
+    /// does not run in time; [`Error::Backend`], [`Error::TimedOut`] and [`Error::Closed`], of which the first two say
+    /// by [`Error::is_outcome_unknown`] whether it may have arrived.
     ///
     /// # Cancel safety
     ///
@@ -127,7 +127,8 @@ impl Node {
         }
     }
 
-    /// The record of a job that may be notified now or soon, from the replica, or from the backend where the replica has none.
+    /// The record of a job that may be notified now or soon, from the replica, or from the backend where the replica
+    /// has none.
     async fn running(&self, key: &JobKey) -> Result<Option<(Bytes, JobRecord)>, pulse_core::Error> {
         let tables = &self.pool.tables;
         let raw = match tables.jobs.get_raw(key.as_str()) {

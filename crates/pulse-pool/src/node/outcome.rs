@@ -15,10 +15,11 @@ use crate::{
 };
 
 impl Node {
-    /// Dispatches a job, and returns its result once it has ended by itself, on whichever node and after however many attempts.
+    /// Dispatches a job, and returns its result once it has ended by itself, on whichever node and after however many
+    /// attempts.
     ///
-    /// It waits for as long as that takes; put it under a `tokio::time::timeout` to wait less. A job that nobody ends never
-    /// returns. `T` is what the job [ended with](crate::Job::finish_with), `()` if it ended with nothing.
+    /// It waits for as long as that takes; put it under a `tokio::time::timeout` to wait less. A job that nobody ends
+    /// never returns. `T` is what the job [ended with](crate::Job::finish_with), `()` if it ended with nothing.
     ///
     /// ```
     /// # use pulse_pool::{NewJob, Node};
@@ -38,14 +39,14 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// Those of [`dispatch`](Self::dispatch) that concern recording, and [`Error::Rejected`]; [`Error::Failed`] if the job was given
-    /// up, [`Error::Stopped`] if somebody stopped it, [`Error::Decode`] if the result is no `T`, [`Error::Closed`] if this node
-    /// was closed meanwhile: the job goes on.
+    /// Those of [`dispatch`](Self::dispatch) that concern recording, and [`Error::Rejected`]; [`Error::Failed`] if the
+    /// job was given up, [`Error::Stopped`] if somebody stopped it, [`Error::Decode`] if the result is no `T`,
+    /// [`Error::Closed`] if this node was closed meanwhile: the job goes on.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the job is either recorded and goes on, or is not there. [`result`](Self::result) tells later
-    /// what came of it.
+    /// If the future is dropped, the job is either recorded and goes on, or is not there. [`result`](Self::result)
+    /// tells later what came of it.
     pub async fn dispatch_and_wait<T: DeserializeOwned>(&self, job: impl Into<NewJob>) -> Result<T, Error> {
         let job = self.ready(job);
         let key = job.checked_key()?;
@@ -65,17 +66,26 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Failed`] if the job was given up; [`Error::Decode`], [`Error::InvalidKey`], [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn result<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<T>, Error> {
         let key = JobKey::new(key)?;
         let result = self.pool.tables.read_result(&key).await.map_err(self.pool.backend("read a result"))?;
         result.map(|result| self.outcome(&key, result)).transpose()
     }
 
-    /// What a running job said last of how far it is; `None` if it said nothing. See [`Job::progress`](crate::Job::progress).
+    /// What a running job said last of how far it is; `None` if it said nothing. See
+    /// [`Job::progress`](crate::Job::progress).
     ///
     /// # Errors
     ///
     /// [`Error::Decode`], [`Error::InvalidKey`], [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn progress<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<T>, Error> {
         let key = JobKey::new(key)?;
         let progress = self.pool.tables.read_progress(&key).await.map_err(self.pool.backend("read progress"))?;
@@ -87,6 +97,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn dead_jobs(&self) -> Result<Vec<DeadJob>, Error> {
         let all = self.pool.tables.all_dead().await.map_err(self.pool.backend("read dead jobs"))?;
         let dead = |(key, raw): (std::sync::Arc<str>, Bytes)| {
@@ -98,8 +112,8 @@ impl Node {
         Ok(dead)
     }
 
-    /// Dispatches a dead job anew, with the payload, the headers, the labels and the priority that it had, and returns once it is recorded. It
-    /// is not among the dead any more then.
+    /// Dispatches a dead job anew, with the payload, the headers, the labels and the priority that it had, and returns
+    /// once it is recorded. It is not among the dead any more then.
     ///
     /// # Errors
     ///
@@ -150,6 +164,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::InvalidKey`], [`Error::Backend`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the job is forgotten or not.
     pub async fn forget_dead(&self, key: impl AsRef<str>) -> Result<(), Error> {
         let key = JobKey::new(key)?;
         let forgotten = self.pool.tables.client().commit(self.pool.tables.forget_dead(&key)).await;

@@ -17,6 +17,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Backend`] on a client-only node.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn jobs(&self) -> Result<Vec<JobInfo>, Error> {
         let mut jobs = Vec::new();
         self.each_record(|key, record| jobs.extend(self.info(key, record))).await?;
@@ -29,6 +33,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::InvalidKey`], and [`Error::Backend`] on a client-only node.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn job(&self, key: impl AsRef<str>) -> Result<Option<JobInfo>, Error> {
         let (key, pool) = (JobKey::new(key)?, &self.pool);
         if pool.options.replicates {
@@ -45,6 +53,10 @@ impl Node {
     /// # Errors
     ///
     /// [`Error::Backend`] on a client-only node.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn job_keys(&self) -> Result<Vec<JobKey>, Error> {
         let mut keys = Vec::new();
         self.each_record(|key, record| keys.extend(record.is_job().then_some(key))).await?;
@@ -52,12 +64,16 @@ impl Node {
     }
 
     /// Counts the nodes, workers and jobs of the pool, as this node's replica shows them. Goes over all jobs, which a
-    /// [client-only](crate::NodeBuilder::client_only) node reads from the backend: meant for a status page, not for each
-    /// request.
+    /// [client-only](crate::NodeBuilder::client_only) node reads from the backend: meant for a status page, not for
+    /// each request.
     ///
     /// # Errors
     ///
     /// [`Error::Backend`] on a client-only node.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn stats(&self) -> Result<PoolStats, Error> {
         let members = self.pool.members.borrow().clone();
         let mut stats = PoolStats::of(&members, self.pool.tables.nodes());

@@ -27,9 +27,10 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownJob`] if there is no such job; [`Error::Requeued`] if its handler put it back; [`Error::NotStopped`] if the handler takes too long: it is stopped
-    /// as soon as it can be; [`Error::Backend`], [`Error::TimedOut`] and [`Error::Closed`], of which the first two say by
-    /// [`Error::is_outcome_unknown`] whether it may have been asked to stop.
+    /// [`Error::UnknownJob`] if there is no such job; [`Error::Requeued`] if its handler put it back;
+    /// [`Error::NotStopped`] if the handler takes too long: it is stopped as soon as it can be; [`Error::Backend`],
+    /// [`Error::TimedOut`] and [`Error::Closed`], of which the first two say by [`Error::is_outcome_unknown`] whether
+    /// it may have been asked to stop.
     ///
     /// # Cancel safety
     ///

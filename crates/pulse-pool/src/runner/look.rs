@@ -7,7 +7,7 @@ use futures::FutureExt;
 use pulse_core::{Transaction, Version};
 use pulse_rmap::{Snapshot, Value};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use super::{
     Runner, TaskEnded,
