@@ -96,6 +96,14 @@ pub enum Error {
         /// The key.
         key: JobKey,
     },
+    /// The backend confirmed the dispatch of the job, and has lost it, as in a failover that undoes writes.
+    #[error("pool {pool} has lost job {key:?} although its dispatch was confirmed: dispatch it again")]
+    Lost {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+    },
     /// The handler did not let the job be stopped and put it back: it goes on.
     #[error("the handler of pool {pool} put job {key:?} back instead of stopping it for good")]
     Requeued {
@@ -207,7 +215,7 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::QueueFull { .. } | Self::TimedOut { .. } | Self::ShuttingDown { .. } => true,
+            Self::QueueFull { .. } | Self::Lost { .. } | Self::TimedOut { .. } | Self::ShuttingDown { .. } => true,
             Self::Backend { source, .. } => source.is_retryable(),
             _ => false,
         }

@@ -11,18 +11,25 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use pulse_core::Version;
 use pulse_rmap::{Snapshot, Value};
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 use crate::{
     JobKey,
     id::DispatchId,
     record::{JobRecord, Phase},
 };
+
+/// How long to see nothing of a job before the backend is asked for it.
+const ASK_AFTER: Duration = Duration::from_secs(6);
 
 /// The record of a job as of a version of the jobs.
 #[derive(Debug, Clone)]
@@ -219,11 +226,14 @@ pub(crate) struct Follow {
     /// From this version on the job is there, or is gone again.
     since: Option<Version>,
     seen: bool,
+    /// Something was seen that is as late as the dispatch.
+    is_late: bool,
+    ask_at: Instant,
 }
 
 impl Follow {
     pub(crate) fn new(dispatch: DispatchId, since: Option<Version>) -> Self {
-        Self { dispatch, since, seen: false }
+        Self { dispatch, since, seen: false, is_late: false, ask_at: Instant::now() + ASK_AFTER }
     }
 
     /// Whether a record is of the job that is followed.
@@ -231,11 +241,36 @@ impl Follow {
         record.dispatch == self.dispatch
     }
 
+    /// Whether nothing was seen yet by which the job could be told from one that is lost.
+    pub(crate) fn is_in_the_dark(&self) -> bool {
+        !self.seen && !self.is_late
+    }
+
+    /// When to ask the backend, as long as nothing is seen.
+    pub(crate) fn ask_at(&self) -> Instant {
+        self.ask_at
+    }
+
+    /// The backend is being asked.
+    pub(crate) fn asks(&mut self) {
+        self.ask_at = Instant::now() + ASK_AFTER;
+    }
+
+    /// The version of the jobs since when the job is there, if it is known.
+    pub(crate) fn since(&self) -> Option<Version> {
+        self.since
+    }
+
+    /// Learns a version of the jobs as of which the job is there, or is gone again.
+    pub(crate) fn set_since(&mut self, version: Option<Version>) {
+        self.since = version;
+    }
+
     /// What the record of the key as of that version tells about the job, `None` if it is still under way.
     pub(crate) fn judge(&mut self, version: Option<Version>, record: Option<&JobRecord>) -> Option<Fate> {
+        self.is_late |= self.since.is_some_and(|since| version.is_some_and(|version| version.includes(&since)));
         let Some(record) = record.filter(|record| record.dispatch == self.dispatch) else {
-            let after = |since| version.is_some_and(|version| version.includes(&since));
-            return (self.seen || self.since.is_some_and(after)).then_some(Fate::Stopped);
+            return (self.seen || self.is_late).then_some(Fate::Stopped);
         };
         self.seen = true;
         match &record.phase {

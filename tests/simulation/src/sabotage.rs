@@ -20,11 +20,13 @@ pub enum Sabotage {
     Queue,
     /// No check of who has a tick.
     Ticks,
+    /// No sign that the server is another one, when it has lost writes.
+    Servers,
 }
 
 impl Sabotage {
     /// All there are.
-    pub const ALL: [Self; 5] = [Self::Leases, Self::Records, Self::Takeovers, Self::Queue, Self::Ticks];
+    pub const ALL: [Self; 6] = [Self::Leases, Self::Records, Self::Takeovers, Self::Queue, Self::Ticks, Self::Servers];
 
     const fn name(self) -> &'static str {
         match self {
@@ -33,12 +35,16 @@ impl Sabotage {
             Self::Takeovers => "takeovers",
             Self::Queue => "queue",
             Self::Ticks => "ticks",
+            Self::Servers => "servers",
         }
     }
 
     /// Has everything of one node go through it.
     pub(crate) fn bribe(self, link: &Faulty) {
-        link.rewrite_commits(move |transaction| self.rewrite(transaction));
+        match self {
+            Self::Servers => link.conceal_server_run(),
+            _ => link.rewrite_commits(move |transaction| self.rewrite(transaction)),
+        }
     }
 
     fn rewrite(self, transaction: Transaction) -> Transaction {
@@ -54,7 +60,7 @@ impl Sabotage {
             _ => false,
         };
         match self {
-            Self::Leases => false,
+            Self::Leases | Self::Servers => false,
             Self::Records => is_of("pool:jobs"),
             Self::Takeovers => {
                 matches!(expectation, Expectation::Absent { map, key } if &**map == "pool:workers" && &**key != "shutdown")

@@ -449,7 +449,11 @@ impl<'a> World<'a> {
         let running = self.stage.running();
         for (key, known) in self.book.settled() {
             if known != Known::Unclear && running.contains_key(&key) != (known == Known::Accepted) {
-                return Err(format!("{key} is {known:?}; {running:?} run"));
+                let record = match self.members.last() {
+                    Some(member) => format!("{:?}", member.node.job(&key).await),
+                    None => String::new(),
+                };
+                return Err(format!("{key} is {known:?}, recorded as {record}; {running:?} run"));
             }
         }
         let dead = store::keys(&self.memory, store::DEAD).await;

@@ -177,7 +177,9 @@ impl Backend for Faulty {
     }
 
     async fn server_run(&self, scope: &Scope) -> Result<Option<String>, Error> {
-        self.inner.call(Operation::ServerRun, scope.to_string(), self.inner.backend.server_run(scope)).await
+        let run =
+            self.inner.call(Operation::ServerRun, scope.to_string(), self.inner.backend.server_run(scope)).await?;
+        Ok(run.filter(|_| !self.inner.conceals_run()))
     }
 
     async fn close(&self) {

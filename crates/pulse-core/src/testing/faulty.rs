@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,6 +35,7 @@ pub(super) struct Inner {
     plan: Mutex<Plan>,
     patience: Mutex<Duration>,
     rewrite: Mutex<Option<Rewrite>>,
+    conceals_run: AtomicBool,
     pub(super) undelivered: Undelivered,
     /// The relays of feeds; they end with the link.
     pub(super) relays: TaskTracker,
@@ -64,6 +68,7 @@ impl Faulty {
             plan: Mutex::new(Plan::new(seed)),
             patience: Mutex::new(Duration::from_secs(10)),
             rewrite: Mutex::default(),
+            conceals_run: AtomicBool::new(false),
             undelivered: Undelivered::default(),
             relays: TaskTracker::new(),
         };
@@ -105,6 +110,12 @@ impl Faulty {
     /// something can fail.
     pub fn rewrite_commits(&self, rewrite: impl Fn(Transaction) -> Transaction + Send + Sync + 'static) {
         *self.inner.rewrite.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(rewrite));
+    }
+
+    /// Has [`Backend::server_run`] answer that the backend cannot tell, so that a restart or a failover shows only by what it
+    /// has lost.
+    pub fn conceal_server_run(&self) {
+        self.inner.conceals_run.store(true, Ordering::Relaxed);
     }
 
     /// Cuts this client off. New calls wait until [`Faulty::heal`], or fail when their patience ends; calls whose answer
@@ -153,6 +164,10 @@ impl Drop for Inner {
 impl Inner {
     pub(super) fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn conceals_run(&self) -> bool {
+        self.conceals_run.load(Ordering::Relaxed)
     }
 
     /// The transaction as it reaches the store.

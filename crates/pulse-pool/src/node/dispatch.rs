@@ -7,7 +7,7 @@ use futures::future::join_all;
 use pulse_core::Version;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{JobInfo, Node};
@@ -18,7 +18,7 @@ use crate::{
     new_job::Ready,
     record::{JobRecord, PlacedBy, Terms},
     tables::{Dispatch, KnownWorker, Refusal, jobs_version},
-    watch::{Fate, Follow, Seen, Watch},
+    watch::{Fate, Follow, Seen, Sighting, Watch},
     write::{Written, write},
 };
 
@@ -367,7 +367,7 @@ impl Node {
     async fn until_running(&self, key: &JobKey, mut follow: Follow, mut watch: Watch) -> Result<JobInfo, Error> {
         let pool = || self.pool.name.to_string();
         loop {
-            let sighting = watch.next().await.ok_or_else(|| self.pool.closed())?;
+            let sighting = self.next_of(key, &mut follow, &mut watch).await?;
             match (follow.judge(sighting.version, sighting.record.as_deref()), &sighting.record) {
                 (Some(Fate::Running), Some(record)) => {
                     if let Some(info) = self.info(key.clone(), record) {
@@ -379,6 +379,37 @@ impl Node {
                 }
                 (Some(_), _) => return Err(Error::Stopped { pool: pool(), key: key.clone() }),
                 (None, _) => {}
+            }
+        }
+    }
+
+    /// The next that is seen of a job. Where nothing is seen for long, the backend is asked whether it still knows of the
+    /// dispatch that it has confirmed.
+    pub(super) async fn next_of(
+        &self,
+        key: &JobKey,
+        follow: &mut Follow,
+        watch: &mut Watch,
+    ) -> Result<Sighting, Error> {
+        loop {
+            tokio::select! {
+                biased;
+                sighting = watch.next() => return sighting.ok_or_else(|| self.pool.closed()),
+                () = sleep_until(follow.ask_at()), if follow.is_in_the_dark() => follow.asks(),
+            }
+            let (tables, pool) = (&self.pool.tables, &self.pool.name);
+            // The version first: what is read after it is of that version or a later one. If it fails, it is asked again.
+            let Ok(version) = tables.jobs_version().await else { continue };
+            match follow.since() {
+                Some(since) if !version.is_some_and(|version| version.includes(&since)) => {
+                    return Err(Error::Lost { pool: pool.to_string(), key: key.clone() });
+                }
+                Some(_) => {}
+                None => {
+                    let Ok(record) = tables.read_record(key).await else { continue };
+                    follow.set_since(version);
+                    return Ok(Sighting { version, record: record.and_then(Seen::read) });
+                }
             }
         }
     }

@@ -40,7 +40,8 @@ impl Node {
     /// # Errors
     ///
     /// Those of [`dispatch`](Self::dispatch) that concern recording, and [`Error::Rejected`]; [`Error::Failed`] if the
-    /// job was given up, [`Error::Stopped`] if somebody stopped it, [`Error::Decode`] if the result is no `T`,
+    /// job was given up, [`Error::Stopped`] if somebody stopped it, [`Error::Lost`] if the
+    /// backend has lost it, [`Error::Decode`] if the result is no `T`,
     /// [`Error::Closed`] if this node was closed meanwhile: the job goes on.
     ///
     /// # Cancel safety
@@ -186,7 +187,7 @@ impl Node {
     /// Waits until a job is there no more.
     async fn until_ended(&self, key: &JobKey, mut follow: Follow, mut watch: Watch) -> Result<(), Error> {
         loop {
-            let sighting = watch.next().await.ok_or_else(|| self.pool.closed())?;
+            let sighting = self.next_of(key, &mut follow, &mut watch).await?;
             match (follow.judge(sighting.version, sighting.record.as_deref()), &sighting.record) {
                 (Some(Fate::Rejected(message)), Some(trace)) => {
                     return Err(self.rejected(key, trace, message).await);

@@ -325,6 +325,7 @@ impl Runner {
             self.let_idle_workers_leave();
             self.remove_if_alone();
         } else if self.workers.seen(&self.members) {
+            self.take_out_again(false);
             self.look_at_all();
         } else {
             tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "the pool has lost a worker of this node");

@@ -42,16 +42,25 @@ impl Runner {
 
     pub(super) fn on_verified(&mut self) {
         self.verifying = false;
+        self.take_out_again(true);
         self.look_at_all();
         self.confirm_again();
     }
 
-    /// Writes down again that jobs run of which the backend has lost that.
+    /// Takes workers out of the pool again that were, where the backend has lost that.
+    pub(super) fn take_out_again(&mut self, up_to_date: bool) {
+        for worker in self.workers.come_back(&self.members, up_to_date) {
+            self.unregister(worker);
+        }
+    }
+
+    /// Writes down again that jobs run, and with which epoch, of which the backend has lost that.
     fn confirm_again(&mut self) {
         let jobs = self.pool.tables.jobs.snapshot();
         let forgotten = |(key, record): (JobKey, &Value<JobRecord>)| {
-            let runs = record.phase == Phase::Assigned && self.jobs.running(&key, record.assignment).is_some();
-            runs.then(|| (key, record.clone()))
+            let epoch = self.jobs.running(&key, record.assignment)?.activity.epoch;
+            let is_known = record.epoch == Some(epoch) && record.phase == Phase::Running;
+            (!is_known && record.phase != Phase::Stopping).then(|| (key, record.clone()))
         };
         let values = jobs.values().map(|(key, record)| (JobKey::from_map(key.clone()), record));
         let forgotten: Vec<_> = values.filter_map(forgotten).collect();

@@ -1,6 +1,11 @@
 //! The workers of this node, from joining to leaving.
 
-use std::{collections::HashSet, fmt, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
 use tokio::sync::oneshot;
 
@@ -13,12 +18,17 @@ use crate::{
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
+/// Of how many workers it is remembered that they are gone.
+const REMEMBERED: usize = 64;
+
 /// The workers of one node.
 #[derive(Debug, Default)]
 pub(super) struct OurWorkers {
     all: Vec<OurWorker>,
     /// Those that stand in the pool under the lease that the node holds now.
     ours: HashSet<WorkerId>,
+    /// Those that were taken out of the pool under that lease, the latest last, and whether the replica shows it.
+    gone: VecDeque<(WorkerId, bool)>,
 }
 
 pub(super) struct OurWorker {
@@ -157,6 +167,10 @@ impl OurWorkers {
     pub(super) fn left(&mut self, id: WorkerId) {
         if let Some(worker) = self.remove(id) {
             worker.tell_removed();
+            self.gone.push_back((id, false));
+            if self.gone.len() > REMEMBERED {
+                self.gone.pop_front();
+            }
         }
     }
 
@@ -196,9 +210,25 @@ impl OurWorkers {
         all_there
     }
 
+    /// The workers that were taken out of the pool and stand there again, because the backend has lost that they were.
+    /// `up_to_date`: what the replica shows is later than that they went.
+    pub(super) fn come_back(&mut self, members: &Members, up_to_date: bool) -> Vec<WorkerId> {
+        let mut back = Vec::new();
+        for (worker, was_seen) in &mut self.gone {
+            match members.get(*worker) {
+                Some(_) if *was_seen || up_to_date => back.push(*worker),
+                Some(_) => {}
+                None => *was_seen = true,
+            }
+        }
+        back
+    }
+
     /// Turns the workers of a lost lease into new ones that wait for the next; those that had to go are gone.
     pub(super) fn lost(&mut self) {
         self.ours.clear();
+        // Their records hang on the lease that is lost.
+        self.gone.clear();
         let (leaving, staying): (Vec<_>, Vec<_>) = self.all.drain(..).partition(|worker| worker.leaves);
         self.all = staying;
         leaving.into_iter().for_each(OurWorker::tell_removed);
