@@ -350,6 +350,16 @@ pub(super) async fn the_expiry_of_a_stream_is_renewed_and_taken_back(subject: Su
     }
 }
 
+pub(super) async fn all_clients_give_the_server_the_same_name(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let run = done(room.backend.server_run(&room.scope).await);
+    let other = room.other_client().await;
+    room.append("s", "e").await;
+    assert_eq!(done(other.backend.server_run(&room.scope).await), run, "nothing happened to the server");
+    // A backend that cannot tell says so to everybody.
+    assert!(run.is_none_or(|run| !run.is_empty()));
+}
+
 pub(super) async fn the_clock_of_the_backend_goes_on(subject: Subject) {
     let room = Room::open(&subject).await;
     let time = async || done(room.backend.server_time(&room.scope).await);

@@ -213,6 +213,7 @@ macro_rules! __conformance_cases {
                 a_stream_expires_by_itself
                 the_expiry_of_a_stream_is_renewed_and_taken_back
                 the_clock_of_the_backend_goes_on
+                all_clients_give_the_server_the_same_name
             }
             appends {
                 several_events_a_trim_and_a_lifetime_are_one_transaction

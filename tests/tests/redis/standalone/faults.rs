@@ -34,6 +34,21 @@ async fn scripts_that_the_server_forgot_are_brought_again() {
     client.close().await;
 }
 
+#[tokio::test]
+async fn the_server_has_another_name_after_a_restart_and_not_before() {
+    let mut server = Server::start_durable();
+    let client = connect(&server).await;
+    let before = client.backend().server_run(&scope()).await.unwrap().expect("a server tells");
+    server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let run = async || client.backend().server_run(&scope()).await.ok().flatten();
+    until("the connection is there again", async || run().await.is_some()).await;
+    assert_eq!(run().await.as_ref(), Some(&before), "it is the same server");
+    server.kill();
+    server.restart();
+    until("it is another run", async || run().await.is_some_and(|run| run != before)).await;
+    client.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_cut_in_the_midst_of_writes_shows_every_hole() {
     let server = Server::start();
