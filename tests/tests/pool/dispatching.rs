@@ -233,6 +233,9 @@ async fn absurd_keys_and_payloads_are_keys_and_payloads(subject: Subject) {
             node.stop(key).await.unwrap();
         }
     }
+    node.dispatch("large", "x".repeat(24 << 20)).await.unwrap();
+    assert_eq!(board.running()["large"].payload.len(), 24 << 20);
+    assert_eq!(node.job_payload("large").await.unwrap().unwrap().len(), 24 << 20);
     let too_long = node.dispatch("k".repeat(1 << 20), "").await;
     assert!(matches!(too_long, Err(Error::Backend { .. })), "{too_long:?}");
     node.close().await.unwrap();

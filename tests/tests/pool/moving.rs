@@ -19,6 +19,7 @@ on_every_backend!(
     removing_a_worker_twice_or_of_another_node_is_an_error,
     a_job_that_starts_or_stops_slowly_does_not_hold_up_a_move_of_others,
     a_job_that_moved_keeps_its_payload_and_gets_a_greater_epoch,
+    a_worker_may_come_and_go_a_thousand_times,
 );
 
 /// Which keys run elsewhere than before, or were disturbed.
@@ -214,6 +215,30 @@ async fn a_job_that_moved_keeps_its_payload_and_gets_a_greater_epoch(subject: Su
     let run = board.running()["violin"].clone();
     assert_eq!(run.payload, "allegro");
     assert!(Some(run.epoch) > first.epoch);
+    b.close().await.unwrap();
+    board.check();
+}
+
+async fn a_worker_may_come_and_go_a_thousand_times(subject: Subject) {
+    let (one, two) = (subject.client().await, subject.client().await);
+    let (a, b) = (node().join(&one).await.unwrap(), node().join(&two).await.unwrap());
+    let (board, keys) = (Board::default(), keys(10));
+    a.add_worker(board.player("a")).await.unwrap();
+    for dispatched in a.dispatch_batch(keys.iter().map(|key| (key, ""))).await {
+        dispatched.unwrap();
+    }
+    for _ in 0..1_000 {
+        let worker = b.add_worker(board.player("b")).await.unwrap();
+        b.remove_worker(worker).await.unwrap();
+    }
+    board.settles(&keys, |_| Some("a".into())).await;
+    assert_eq!(b.workers(), []);
+    eventually("only one worker is left", async || {
+        let workers = a.pool_workers().len();
+        if workers == 1 { Ok(()) } else { Err(workers) }
+    })
+    .await;
+    a.close().await.unwrap();
     b.close().await.unwrap();
     board.check();
 }
