@@ -26,11 +26,14 @@ impl Clock {
     }
 
     /// Looks again, because clocks drift apart.
-    pub(crate) async fn adjust(&self, client: &Client, scope: &Scope) {
-        // If it fails, what was read before is about as good.
-        if let Ok(read) = look(client, scope).await {
-            *self.read.write().unwrap_or_else(PoisonError::into_inner) = read;
-        }
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend; what was read before is about as good, unless the server is another one.
+    pub(crate) async fn adjust(&self, client: &Client, scope: &Scope) -> Result<(), Error> {
+        let read = look(client, scope).await?;
+        *self.read.write().unwrap_or_else(PoisonError::into_inner) = read;
+        Ok(())
     }
 
     /// The server's time, in milliseconds since the epoch.

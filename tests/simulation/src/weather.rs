@@ -55,6 +55,7 @@ impl Weather {
     pub(crate) fn clear(link: &Faulty) {
         link.heal();
         link.resume();
+        link.unmute();
         link.set_chances(Chances::none());
         link.set_feed_chances(FeedChances::none());
     }

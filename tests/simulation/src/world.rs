@@ -30,8 +30,8 @@ const PLAYS: &str = "plays";
 const WORKS: &str = "works";
 /// How many of the last states of the server its replica may be at.
 const REPLICATED: usize = 12;
-/// How long nothing may move for the pool to count as quiet.
-const QUIET: Duration = Duration::from_secs(2);
+/// How long nothing may move for the pool to count as quiet: longer than a lease, for which nodes hold still.
+const QUIET: Duration = Duration::from_secs(4);
 /// How long everything may take to come right once nothing goes wrong any more.
 const HEALING: Duration = Duration::from_secs(90);
 
@@ -154,8 +154,15 @@ impl<'a> World<'a> {
         self.memory.restore(&replicated);
         self.book.loses(at);
         self.stage.loses(at);
+        let deaf: Vec<Faulty> = cut.iter().filter(|_| self.dice.random_bool(0.2)).cloned().collect();
+        deaf.iter().for_each(Faulty::mute);
         cut.iter().for_each(Faulty::heal);
-        self.stage.note("the replica has taken over");
+        self.stage.note(format!("the replica has taken over, and {} links do not tell", deaf.len()));
+        let late = Duration::from_millis(self.dice.random_range(0..6_000));
+        tokio::spawn(async move {
+            sleep(late).await;
+            deaf.iter().for_each(Faulty::unmute);
+        });
     }
 
     fn trouble(&self, index: usize, what: &str, make: impl Fn(&Faulty)) {

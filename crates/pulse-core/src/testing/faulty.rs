@@ -125,6 +125,17 @@ impl Faulty {
         self.inner.link.set_partitioned(true);
     }
 
+    /// Cuts the feeds of this client off until [`Faulty::unmute`], and the calls that are under way: later ones are
+    /// answered. As where the connection for subscriptions comes back later than the one for commands.
+    pub fn mute(&self) {
+        self.inner.link.set_mute(true);
+    }
+
+    /// Lets the feeds go on. They yield `Resubscribed`.
+    pub fn unmute(&self) {
+        self.inner.link.set_mute(false);
+    }
+
     /// Ends the partition. Feeds yield `Resubscribed` and go on.
     pub fn heal(&self) {
         self.inner.link.set_partitioned(false);

@@ -12,9 +12,18 @@ use tokio::{sync::Notify, time::Instant};
 pub(super) struct Status {
     pub(super) paused: bool,
     pub(super) partitioned: bool,
+    /// Feeds are cut although calls are not.
+    pub(super) mute: bool,
     /// How often it was cut, so that a cut shows also to whoever looks only after it was healed.
     pub(super) partitions: u64,
     pub(super) end: Option<End>,
+}
+
+impl Status {
+    /// Whether feeds hear nothing.
+    pub(super) fn is_mute(self) -> bool {
+        self.partitioned || self.mute
+    }
 }
 
 /// How the client ended.
@@ -59,6 +68,15 @@ impl Link {
                 status.partitions += 1;
             }
             status.partitioned = partitioned;
+        });
+    }
+
+    pub(super) fn set_mute(&self, mute: bool) {
+        self.change(|status| {
+            if mute && !status.mute {
+                status.partitions += 1;
+            }
+            status.mute = mute;
         });
     }
 

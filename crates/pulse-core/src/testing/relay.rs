@@ -67,7 +67,7 @@ impl Relay {
             tokio::select! {
                 biased;
                 _ = link.other_than(status) => {}
-                () = sleep_until(next_arrival), if !status.paused && !status.partitioned => self.deliver(),
+                () = sleep_until(next_arrival), if !status.paused && !status.is_mute() => self.deliver(),
                 item = self.source.next(), if !status.paused => match item {
                     Some(item) => self.carry(item, status),
                     None => return self.end(),
@@ -100,7 +100,7 @@ impl Relay {
             self.under_way.clear();
             self.sink.push(FeedItem::Gap(GapCause::Disconnected));
         }
-        if self.cut && !status.partitioned {
+        if self.cut && !status.is_mute() {
             self.cut = false;
             while self.source.try_next().is_some() {}
             self.sink.push(FeedItem::Gap(GapCause::Resubscribed));
@@ -108,7 +108,7 @@ impl Relay {
     }
 
     fn carry(&mut self, item: FeedItem, status: Status) {
-        if status.partitioned {
+        if status.is_mute() {
             return;
         }
         let fate = match (&item, self.client.upgrade()) {

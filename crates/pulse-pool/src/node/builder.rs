@@ -11,7 +11,7 @@ use std::{
 use pulse_core::{Client, Session};
 use tokio::{
     sync::{mpsc, watch},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -155,21 +155,21 @@ impl NodeBuilder {
             tables,
             _swept: swept,
         });
+        let until = Instant::now() + pool.options.timeout;
+        if pool.options.replicates {
+            let verified = timeout_at(until, verify(&pool, pool.tables.jobs.snapshot().readings())).await;
+            verified.map_err(|_| pool.timed_out("join"))?.map_err(pool.backend("join"))?;
+        }
         let session = Session::open(client, pool.tables.scope(), self.options.worker_ttl);
         let session = session.await.map_err(pool.backend("join"))?;
         let mark = pool.tables.mark(pool.node).map_err(|source| pool.replica(source))?;
         let enter = pool.tables.enter(pool.node, mark, session.lease());
-        let until = Instant::now() + pool.options.timeout;
         match write(client, &enter, None, Some(until)).await.map_err(pool.backend("join"))? {
             Written::Refused(Refusal::ShuttingDown(_)) | Written::RefusedAfterUnknown(Refusal::ShuttingDown(_)) => {
                 return Err(pool.shutting_down());
             }
             Written::Refused(_) | Written::RefusedAfterUnknown(_) => return Err(pool.timed_out("join")),
             Written::Done(_) => {}
-        }
-        if pool.options.replicates {
-            let reading = pool.tables.jobs.snapshot().readings();
-            verify(&pool, reading).await.map_err(pool.backend("join"))?;
         }
         let runner = Runner::new(pool.clone(), session, from_node, stop.clone());
         let tasks = TaskTracker::new();

@@ -47,7 +47,7 @@ impl Node {
     ///
     /// Nothing is left of the job: [`Error::Exists`], [`Error::QueueFull`], [`Error::InvalidKey`],
     /// [`Error::ShuttingDown`]; [`Error::Rejected`] with the handler's message; [`Error::Stopped`] if somebody stopped
-    /// it before it ran.
+    /// it before it ran; [`Error::Lost`] if the backend has lost it.
     ///
     /// The job is recorded, and will run: [`Error::NotStarted`]; [`Error::Closed`] if this node was closed meanwhile.
     ///
@@ -405,6 +405,10 @@ impl Node {
                     return Err(Error::Lost { pool: pool.to_string(), key: key.clone() });
                 }
                 Some(_) => {}
+                // A job that is recorded makes the map.
+                None if version.is_none() => {
+                    return Err(Error::Lost { pool: pool.to_string(), key: key.clone() });
+                }
                 None => {
                     let Ok(record) = tables.read_record(key).await else { continue };
                     follow.set_since(version);

@@ -1,5 +1,7 @@
 //! Stopping jobs.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use pulse_core::Version;
 use tokio::time::{Instant, timeout_at};
@@ -11,7 +13,7 @@ use crate::{
     record::{JobRecord, Phase},
     tables::Refusal,
     watch::Watch,
-    write::{Written, write},
+    write::{BackOff, Written, write},
 };
 
 /// What a request to stop a job came to.
@@ -42,7 +44,12 @@ impl Node {
         match asked.await.map_err(|_| self.pool.timed_out("stop"))?? {
             Asked::Gone => Ok(()),
             Asked::Stopping(dispatch, since) => {
-                let gone = timeout_at(deadline, self.until_gone(&key, dispatch, since, watch)).await;
+                let gone = async {
+                    self.until_gone(&key, dispatch, since, watch).await?;
+                    self.until_gone_for_certain(&key, dispatch).await;
+                    Ok(())
+                };
+                let gone = timeout_at(deadline, gone).await;
                 gone.unwrap_or_else(|_| {
                     let (pool, after) = (self.pool.name.to_string(), self.pool.options.timeout);
                     Err(Error::NotStopped { pool, key, after })
@@ -114,6 +121,20 @@ impl Node {
         }
         let new = self.pool.encode(&record.stopping())?;
         Ok((Some(tables.replace(key, old, new.clone())), Some(new)))
+    }
+
+    /// A replica that is behind may show the jobs as they were before the server lost something.
+    async fn until_gone_for_certain(&self, key: &JobKey, dispatch: DispatchId) {
+        let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(1));
+        if self.pool.tables.jobs.is_synced() {
+            return;
+        }
+        loop {
+            match self.pool.tables.read_record(key).await {
+                Ok(record) if !is_of(record.as_ref(), dispatch) => return,
+                _ => back_off.pause().await,
+            }
+        }
     }
 
     async fn until_gone(

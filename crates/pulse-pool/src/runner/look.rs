@@ -35,7 +35,8 @@ impl Runner {
         self.take_standing();
         let pool = self.pool.clone();
         self.tasks.spawn(async move {
-            pool.clock.adjust(pool.tables.client(), pool.tables.scope()).await;
+            // If it fails, the next look will tell.
+            let _ = pool.clock.adjust(pool.tables.client(), pool.tables.scope()).await;
             TaskEnded::Nothing
         });
     }
@@ -92,6 +93,7 @@ impl Runner {
     /// Looks at every job that is recorded or that is here.
     pub(super) fn look_at_all(&mut self) {
         let jobs = self.pool.tables.jobs.snapshot();
+        self.watch_history(&jobs);
         let mut gone: Vec<JobKey> = self.jobs.keys().filter(|key| !jobs.contains_key(key.as_str())).cloned().collect();
         gone.sort_unstable();
         for key in jobs.keys().map(|key| JobKey::from_map(key.clone())).chain(gone) {
@@ -117,7 +119,7 @@ impl Runner {
         if here == Here::Nothing && step.is_some() {
             match self.pool.history.may_begin(jobs.readings()) {
                 Begin::Now => {}
-                Begin::At(moment) => return self.later.at(key, moment),
+                Begin::HoldsUntil(moment) => return self.later.at(key, moment),
                 // It is looked at again then.
                 Begin::WhenVerified => return,
             }
@@ -125,7 +127,12 @@ impl Runner {
         match step {
             None => {}
             Some(Step::Interrupt) => self.jobs.interrupt(key),
-            Some(Step::Stop) => self.stop_job(key, record.map(|record| &**record)),
+            Some(Step::Stop) => match self.moves_at(jobs, key) {
+                None => self.stop_job(key, record.map(|record| &**record)),
+                Some(Begin::HoldsUntil(moment)) => self.later.at(key, moment),
+                // It is looked at again then.
+                Some(Begin::Now | Begin::WhenVerified) => {}
+            },
             Some(Step::Start(worker)) => {
                 if !record.is_some_and(|record| self.may_start(key, record, worker)) {
                     return;

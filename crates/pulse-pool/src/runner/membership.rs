@@ -58,7 +58,7 @@ impl Runner {
     }
 
     /// Writes the node itself down under its new lease.
-    fn enter(&mut self) {
+    pub(super) fn enter(&mut self) {
         let (Some(lease), Ok(mark)) = (&self.lease, self.pool.tables.mark(self.pool.node)) else {
             return;
         };

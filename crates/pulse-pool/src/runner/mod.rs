@@ -87,6 +87,8 @@ enum TaskEnded {
     Removed(bool),
     /// It is known whether the backend may have lost something.
     Verified,
+    /// The server is another one than the jobs were read from.
+    Outdated,
     /// The lease was lost meanwhile.
     Nothing,
 }
@@ -132,6 +134,8 @@ pub(crate) struct Runner {
     shutdown: Shutdown,
     /// A look at the server's run is under way.
     verifying: bool,
+    /// When the jobs must have been read from the server that it is now.
+    read_again_by: Option<Instant>,
     #[cfg(feature = "metrics")]
     standing: crate::standing::Standing,
     /// Cancelled when the node is dropped.
@@ -171,6 +175,7 @@ impl Runner {
             closing: false,
             shutdown: Shutdown::default(),
             verifying: false,
+            read_again_by: None,
             #[cfg(feature = "metrics")]
             standing,
             stop,
@@ -181,6 +186,8 @@ impl Runner {
     pub(crate) async fn run(mut self) {
         let mut audit = tokio::time::interval(AUDIT);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut server = tokio::time::interval(self.pool.options.worker_ttl / 3);
+        server.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = self.stop.clone();
         self.on_members_changed();
         while !self.is_finished() {
@@ -203,6 +210,8 @@ impl Runner {
                     Some(post) => self.on_post(post),
                     None => break,
                 },
+                () = until(self.read_again_by) => self.on_not_read_again(),
+                _ = server.tick() => self.look_at_server(),
                 () = until(self.shutdown.deadline) => break,
                 () = until(self.later.next_due()) => self.look_at_due(),
                 _ = audit.tick() => self.audit(),
@@ -294,6 +303,7 @@ impl Runner {
             }
             Some(TaskEnded::Marked { is_ours }) => self.on_marked(is_ours),
             Some(TaskEnded::Verified) => self.on_verified(),
+            Some(TaskEnded::Outdated) => self.on_outdated(),
             Some(TaskEnded::Removed(removed)) => self.on_removed(removed),
             // A task of the runtime that shuts down, or one that its lease took with it.
             Some(TaskEnded::Nothing) | None => {}

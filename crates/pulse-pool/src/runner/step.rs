@@ -94,7 +94,7 @@ async fn change_and_see(
             caught_up(pool, version).await;
             if pool.tables.jobs.get_raw(key.as_str()).as_ref() == Some(old) {
                 // What took its place was confirmed, and is gone.
-                pool.history.miss_change();
+                pool.history.note_lost_change();
             }
             true
         }
@@ -130,7 +130,7 @@ pub(super) async fn caught_up(pool: &Pool, version: Option<Version>) {
             && !now.is_some_and(|now| now.includes(&version))
         {
             // It was confirmed, and is gone.
-            return pool.history.miss_change();
+            return pool.history.note_lost_change();
         }
     }
 }

@@ -30,6 +30,11 @@ impl Tables {
         self.read(PAYLOADS, key.as_str()).await
     }
 
+    /// Whether the node stands in the pool, as the replica shows it.
+    pub(crate) fn has_node(&self, node: NodeId) -> bool {
+        self.workers.snapshot().contains_key(&node_key(node))
+    }
+
     /// What is known of the server's run.
     pub(crate) async fn read_server(&self) -> Result<Option<Bytes>, pulse_core::Error> {
         self.read(SERVER, RUN).await
