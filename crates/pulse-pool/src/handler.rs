@@ -227,8 +227,8 @@ impl Job {
         !self.stopped.is_cancelled() && self.lifeline.is_alive()
     }
 
-    /// The number of this attempt since the job was dispatched, from 1. Attempts count that failed, or that ran when
-    /// their node died or was cut off.
+    /// The number of this attempt since the job was dispatched, from 1. Attempts count that failed, or that ran, by the
+    /// job's record, when their node died; see [`RetryPolicy`](crate::RetryPolicy).
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -319,6 +319,15 @@ impl Job {
 
     pub(crate) fn is_leased(&self) -> bool {
         self.lifeline.is_alive()
+    }
+
+    /// Waits until it is written down that the job runs; `false` if it must stop before.
+    pub(crate) async fn is_recorded(&self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stopped() => false,
+            () = self.lifeline.recorded() => true,
+        }
     }
 
     /// Cancelled when the job must stop.

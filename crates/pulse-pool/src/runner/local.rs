@@ -6,7 +6,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::lost::InHand;
-use crate::{JobHandler, JobKey, WorkerId, decide::Here, id::AssignmentId, trace::Activity};
+use crate::{JobHandler, JobKey, WorkerId, activation::Lifeline, decide::Here, id::AssignmentId, trace::Activity};
 
 /// What the node has of one job.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Activation {
     pub(super) job: InHand,
     pub(super) activity: Activity,
     pub(super) handler: Arc<dyn JobHandler>,
+    /// For the job to hold on to.
+    pub(super) lifeline: Arc<Lifeline>,
     /// Cancelled when the job is to stop. Breaks off the handler's start, and is what the job sees.
     pub(super) stopped: CancellationToken,
     /// Held by each call of the handler for the running job.

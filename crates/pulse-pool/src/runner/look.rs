@@ -193,6 +193,12 @@ impl Runner {
                 origin: Origin::default(),
             },
             handler: self.workers.get(worker)?.handler.clone(),
+            lifeline: Arc::new(Lifeline::new(
+                Arc::downgrade(&lease.session),
+                Arc::downgrade(&self.pool),
+                record.assignment,
+                self.to_endings.clone(),
+            )),
             stopped: lease.lost.child_token(),
             turn: Arc::default(),
         };
@@ -207,12 +213,6 @@ impl Runner {
             key: key.clone(),
             record: record.clone(),
             has_begun: false,
-            lifeline: Arc::new(Lifeline::new(
-                Arc::downgrade(&lease.session),
-                Arc::downgrade(&self.pool),
-                record.assignment,
-                self.to_endings.clone(),
-            )),
             activation,
             lease: lease.session.lease(),
             lost: lease.lost.clone(),
@@ -238,7 +238,9 @@ impl Runner {
         match step {
             Step::Pull { to, dead } => {
                 let ((lease, lost), known) = (held()?, self.pool.known(to)?);
-                let new = encoded(record.pulled_by(to, self.members.version()))?;
+                let is_former = dead.is_some_and(|dead| self.workers.is_former(dead));
+                let pulled = if is_former { JobRecord::taken_back_by } else { JobRecord::pulled_by };
+                let new = encoded(pulled(record, to, self.members.version()))?;
                 let to = known;
                 Some((tables.pull(key, &record.raw(), dead, &to, lease, new.clone()), Some(new), lost))
             }

@@ -15,13 +15,13 @@ use super::{
 };
 use crate::{
     Job, JobKey,
-    activation::Lifeline,
     group::Turn,
     handler::{Failure, contain},
     headers::Content,
     new_job::millis,
     pool::Pool,
     record::JobRecord,
+    tables::Refusal,
     together::Started,
     trace::{Activity, Origin},
     write::{BackOff, Written, write},
@@ -39,8 +39,6 @@ pub(super) struct Start {
     pub(super) activation: Activation,
     /// The handler was called before.
     pub(super) has_begun: bool,
-    /// For the job to hold on to.
-    pub(super) lifeline: Arc<Lifeline>,
     pub(super) lease: LeaseId,
     /// Cancelled when the session is lost.
     pub(super) lost: CancellationToken,
@@ -95,9 +93,9 @@ impl Start {
         self.note_wait();
         // Of this attempt alone, so that whatever a failed start left behind learns that it must end.
         let stopped = self.activation.stopped.child_token();
-        let Activation { activity, handler, .. } = &self.activation;
-        let (Activity { worker, epoch, attempt, .. }, lifeline) = (activity, self.lifeline.clone());
-        let job = Job::new(self.key.clone(), content, *epoch, *worker, *attempt, stopped.clone(), lifeline);
+        let Activation { activity, handler, lifeline, .. } = &self.activation;
+        let Activity { worker, epoch, attempt, .. } = activity;
+        let job = Job::new(self.key.clone(), content, *epoch, *worker, *attempt, stopped.clone(), lifeline.clone());
         let (span, begun) = (activity.start(&self.pool, &self.key), Instant::now());
         let started = tokio::select! {
             biased;
@@ -158,7 +156,7 @@ impl Start {
         }
     }
 
-    /// Writes down that the job runs, under the lease. Where that is refused, the record has become another one, and
+    /// Writes down that the job runs, under the lease, and tells the job so. Where that is refused, the record has become another one, and
     /// the runner will see to it when its replica shows it.
     pub(super) async fn confirm(self) -> Option<Local> {
         let pool = &self.pool;
@@ -173,6 +171,7 @@ impl Start {
         match written {
             Ok(Written::Done(_)) => {
                 pool.meter.started();
+                self.activation.lifeline.set_recorded();
                 Some(Local::Running(self.activation))
             }
             Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
@@ -200,7 +199,11 @@ impl Start {
             Turn::Nobody => return Err(pulse_core::Error::Closed),
         };
         let change = tables.running(self.lease, [(&self.key, &self.record.raw(), &record)].into_iter());
-        write(tables.client(), &change, Some(&record), None).await
+        match write(tables.client(), &change, Some(&record), None).await? {
+            // In company it was.
+            Written::Refused(Refusal::Record(Some(found))) if found == record => Ok(Written::Done(None)),
+            written => Ok(written),
+        }
     }
 
     async fn put_back(&self, after: Duration) {

@@ -63,6 +63,11 @@ impl OurWorkers {
         self.all.iter().find(|worker| worker.id == id)
     }
 
+    /// Whether a worker of this node had that id under a lease that was lost.
+    pub(super) fn is_former(&self, id: WorkerId) -> bool {
+        self.all.iter().any(|worker| worker.former.contains(&id))
+    }
+
     fn get_mut(&mut self, id: WorkerId) -> Option<&mut OurWorker> {
         self.all.iter_mut().find(|worker| worker.id == id)
     }
