@@ -41,13 +41,8 @@ use self::{
     workers::{OurWorkers, Reply, WorkerState},
 };
 use crate::{
-    Error, JobHandler, JobKey, WorkerId, WorkerOptions,
-    decide::Members,
-    handler::Ending,
-    id::AssignmentId,
-    pool::Pool,
-    record::{JobRecord, PlacedBy},
-    watch::Seen,
+    Error, JobHandler, JobKey, WorkerId, WorkerOptions, decide::Members, handler::Ending, id::AssignmentId, pool::Pool,
+    record::JobRecord, watch::Seen,
 };
 
 /// How often to look at everything although nothing seems to have changed.
@@ -314,9 +309,7 @@ impl Runner {
     }
 
     fn on_members_changed(&mut self) {
-        let snapshot = self.pool.tables.workers.snapshot();
-        let workers = snapshot.iter().filter_map(|(worker, record)| Some((worker.parse().ok()?, record.clone())));
-        let members = Members::new(snapshot.version().map(PlacedBy::from), workers.collect());
+        let members = self.pool.tables.members();
         self.members = Arc::new(members.shut_down(self.pool.tables.is_marked() || self.shutdown.begun));
         self.pool.members.send_replace(self.members.clone());
         if self.members.is_shut_down() {
