@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use pulse_core::Session;
+use pulse_core::{Session, SessionState};
 use tokio_util::sync::CancellationToken;
 
 use super::{Lease, Runner, TaskEnded, step, workers::WorkerState};
@@ -29,26 +29,35 @@ impl Runner {
         self.later.clear();
         self.ended.clear();
         self.look_at_all();
-        if !self.closing {
-            let pool = self.pool.clone();
-            self.tasks.spawn(async move {
-                let mut back_off = BackOff::new(REJOIN.0, REJOIN.1);
-                loop {
-                    let tables = &pool.tables;
-                    match Session::open(tables.client(), tables.scope(), pool.options.worker_ttl).await {
-                        Ok(session) => return TaskEnded::Joined(session),
-                        Err(pulse_core::Error::Closed) => return TaskEnded::Nothing,
-                        Err(error) => {
-                            tracing::debug!(pool = %pool.name, %error, "cannot join the pool again yet");
-                            back_off.pause().await;
-                        }
+        self.join_again();
+    }
+
+    fn join_again(&mut self) {
+        if self.closing {
+            return;
+        }
+        let pool = self.pool.clone();
+        self.tasks.spawn(async move {
+            let mut back_off = BackOff::new(REJOIN.0, REJOIN.1);
+            loop {
+                let tables = &pool.tables;
+                match Session::open(tables.client(), tables.scope(), pool.options.worker_ttl).await {
+                    Ok(session) => return TaskEnded::Joined(session),
+                    Err(pulse_core::Error::Closed) => return TaskEnded::Nothing,
+                    Err(error) => {
+                        tracing::debug!(pool = %pool.name, %error, "cannot join the pool again yet");
+                        back_off.pause().await;
                     }
                 }
-            });
-        }
+            }
+        });
     }
 
     pub(super) fn on_joined(&mut self, session: Session) {
+        if session.state() != SessionState::Alive {
+            // It was asked for so long ago that it is over. To begin with it would be to be cut off at once.
+            return self.join_again();
+        }
         tracing::info!(pool = %self.pool.name, node = %self.pool.node, "joined the pool again");
         self.lease = Some(Lease::new(session, &self.stop));
         self.pool.cut_off.store(false, Ordering::Relaxed);
