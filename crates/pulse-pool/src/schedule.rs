@@ -194,7 +194,7 @@ where
                 tracing::warn!(
                     pool,
                     schedule,
-                    message = failure.message,
+                    reason = failure.message,
                     "a producer failed, asked again at the next tick"
                 );
             }

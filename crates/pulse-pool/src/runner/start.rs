@@ -63,8 +63,9 @@ impl Start {
                     self.reject(&message).await;
                     return None;
                 }
-                Attempt::Failed(Failure { message, .. }) => {
-                    tracing::warn!(pool = %self.pool.name, key = %self.key, message, "a job that moved did not start, trying again");
+                Attempt::Failed(Failure { message: reason, .. }) => {
+                    let (pool, key) = (&self.pool.name, &self.key);
+                    tracing::warn!(%pool, %key, reason, "a job that moved did not start, trying again");
                     tokio::select! {
                         biased;
                         () = self.activation.stopped.cancelled() => {
@@ -224,7 +225,7 @@ impl Start {
     async fn reject(&self, message: &str) {
         let pool = &self.pool;
         pool.meter.rejected();
-        tracing::debug!(pool = %pool.name, key = %self.key, message, "job refused");
+        tracing::debug!(pool = %pool.name, key = %self.key, reason = message, "job refused");
         match pool.encode(&self.record.rejected(message)) {
             Ok(trace) => {
                 let change = pool.tables.reject(&self.key, &self.record.raw(), self.lease, trace.clone());

@@ -33,8 +33,8 @@ pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) -> 
     let stop = contain(async { activation.handler.stop(key).await });
     let failure = stop.instrument(activation.activity.stop(pool, key)).await.err()?;
     if failure.requeue.is_none() {
-        let message = failure.message;
-        tracing::warn!(pool = %pool.name, %key, message, "the handler failed to stop a job; it counts as stopped");
+        let reason = failure.message;
+        tracing::warn!(pool = %pool.name, %key, reason, "the handler failed to stop a job; it counts as stopped");
     }
     failure.requeue
 }
