@@ -220,6 +220,21 @@ impl Job {
         self.stopped.cancelled().await;
     }
 
+    /// Cancelled when the job must stop; for what takes a token. It is the job's own: cancel only children of it.
+    ///
+    /// ```
+    /// use pulse_pool::{CancellationToken, Job};
+    ///
+    /// /// Ends with the job, or before.
+    /// fn part_of(job: &Job) -> CancellationToken {
+    ///     job.cancelled().child_token()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.stopped
+    }
+
     /// Whether the job may go on now. Right even in the first instant after a long pause of the process, because it
     /// compares clocks; ask before every step that must not be done twice.
     #[must_use]
@@ -328,12 +343,6 @@ impl Job {
             () = self.stopped() => false,
             () = self.lifeline.recorded() => true,
         }
-    }
-
-    /// Cancelled when the job must stop.
-    #[must_use]
-    pub fn cancelled(&self) -> &CancellationToken {
-        &self.stopped
     }
 }
 

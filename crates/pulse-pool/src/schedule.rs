@@ -223,6 +223,18 @@ impl Schedule {
         self.task.is_finished()
     }
 
+    /// Waits until it has ended here; see [`is_finished`](Self::is_finished).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn finished(&mut self) {
+        if !self.task.is_finished() {
+            // However it ended.
+            let _ = (&mut self.task).await;
+        }
+    }
+
     /// Ends this node's part. The others go on.
     pub fn close(self) {
         self.task.abort();
