@@ -40,10 +40,9 @@ impl Lifeline {
         self.session.upgrade().is_some_and(|session| session.state() == SessionState::Alive)
     }
 
-    /// Says that it is written down that the job runs.
-    pub(crate) fn set_recorded(&self) {
-        // It may be written down twice, if the backend has lost it meanwhile.
-        let _ = self.recorded.set(());
+    /// Notes that it is written down that the job runs. Returns `false` if it was before, and the backend has lost it.
+    pub(crate) fn set_recorded(&self) -> bool {
+        self.recorded.set(()).is_ok()
     }
 
     /// Waits until it is written down that the job runs.

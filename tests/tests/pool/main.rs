@@ -2,6 +2,7 @@
 
 mod board;
 mod clients;
+mod damaging;
 mod dispatching;
 mod failing;
 mod headers;

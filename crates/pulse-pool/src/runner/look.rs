@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    Runner, TaskEnded,
+    Runner, TaskEnded, damage,
     local::{Activation, Local},
     lost::InHand,
+    membership::until,
     start::Start,
     step,
     workers::OurWorker,
@@ -106,6 +107,9 @@ impl Runner {
     pub(super) fn look_at(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) {
         self.watch_history(jobs);
         let record = jobs.value(key.as_str());
+        if record.is_none() && self.restore_running(key) {
+            return;
+        }
         if !self.ended.is_empty() && self.finish_job(key, record, jobs.version()) {
             return;
         }
@@ -125,7 +129,7 @@ impl Runner {
         match step {
             None => {}
             Some(Step::Interrupt) => self.jobs.interrupt(key),
-            Some(Step::Stop) => self.stop_job(key, record.map(|record| &**record)),
+            Some(Step::Stop) => self.stop_job(key, record),
             Some(Step::Start(worker)) => {
                 if !record.is_some_and(|record| self.may_start(key, record, worker)) {
                     return;
@@ -185,6 +189,7 @@ impl Runner {
         let (record, lease, version) = (record?, self.lease.as_ref()?, version?);
         let activation = Activation {
             assignment: record.assignment,
+            record: record.clone(),
             job: InHand::new(key.clone(), record, worker, version),
             activity: Activity {
                 worker,
@@ -258,10 +263,12 @@ impl Runner {
         }
     }
 
-    fn stop_job(&mut self, key: &JobKey, record: Option<&JobRecord>) {
+    fn stop_job(&mut self, key: &JobKey, record: Option<&Value<JobRecord>>) {
         if let Some(activation) = self.jobs.take_running(key) {
             let (pool, of) = (self.pool.clone(), key.clone());
-            let vanished = self.vanished(&activation, record);
+            let as_it_was = damage::as_it_was(&pool, key, &activation, record);
+            let vanished = self.vanished(&activation, record.map(|record| &**record));
+            let vanished = vanished.filter(|_| as_it_was.is_none());
             let held = self.lease.as_ref().map(|lease| (lease.session.lease(), lease.lost.clone()));
             self.spawn_step(key, async move {
                 let report = async {
@@ -270,7 +277,11 @@ impl Runner {
                     }
                 };
                 let (wanted_back, ()) = tokio::join!(step::stop(&pool, &of, &activation), report);
-                if let (Some(after), Some((lease, lost))) = (wanted_back, held) {
+                let (lease, lost) = held?;
+                if let (Some(damaged), Some(record)) = (damage::shown(&pool, &of), as_it_was) {
+                    until(&lost, damage::restore(&pool, &of, activation.activity.worker, &damaged, record)).await;
+                }
+                if let Some(after) = wanted_back {
                     step::put_back_stopping(&pool, &of, activation.assignment, after, lease, &lost).await;
                 }
                 None

@@ -8,6 +8,7 @@
 //! The lease rules: all that the node runs hangs on one token, which is cancelled the moment the session is lost. Then
 //! everything is stopped, and the node joins again with new worker ids.
 
+mod damage;
 mod finish;
 mod later;
 mod local;

@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
+    damage,
     local::{Activation, Local},
+    membership::until,
     step,
 };
 use crate::{
@@ -52,7 +54,7 @@ impl Start {
             match self.attempt().await {
                 Attempt::Started => return self.confirm().await,
                 Attempt::BrokenOff => {
-                    self.report_if_lost().await;
+                    self.see_to_record().await;
                     return None;
                 }
                 Attempt::Failed(Failure { requeue: Some(after), .. }) => {
@@ -69,7 +71,7 @@ impl Start {
                     tokio::select! {
                         biased;
                         () = self.activation.stopped.cancelled() => {
-                            self.report_if_lost().await;
+                            self.see_to_record().await;
                             return None;
                         }
                         () = back_off.pause() => {}
@@ -129,8 +131,15 @@ impl Start {
         }
     }
 
-    /// Says so if the start was broken off because the job has vanished, and that is a loss.
-    async fn report_if_lost(&self) {
+    /// Says so if the start was broken off because the job has vanished, and that is a loss. Where its record is damaged,
+    /// that is written anew, so that the job is started again.
+    async fn see_to_record(&self) {
+        if let Some(damaged) = damage::shown(&self.pool, &self.key) {
+            let worker = self.activation.activity.worker;
+            let restored = damage::restore(&self.pool, &self.key, worker, &damaged, self.record.raw());
+            until(&self.lost, restored).await;
+            return;
+        }
         let jobs = self.pool.tables.jobs.snapshot();
         if self.activation.job.has_vanished(jobs.get(self.key.as_str())) {
             self.activation.job.report_if_lost(&self.pool).await;
@@ -160,19 +169,36 @@ impl Start {
     /// Writes down that the job runs, under the lease, and tells the job so. Where that is refused, the record has become another one, and
     /// the runner will see to it when its replica shows it.
     pub(super) async fn confirm(self) -> Option<Local> {
+        let old = self.record.raw();
+        self.confirm_over(old).await
+    }
+
+    /// The same, where that stands in the place of the record.
+    pub(super) async fn confirm_over(self, old: Bytes) -> Option<Local> {
         let pool = &self.pool;
-        let written = match pool.encode(&self.record.running(self.activation.activity.epoch)) {
-            Ok(record) => tokio::select! {
-                biased;
-                () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
-                written = self.write_running(record) => written.map_err(pool.backend("start")),
-            },
-            Err(error) => Err(error),
+        let mut old = old;
+        let written = loop {
+            let written = match pool.encode(&self.record.running(self.activation.activity.epoch)) {
+                Ok(record) => tokio::select! {
+                    biased;
+                    () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
+                    written = self.write_running(&old, record) => written.map_err(pool.backend("start")),
+                },
+                Err(error) => Err(error),
+            };
+            match written.as_ref().ok().and_then(damage::found) {
+                Some(damaged) => old = damaged,
+                None => break written,
+            }
         };
         match written {
             Ok(Written::Done(_)) => {
-                pool.meter.started();
-                self.activation.lifeline.set_recorded();
+                if old != self.record.raw() {
+                    damage::report(pool, &self.key);
+                }
+                if self.activation.lifeline.set_recorded() {
+                    pool.meter.started();
+                }
                 Some(Local::Running(self.activation))
             }
             Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
@@ -189,9 +215,9 @@ impl Start {
     }
 
     /// Together with others that start at the same moment, or alone.
-    async fn write_running(&self, record: Bytes) -> Result<Written, pulse_core::Error> {
+    async fn write_running(&self, old: &Bytes, record: Bytes) -> Result<Written, pulse_core::Error> {
         let tables = &self.pool.tables;
-        let started = Started { key: self.key.clone(), old: self.record.raw(), new: record.clone(), lease: self.lease };
+        let started = Started { key: self.key.clone(), old: old.clone(), new: record.clone(), lease: self.lease };
         let _flight = match self.pool.confirming.turn(started).await {
             Turn::Together(Some(version)) => return Ok(Written::Done(version)),
             // It may be written down; if so, it is recognised.
@@ -199,7 +225,7 @@ impl Start {
             Turn::Alone(_, flight) => Some(flight),
             Turn::Nobody => return Err(pulse_core::Error::Closed),
         };
-        let change = tables.running(self.lease, [(&self.key, &self.record.raw(), &record)].into_iter());
+        let change = tables.running(self.lease, [(&self.key, old, &record)].into_iter());
         match write(tables.client(), &change, Some(&record), None).await? {
             // In company it was.
             Written::Refused(Refusal::Record(Some(found))) if found == record => Ok(Written::Done(None)),
