@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use pulse_core::{Scope, Transaction};
 use pulse_pool::{Error, JobState, Node, WorkerOptions};
 use tests::{Subject, eventually, on_every_backend};
 
@@ -19,6 +20,7 @@ on_every_backend!(
     removing_a_worker_twice_or_of_another_node_is_an_error,
     a_job_that_starts_or_stops_slowly_does_not_hold_up_a_move_of_others,
     a_job_that_moved_keeps_its_payload_and_gets_a_greater_epoch,
+    a_worker_leaves_also_if_the_backend_has_forgotten_that_it_drains,
 );
 
 /// Which keys run elsewhere than before, or were disturbed.
@@ -215,5 +217,33 @@ async fn a_job_that_moved_keeps_its_payload_and_gets_a_greater_epoch(subject: Su
     assert_eq!(run.payload, "allegro");
     assert!(Some(run.epoch) > first.epoch);
     b.close().await.unwrap();
+    board.check();
+}
+
+async fn a_worker_leaves_also_if_the_backend_has_forgotten_that_it_drains(subject: Subject) {
+    let (client, board) = (subject.client().await, Board::default());
+    let node = node().join(&client).await.unwrap();
+    let worker = node.add_worker(board.player("a")).await.unwrap();
+    node.dispatch("violin", "slow in stop").await.unwrap();
+    let (scope, id) = (Scope::new("orchestra").unwrap(), worker.to_string());
+    let workers = scope.map("pool:workers").unwrap();
+    let record = async || client.backend().map_get(&workers, &[&id]).await.unwrap().remove(0).unwrap();
+    let before = record().await;
+    let changes = async || match record().await {
+        found if found == before => Err(found),
+        _ => Ok(()),
+    };
+    let forget = async {
+        eventually("it drains", changes).await;
+        // As a failover would that undoes it.
+        client.commit(Transaction::new(&scope).put("pool:workers", id.clone(), before.clone())).await.unwrap();
+        eventually("it drains again", changes).await;
+        board.release();
+    };
+    let (removed, ()) = tokio::join!(node.remove_worker(worker), forget);
+    removed.unwrap();
+    assert_eq!((node.workers(), board.running().len()), (vec![], 0));
+    assert_eq!(node.job("violin").await.unwrap().map(|job| job.state), Some(JobState::Waiting));
+    node.close().await.unwrap();
     board.check();
 }

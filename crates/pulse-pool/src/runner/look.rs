@@ -32,6 +32,7 @@ impl Runner {
     /// Looks at everything, because who knows.
     pub(super) fn audit(&mut self) {
         self.look_at_all();
+        self.drain_again();
         self.remove_if_alone();
         self.take_standing();
         let pool = self.pool.clone();

@@ -124,13 +124,24 @@ impl Runner {
 
     /// Lets no more jobs come to a worker, so that it hands over those that it has.
     pub(super) fn drain(&mut self, worker: WorkerId) {
-        let Some(lease) = &self.lease else {
+        if self.lease.is_none() {
             self.workers.left(worker);
             return;
-        };
-        if !self.workers.drain(worker) {
-            return;
         }
+        if self.workers.drain(worker) {
+            self.say_draining(worker);
+        }
+    }
+
+    /// Says again of workers that they drain, where a failover has undone that.
+    pub(super) fn drain_again(&mut self) {
+        for worker in self.workers.drain_again(&self.members) {
+            self.say_draining(worker);
+        }
+    }
+
+    fn say_draining(&mut self, worker: WorkerId) {
+        let Some(lease) = &self.lease else { return };
         let records = match self.known(&[worker]) {
             Ok(records) => records,
             Err(error) => {

@@ -320,6 +320,7 @@ impl Runner {
             self.remove_if_alone();
         } else if self.workers.seen(&self.members) {
             self.look_at_all();
+            self.drain_again();
         } else {
             tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "the pool has lost a worker of this node");
             self.on_lease_lost();

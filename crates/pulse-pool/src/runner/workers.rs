@@ -140,6 +140,21 @@ impl OurWorkers {
         })
     }
 
+    /// Takes out those that drain, and of which the replica shows that the backend has forgotten that: to be said again.
+    pub(super) fn drain_again(&mut self, members: &Members) -> Vec<WorkerId> {
+        let forgotten = |worker: &&mut OurWorker| {
+            worker.state == WorkerState::Draining { settled: true }
+                && members.get(worker.id).is_some_and(|record| !record.draining)
+        };
+        let forgotten = self.all.iter_mut().filter(forgotten);
+        forgotten
+            .map(|worker| {
+                worker.state = WorkerState::Draining { settled: false };
+                worker.id
+            })
+            .collect()
+    }
+
     pub(super) fn settled(&mut self, id: WorkerId) {
         if let Some(worker) = self.get_mut(id).filter(|worker| matches!(worker.state, WorkerState::Draining { .. })) {
             worker.state = WorkerState::Draining { settled: true };
