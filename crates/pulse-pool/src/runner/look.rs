@@ -33,6 +33,7 @@ impl Runner {
     pub(super) fn audit(&mut self) {
         self.look_at_all();
         self.drain_again();
+        self.unregister_again();
         self.remove_if_alone();
         self.take_standing();
         let pool = self.pool.clone();

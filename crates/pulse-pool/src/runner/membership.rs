@@ -140,6 +140,22 @@ impl Runner {
         }
     }
 
+    /// Takes workers of this node out of the pool again that have left it, where a failover has undone that: nobody would
+    /// ever run what belongs to them.
+    pub(super) fn unregister_again(&mut self) {
+        if self.lease.is_none() {
+            return;
+        }
+        let members = self.members.clone();
+        let ours = members.iter().filter(|(_, record)| record.node == self.pool.node).map(|(worker, _)| worker);
+        // Those of a lease that was lost go with it, when what they had in hand has had its time to end.
+        let is_gone = |worker: &WorkerId| {
+            self.workers.get(*worker).is_none() && !self.workers.is_former(*worker) && !self.jobs.any_of(*worker)
+        };
+        let gone: Vec<WorkerId> = ours.filter(is_gone).collect();
+        gone.into_iter().for_each(|worker| self.unregister(worker));
+    }
+
     fn say_draining(&mut self, worker: WorkerId) {
         let Some(lease) = &self.lease else { return };
         let records = match self.known(&[worker]) {
