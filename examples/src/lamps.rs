@@ -8,8 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::Bytes;
-use pulse_pool::{Error, HandlerError, Job, JobHandler, JobKey, Node};
+use pulse_pool::{Bytes, Error, HandlerError, Job, JobHandler, JobKey, Node};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// The pool in which the programs meet.

@@ -285,7 +285,9 @@ impl Keeper {
 
     /// Returns when the lease is lost.
     async fn renew_while_possible(&self) {
-        let mut pause = self.pace.pause;
+        // The lease runs from when it was asked for. If the answer took long, there is less time until the first renewal.
+        let left = self.vouched.borrow().until.saturating_duration_since(Instant::now());
+        let mut pause = self.pace.pause.saturating_sub(self.pace.vouched_for.saturating_sub(left));
         loop {
             let until = self.vouched.borrow().until;
             if tokio::time::timeout_at(until, tokio::time::sleep(pause)).await.is_err() {

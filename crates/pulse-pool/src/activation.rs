@@ -7,6 +7,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use pulse_core::{Session, SessionState};
+use tokio::sync::SetOnce;
 
 use crate::{
     Error, JobKey,
@@ -25,16 +26,28 @@ pub(crate) struct Lifeline {
     assignment: AssignmentId,
     endings: Endings,
     has_ended: AtomicBool,
+    /// Set once it is written down that the job runs.
+    recorded: SetOnce<()>,
 }
 
 impl Lifeline {
     pub(crate) fn new(session: Weak<Session>, pool: Weak<Pool>, assignment: AssignmentId, endings: Endings) -> Self {
-        Self { session, pool, assignment, endings, has_ended: AtomicBool::new(false) }
+        Self { session, pool, assignment, endings, has_ended: AtomicBool::new(false), recorded: SetOnce::new() }
     }
 
     /// Whether the node holds its lease. Compares clocks, so that it is right at any moment.
     pub(crate) fn is_alive(&self) -> bool {
         self.session.upgrade().is_some_and(|session| session.state() == SessionState::Alive)
+    }
+
+    /// Notes that it is written down that the job runs. Returns `false` if it was before, and the backend has lost it.
+    pub(crate) fn set_recorded(&self) -> bool {
+        self.recorded.set(()).is_ok()
+    }
+
+    /// Waits until it is written down that the job runs.
+    pub(crate) async fn recorded(&self) {
+        self.recorded.wait().await;
     }
 
     pub(crate) fn pool(&self) -> Option<Arc<Pool>> {

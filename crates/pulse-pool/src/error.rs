@@ -41,7 +41,7 @@ pub enum Error {
         reason: String,
     },
     /// There is a job of that key already. Nothing was changed.
-    #[error("pool {pool} has a job {key:?} already: stop it first, or use another key")]
+    #[error("pool {pool} has a job {:?} already: stop it first, or use another key", key.as_str())]
     Exists {
         /// The pool.
         pool: String,
@@ -49,7 +49,7 @@ pub enum Error {
         key: JobKey,
     },
     /// There is no job of that key.
-    #[error("pool {pool} has no job {key:?}")]
+    #[error("pool {pool} has no job {:?}", key.as_str())]
     UnknownJob {
         /// The pool.
         pool: String,
@@ -79,7 +79,7 @@ pub enum Error {
         limit: u64,
     },
     /// The handler refused the job when it was started for the first time, or panicked. The job is gone.
-    #[error("the handler of pool {pool} refused job {key:?}: {message}")]
+    #[error("the handler of pool {pool} refused job {:?}: {message}", key.as_str())]
     Rejected {
         /// The pool.
         pool: String,
@@ -89,7 +89,7 @@ pub enum Error {
         message: String,
     },
     /// The job was stopped by somebody before it came to run.
-    #[error("job {key:?} of pool {pool} was stopped before it came to run")]
+    #[error("job {:?} of pool {pool} was stopped before it came to run", key.as_str())]
     Stopped {
         /// The pool.
         pool: String,
@@ -105,7 +105,7 @@ pub enum Error {
         key: JobKey,
     },
     /// The handler did not let the job be stopped and put it back: it goes on.
-    #[error("the handler of pool {pool} put job {key:?} back instead of stopping it for good")]
+    #[error("the handler of pool {pool} put job {:?} back instead of stopping it for good", key.as_str())]
     Requeued {
         /// The pool.
         pool: String,
@@ -113,7 +113,7 @@ pub enum Error {
         key: JobKey,
     },
     /// The job was given up; it stands among the dead jobs.
-    #[error("job {key:?} of pool {pool} was given up: {reason}")]
+    #[error("job {:?} of pool {pool} was given up: {reason}", key.as_str())]
     Failed {
         /// The pool.
         pool: String,
@@ -123,7 +123,10 @@ pub enum Error {
         reason: String,
     },
     /// The handler of the job takes no notifications.
-    #[error("the handler of pool {pool} that runs job {key:?} takes no notifications: implement JobHandler::notify")]
+    #[error(
+        "the handler of pool {pool} that runs job {:?} takes no notifications: implement JobHandler::notify",
+        key.as_str()
+    )]
     NotNotifiable {
         /// The pool.
         pool: String,
@@ -131,7 +134,10 @@ pub enum Error {
         key: JobKey,
     },
     /// The handler of the job failed to deal with a notification, or panicked. The job goes on.
-    #[error("the handler of pool {pool} failed to deal with a notification for job {key:?}: {message}")]
+    #[error(
+        "the handler of pool {pool} failed to deal with a notification for job {:?}: {message}",
+        key.as_str()
+    )]
     NotifyFailed {
         /// The pool.
         pool: String,
@@ -141,7 +147,10 @@ pub enum Error {
         message: String,
     },
     /// The job is recorded but did not come to run in time. It stays, and starts as soon as a worker can.
-    #[error("job {key:?} of pool {pool} is recorded but does not run after {after:?}: it stays until it is stopped")]
+    #[error(
+        "job {:?} of pool {pool} is recorded but does not run after {after:?}: it stays until it is stopped",
+        key.as_str()
+    )]
     NotStarted {
         /// The pool.
         pool: String,
@@ -151,7 +160,10 @@ pub enum Error {
         after: Duration,
     },
     /// The job's owner was told to stop it but did not finish in time. It stops as soon as the handler lets it.
-    #[error("job {key:?} of pool {pool} has not stopped after {after:?}: its handler is still at it")]
+    #[error(
+        "job {:?} of pool {pool} has not stopped after {after:?}: its handler is still at it",
+        key.as_str()
+    )]
     NotStopped {
         /// The pool.
         pool: String,
@@ -228,6 +240,33 @@ impl Error {
             Self::TimedOut { .. } => true,
             Self::Backend { source, .. } => source.is_outcome_unknown(),
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_quotes_the_key_as_the_text_that_it_is() {
+        let (pool, key) = ("orchestra".to_owned(), JobKey::new("part \"1\"").unwrap());
+        let exists = Error::Exists { pool: pool.clone(), key: key.clone() }.to_string();
+        assert_eq!(exists, r#"pool orchestra has a job "part \"1\"" already: stop it first, or use another key"#);
+        let (after, message) = (Duration::from_secs(1), String::new());
+        let all = [
+            Error::UnknownJob { pool: pool.clone(), key: key.clone() },
+            Error::Rejected { pool: pool.clone(), key: key.clone(), message: message.clone() },
+            Error::Stopped { pool: pool.clone(), key: key.clone() },
+            Error::Requeued { pool: pool.clone(), key: key.clone() },
+            Error::Failed { pool: pool.clone(), key: key.clone(), reason: String::new() },
+            Error::NotNotifiable { pool: pool.clone(), key: key.clone() },
+            Error::NotifyFailed { pool: pool.clone(), key: key.clone(), message },
+            Error::NotStarted { pool: pool.clone(), key: key.clone(), after },
+            Error::NotStopped { pool, key, after },
+        ];
+        for error in all.map(|error| error.to_string()) {
+            assert!(error.contains(r#"job "part \"1\"""#), "{error}");
         }
     }
 }

@@ -220,6 +220,21 @@ impl Job {
         self.stopped.cancelled().await;
     }
 
+    /// Cancelled when the job must stop; for what takes a token. It is the job's own: cancel only children of it.
+    ///
+    /// ```
+    /// use pulse_pool::{CancellationToken, Job};
+    ///
+    /// /// Ends with the job, or before.
+    /// fn part_of(job: &Job) -> CancellationToken {
+    ///     job.cancelled().child_token()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.stopped
+    }
+
     /// Whether the job may go on now. Right even in the first instant after a long pause of the process, because it
     /// compares clocks; ask before every step that must not be done twice.
     #[must_use]
@@ -227,8 +242,8 @@ impl Job {
         !self.stopped.is_cancelled() && self.lifeline.is_alive()
     }
 
-    /// The number of this attempt since the job was dispatched, from 1. Attempts count that failed, or that ran when
-    /// their node died or was cut off.
+    /// The number of this attempt since the job was dispatched, from 1. Attempts count that failed, or that ran, by the
+    /// job's record, when their node died; see [`RetryPolicy`](crate::RetryPolicy).
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -321,10 +336,13 @@ impl Job {
         self.lifeline.is_alive()
     }
 
-    /// Cancelled when the job must stop.
-    #[must_use]
-    pub fn cancelled(&self) -> &CancellationToken {
-        &self.stopped
+    /// Waits until it is written down that the job runs; `false` if it must stop before.
+    pub(crate) async fn is_recorded(&self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stopped() => false,
+            () = self.lifeline.recorded() => true,
+        }
     }
 }
 

@@ -71,7 +71,9 @@ pub mod guide {
 }
 
 pub use async_trait::async_trait;
+pub use bytes::Bytes;
 pub use pulse_core::{Client, ClientBuilder, connect};
+pub use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "cron")]
 pub use self::cadence::InvalidCron;

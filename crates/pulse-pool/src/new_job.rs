@@ -125,7 +125,7 @@ impl NewJob {
         needs.sort_unstable();
         needs.dedup();
         let needs = (!needs.is_empty()).then(|| needs.into());
-        Terms { at: now, not_before, priority: self.priority, failed: 0, needs }
+        Terms { at: now, not_before, priority: self.priority, failed: 0, cut_off: 0, needs }
     }
 }
 

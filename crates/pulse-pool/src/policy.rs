@@ -6,7 +6,8 @@ use std::time::Duration;
 ///
 /// Pauses double from the shortest to the longest, and each is jittered between half of itself and all of it, so that
 /// what failed together does not come back together. Attempts count on whichever node they were made, and so do those
-/// that ended with the death of their node.
+/// that ended with the death of their node, or were taken over because it was cut off. One that its own node takes back
+/// after it was cut off does not count, up to ten times for a job.
 ///
 /// ```
 /// use std::time::Duration;

@@ -62,7 +62,7 @@ pub(crate) struct Pool {
     pub(crate) shut: AtomicBool,
     /// The node has lost its lease and has no other yet.
     pub(crate) cut_off: AtomicBool,
-    /// Kept up to date by the runner.
+    /// Known from the beginning, and kept up to date by the runner.
     pub(crate) members: watch::Sender<Arc<Members>>,
     /// Removes the entries of dead nodes, this one's included, for as long as somebody is left.
     pub(crate) _swept: SweepGuard,

@@ -11,6 +11,9 @@ use crate::{
     id::{AssignmentId, DispatchId},
 };
 
+/// How many attempts of a job may end with its node cut off before such count as failed.
+const CUT_OFF_AT_MOST: u32 = 10;
+
 /// A worker, bound to the lease of its node: it vanishes with the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WorkerRecord {
@@ -76,6 +79,9 @@ pub(crate) struct Terms {
     /// How many attempts failed since it was dispatched.
     #[serde(rename = "f", default, skip_serializing_if = "is_default")]
     pub(crate) failed: u32,
+    /// How many attempts ended because their node was cut off and stopped them, and do not count as failed.
+    #[serde(rename = "c", default, skip_serializing_if = "is_default")]
+    pub(crate) cut_off: u32,
     /// The labels that its worker must have, sorted.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub(crate) needs: Option<Box<[String]>>,
@@ -195,12 +201,23 @@ impl JobRecord {
         Self { phase: Phase::Running, epoch: Some(epoch), ..self.clone() }
     }
 
-    /// The same job after its owner was found dead.
+    /// The same job after its owner was found dead. If it ran, that was an attempt, which has failed.
     pub(crate) fn pulled_by(&self, owner: WorkerId, placed_by: Option<PlacedBy>) -> Self {
         let mut pulled = self.assigned_to(Some(owner), placed_by);
         if self.phase == Phase::Running && self.owner.is_some() {
             pulled.terms.failed = pulled.terms.failed.saturating_add(1);
         }
+        pulled
+    }
+
+    /// The same job after its owner's node was cut off, which has stopped it and takes it back now. That attempt has not
+    /// failed, up to a number: a job must not go on for ever that blocks its node each time until that is cut off.
+    pub(crate) fn taken_back_by(&self, owner: WorkerId, placed_by: Option<PlacedBy>) -> Self {
+        if self.phase != Phase::Running || self.terms.cut_off >= CUT_OFF_AT_MOST {
+            return self.pulled_by(owner, placed_by);
+        }
+        let mut pulled = self.assigned_to(Some(owner), placed_by);
+        pulled.terms.cut_off += 1;
         pulled
     }
 
@@ -226,5 +243,34 @@ impl JobRecord {
     /// Whether there is a job, rather than only the trace of a refused one.
     pub(crate) fn is_job(&self) -> bool {
         !matches!(self.phase, Phase::Rejected(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_counts_that_ran_when_its_node_died() {
+        let assigned = JobRecord::dispatched(DispatchId(1), Terms::default(), Some(WorkerId(1)), None);
+        let pulled = assigned.pulled_by(WorkerId(2), None);
+        assert_eq!(pulled.terms.failed, 0, "it was never begun");
+        let pulled = pulled.running(Epoch(1)).pulled_by(WorkerId(3), None);
+        assert_eq!((pulled.terms.failed, pulled.owner), (1, Some(WorkerId(3))));
+    }
+
+    #[test]
+    fn an_attempt_does_not_count_that_its_node_stopped_and_takes_back_unless_that_happens_again_and_again() {
+        let mut job = JobRecord::dispatched(DispatchId(1), Terms::default(), Some(WorkerId(1)), None);
+        for _ in 0..3 {
+            job = job.taken_back_by(WorkerId(2), None);
+        }
+        assert_eq!(job.terms.cut_off, 0, "it was never begun");
+        for _ in 0..CUT_OFF_AT_MOST {
+            job = job.running(Epoch(1)).taken_back_by(WorkerId(2), None);
+        }
+        assert_eq!(job.terms.failed, 0);
+        job = job.running(Epoch(1)).taken_back_by(WorkerId(2), None);
+        assert_eq!((job.terms.failed, job.terms.cut_off), (1, CUT_OFF_AT_MOST));
     }
 }

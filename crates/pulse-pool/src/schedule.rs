@@ -194,7 +194,7 @@ where
                 tracing::warn!(
                     pool,
                     schedule,
-                    message = failure.message,
+                    reason = failure.message,
                     "a producer failed, asked again at the next tick"
                 );
             }
@@ -221,6 +221,18 @@ impl Schedule {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
+    }
+
+    /// Waits until it has ended here; see [`is_finished`](Self::is_finished).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn finished(&mut self) {
+        if !self.task.is_finished() {
+            // However it ended.
+            let _ = (&mut self.task).await;
+        }
     }
 
     /// Ends this node's part. The others go on.

@@ -188,6 +188,12 @@ impl Tables {
         self.expect_record(key, old).put(JOBS, key.shared(), new)
     }
 
+    /// Writes the record of a job of that worker over what stands in its place and is no record, as long as the worker is
+    /// in the pool.
+    pub(crate) fn restore(&self, key: &JobKey, damaged: &Bytes, worker: WorkerId, record: Bytes) -> Transaction {
+        self.replace(key, damaged, record).expect_present(WORKERS, worker.to_string())
+    }
+
     /// Takes over a job that nobody has, or whose owner is gone.
     pub(crate) fn pull(
         &self,

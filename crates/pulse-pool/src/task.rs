@@ -52,6 +52,8 @@ impl Node {
     ///   ([`stop_grace`](FnWorker::stop_grace)) to return; after that its future is dropped. What it returned with `Ok`
     ///   by then counts.
     ///
+    /// The function is called once it is written down that the job runs, so that an attempt counts whose node dies of it.
+    ///
     /// A job is run **at least once**: a node that dies after the function has returned and before that is written down
     /// leaves the job to another one. [`Job::epoch`] tells stores which attempt is the later one.
     ///
@@ -194,25 +196,23 @@ where
     async fn start(&self, job: Job) -> Result<(), HandlerError> {
         let (function, terms, running) = (self.function.clone(), self.terms, self.running.clone());
         let (key, attempt) = (job.key().clone(), job.attempt());
-        let span = trace::attempt(&job);
         // Held until the attempt is noted, so that it cannot be through before that.
         let mut attempts = self.running.lock();
-        let task = tokio::spawn(
-            async move {
-                let ending = if terms.retry.allows(attempt) {
-                    ending(&job, attempt_of(&job, &*function, terms).await, terms)
-                } else {
-                    // The nodes of all attempts died: it may well be what kills them.
-                    let reason = format!("its node died in each of {} attempts", attempt - 1);
-                    Some(Ending::Dead { reason, keep_for: terms.keep_result })
-                };
-                running.lock().remove(job.key());
-                if let Some(ending) = ending {
-                    job.end(ending);
-                }
+        let task = tokio::spawn(async move {
+            let ending = if !terms.retry.allows(attempt) {
+                // The nodes of all attempts died: it may well be what kills them.
+                let reason = format!("its node died in each of {} attempts", attempt - 1);
+                Some(Ending::Dead { reason, keep_for: terms.keep_result })
+            } else if job.is_recorded().await {
+                attempt_of(&job, &*function, terms).instrument(trace::attempt(&job)).await
+            } else {
+                None
+            };
+            running.lock().remove(job.key());
+            if let Some(ending) = ending {
+                job.end(ending);
             }
-            .instrument(span),
-        );
+        });
         attempts.insert(key, task);
         Ok(())
     }
@@ -230,8 +230,18 @@ where
     }
 }
 
+/// Makes an attempt. Returns what follows from it; nothing if the job is somebody else's business now.
+async fn attempt_of<F, R, T>(job: &Job, function: &F, terms: Terms) -> Option<Ending>
+where
+    F: Fn(Job) -> R,
+    R: Future<Output = Result<T, HandlerError>>,
+    T: Serialize,
+{
+    ending(job, call(job, function, terms).await, terms)
+}
+
 /// Calls the function, for as long as it may run.
-async fn attempt_of<F, R, T>(job: &Job, function: &F, terms: Terms) -> Came<T>
+async fn call<F, R, T>(job: &Job, function: &F, terms: Terms) -> Came<T>
 where
     F: Fn(Job) -> R,
     R: Future<Output = Result<T, HandlerError>>,

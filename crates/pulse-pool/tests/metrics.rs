@@ -294,6 +294,26 @@ fn jobs_are_gauged_by_state_once_in_the_whole_fleet() {
 }
 
 #[test]
+fn a_node_is_fenced_once_however_long_it_cannot_be_heard() {
+    collected(async |collector| {
+        let link = Faulty::new(client().await.backend().clone(), 1);
+        let client = Client::from_backend(std::sync::Arc::new(link.clone()));
+        let ttl = Duration::from_secs(2);
+        let node = Node::builder("orchestra").worker_ttl(ttl).join(&client).await.unwrap();
+        node.add_worker(Board).await.unwrap();
+        node.dispatch("violin", "").await.unwrap();
+        // The node asks for another lease meanwhile. When that is granted at last, it is over.
+        link.pause();
+        tokio::time::sleep(ttl * 4).await;
+        link.resume();
+        until(1, async || node.stats().await.unwrap().running).await;
+        tokio::time::sleep(ttl).await;
+        assert_eq!((collector.figure("fenced_total"), node.is_cut_off()), (1.0, false));
+        node.close().await.unwrap();
+    });
+}
+
+#[test]
 fn lost_jobs_and_fenced_nodes_are_counted() {
     collected(async |collector| {
         let link = Faulty::new(client().await.backend().clone(), 1);

@@ -5,7 +5,10 @@
 use std::{
     collections::BTreeMap,
     fmt::Debug,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,10 +16,10 @@ use bytes::Bytes;
 use opentelemetry::trace::{SpanId, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use pulse_core::{Scope, Transaction};
-use pulse_pool::{Client, HandlerError, Job, JobHandler, JobKey, NewJob, Node, RetryPolicy};
+use pulse_pool::{Client, HandlerError, Job, JobHandler, JobKey, NewJob, Node, Plan, RetryPolicy};
 use tokio::sync::mpsc;
 use tracing::{
-    Instrument,
+    Instrument, Level,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
@@ -230,16 +233,33 @@ fn batches_and_crowds_carry_the_context_of_their_span() {
     }
 }
 
-/// The fields of the errors that are logged.
-#[derive(Clone, Default)]
-struct Errors(Arc<Mutex<Vec<BTreeMap<String, String>>>>);
+/// The fields of what the pool logs, down to a level.
+#[derive(Clone)]
+struct Logged(Level, Arc<Mutex<Vec<BTreeMap<String, String>>>>);
 
-impl<S: tracing::Subscriber> Layer<S> for Errors {
+impl Logged {
+    /// Runs a program whose log is kept.
+    fn by<F: Future<Output = ()>>(level: Level, program: impl FnOnce(Self) -> F) {
+        let logged = Self(level, Arc::default());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(logged.clone()), || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+            runtime.block_on(program(logged));
+        });
+    }
+
+    fn all(&self) -> Vec<BTreeMap<String, String>> {
+        self.1.lock().unwrap().clone()
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Logged {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if *event.metadata().level() == tracing::Level::ERROR {
+        let metadata = event.metadata();
+        if *metadata.level() <= self.0 && metadata.target().starts_with("pulse_pool") {
             let mut fields = Fields::default();
             event.record(&mut fields);
-            self.0.lock().unwrap().push(fields.0);
+            self.1.lock().unwrap().push(fields.0);
         }
     }
 }
@@ -249,40 +269,88 @@ struct Fields(BTreeMap<String, String>);
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name().to_owned(), format!("{value:?}"));
+        // A second field of the same name shows.
+        let said = self.0.entry(field.name().to_owned()).or_default();
+        said.push_str(&format!("{value:?}"));
     }
 }
 
 #[test]
 fn a_lost_job_is_an_error_that_names_it() {
-    let errors = Errors::default();
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(errors.clone()), || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(async {
-            let client = client().await;
-            let node = Node::join(&client, "orchestra").await.unwrap();
-            let worker = node.add_worker(Player).await.unwrap();
-            node.dispatch("violin", "").await.unwrap();
-            node.dispatch("viola", "").await.unwrap();
-            node.stop("viola").await.unwrap();
-            let scope = Scope::new("orchestra").unwrap();
-            client.commit(Transaction::new(&scope).delete("pool:jobs", "violin")).await.unwrap();
-            while node.lost_jobs() == 0 {
+    Logged::by(Level::ERROR, async |errors| {
+        let client = client().await;
+        let node = Node::join(&client, "orchestra").await.unwrap();
+        let worker = node.add_worker(Player).await.unwrap();
+        node.dispatch("violin", "").await.unwrap();
+        node.dispatch("viola", "").await.unwrap();
+        node.stop("viola").await.unwrap();
+        let scope = Scope::new("orchestra").unwrap();
+        client.commit(Transaction::new(&scope).delete("pool:jobs", "violin")).await.unwrap();
+        while node.lost_jobs() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let errors = errors.all();
+        let [error] = &errors[..] else { panic!("{errors:?}") };
+        let expected = [
+            ("pool", "orchestra".to_owned()),
+            ("node", node.id().to_string()),
+            ("worker", worker.to_string()),
+            ("key", "violin".to_owned()),
+        ];
+        for (name, value) in expected {
+            assert_eq!(error[name], value);
+        }
+        assert!(error["message"].contains("lost"), "{error:?}");
+        node.close().await.unwrap();
+    });
+}
+
+/// Starts no job twice, and fails to stop any.
+#[derive(Default)]
+struct Diva(AtomicBool);
+
+#[pulse_pool::async_trait]
+impl JobHandler for &'static Diva {
+    async fn start(&self, job: Job) -> Result<(), HandlerError> {
+        let is_encore = self.0.swap(true, Ordering::Relaxed);
+        if is_encore { Err(format!("once is enough of {}", job.key()).into()) } else { Ok(()) }
+    }
+
+    async fn stop(&self, key: &JobKey) -> Result<(), HandlerError> {
+        Err(format!("I go on with {key}").into())
+    }
+}
+
+#[test]
+fn what_a_handler_or_a_producer_says_is_the_reason_beside_the_message() {
+    Logged::by(Level::DEBUG, async |logged| {
+        let said = async |message: &str, reason: &str| {
+            let is_said = |line: &BTreeMap<String, String>| {
+                let reason_said = line.get("reason").is_some_and(|said| said.contains(reason));
+                reason_said && line["message"].contains(message) && line["pool"].contains("opera")
+            };
+            while !logged.all().iter().any(is_said) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            let errors = errors.0.lock().unwrap().clone();
-            let [error] = &errors[..] else { panic!("{errors:?}") };
-            let expected = [
-                ("pool", "orchestra".to_owned()),
-                ("node", node.id().to_string()),
-                ("worker", worker.to_string()),
-                ("key", "violin".to_owned()),
-            ];
-            for (name, value) in expected {
-                assert_eq!(error[name], value);
-            }
-            assert!(error["message"].contains("lost"), "{error:?}");
+        };
+        let all = async {
+            let client = client().await;
+            let node = Node::join(&client, "opera").await.unwrap();
+            let diva: &'static Diva = Box::leak(Box::default());
+            let worker = node.add_worker(diva).await.unwrap();
+            node.dispatch("aria", "").await.unwrap();
+            node.dispatch("duet", "").await.unwrap_err();
+            said("refused", "once is enough of duet").await;
+            node.remove_worker(worker).await.unwrap();
+            said("failed to stop", "I go on with aria").await;
+            node.add_worker(diva).await.unwrap();
+            said("trying again", "once is enough of aria").await;
+            let plan = |_| async { Err::<Plan, HandlerError>("no programme".into()) };
+            node.schedule("season", Duration::from_millis(100), plan).await.unwrap();
+            said("a producer failed", "no programme").await;
             node.close().await.unwrap();
-        });
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(60), all).await;
+        assert!(in_time.is_ok(), "{:?}", logged.all());
     });
 }

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use pulse_pool::{Cadence, Node, Plan};
 
+/// How many bells ring.
+const BELLS: u64 = 3;
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::var("PULSE_URL").unwrap_or_else(|_| "memory:".into());
@@ -23,21 +26,29 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     .await?;
 
     // Six fields: seconds come first. In UTC, unless said otherwise.
-    let schedule = node
+    let mut schedule = node
         .schedule("every second", Cadence::cron("* * * * * *")?, |tick| async move {
-            let plan = Plan::new().start((format!("bell {}", tick.number), ""));
-            Ok(if tick.number < 3 { plan } else { plan.end() })
+            let plan = Plan::new().start((bell(tick.number), ""));
+            Ok(if tick.number < BELLS { plan } else { plan.end() })
         })
         .await?;
 
     // Five fields: to the minute. By the clock of Berlin, in summer and in winter.
     let mut mornings = node.ticker("mornings", Cadence::cron_in("0 9 * * MON-FRI", "Europe/Berlin")?).await?;
 
-    while !schedule.is_finished() || !node.jobs().await?.is_empty() {
-        // Nothing is lost if it is not waited for to the end.
-        if let Ok(Some(tick)) = tokio::time::timeout(Duration::from_millis(100), mornings.next()).await {
-            println!("good morning, Berlin: number {}, due {:?}", tick.number, tick.due);
+    loop {
+        // Nothing is lost if either is not waited for to the end.
+        tokio::select! {
+            () = schedule.finished() => break,
+            Some(tick) = mornings.next() => {
+                println!("good morning, Berlin: number {}, due {:?}", tick.number, tick.due);
+            }
         }
+    }
+
+    // The last bell may ring elsewhere, and may not be through yet.
+    while node.result::<()>(bell(BELLS)).await?.is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
     // A ticker outlives its processes, unless it is stopped.
@@ -45,4 +56,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     node.close().await?;
     client.close().await;
     Ok(())
+}
+
+fn bell(number: u64) -> String {
+    format!("bell {number}")
 }

@@ -24,15 +24,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let worker = if lamps::is_alone() { Some(lamps::worker(&client).await?) } else { None };
     let node = Node::builder(POOL).client_only().join(&client).await?;
 
-    let schedule = node
+    let mut schedule = node
         .schedule("evening", Duration::from_millis(500), |tick| async move {
             say(format_args!("plans step {}", tick.number));
             Ok(plan(tick.number))
         })
         .await?;
-    while !schedule.is_finished() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    schedule.finished().await;
 
     node.close().await?;
     if let Some(worker) = worker {

@@ -10,6 +10,7 @@ use crate::{board::Board, keys, node};
 on_every_backend!(
     a_dispatched_job_runs_with_its_payload_until_it_is_stopped,
     a_job_that_is_dispatched_anywhere_runs_on_the_worker_that_it_belongs_to,
+    a_node_knows_the_workers_when_it_has_joined,
     dispatching_an_existing_key_is_an_error_and_disturbs_nothing,
     stopping_an_unknown_job_is_an_error,
     a_job_dispatched_without_a_worker_waits_and_starts_when_one_joins,
@@ -58,6 +59,19 @@ async fn a_job_that_is_dispatched_anywhere_runs_on_the_worker_that_it_belongs_to
     a.close().await.unwrap();
     b.close().await.unwrap();
     board.check();
+}
+
+async fn a_node_knows_the_workers_when_it_has_joined(subject: Subject) {
+    let board = Board::default();
+    let a = node().join(&subject.client().await).await.unwrap();
+    let worker = a.add_worker(board.player("a")).await.unwrap();
+    let b = node().join(&subject.client().await).await.unwrap();
+    assert_eq!(b.pool_workers().iter().map(|worker| worker.id).collect::<Vec<_>>(), [worker]);
+    let client = node().client_only().join(&subject.client().await).await.unwrap();
+    assert_eq!(client.stats().await.unwrap().workers, 1);
+    for node in [client, b, a] {
+        node.close().await.unwrap();
+    }
 }
 
 async fn dispatching_an_existing_key_is_an_error_and_disturbs_nothing(subject: Subject) {

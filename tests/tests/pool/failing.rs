@@ -10,7 +10,7 @@ use pulse_core::{
 use pulse_pool::{Error, JobState, Node};
 use tests::{Subject, eventually, on_every_backend};
 
-use crate::{TTL, board::Board, keys, mortal_node, node};
+use crate::{TTL, board::Board, faulty_client, keys, mortal_node, node};
 
 on_every_backend!(
     the_jobs_of_a_dead_node_run_again_and_no_other_job_is_touched,
@@ -27,12 +27,6 @@ on_every_backend!(
     what_strangers_write_into_the_pools_maps_harms_nobody,
     a_pool_without_workers_can_be_destroyed,
 );
-
-/// A client whose link the test controls.
-async fn faulty_client(subject: &Subject) -> (Faulty, Client) {
-    let link = Faulty::new(subject.client().await.backend().clone(), 1);
-    (link.clone(), Client::from_backend(std::sync::Arc::new(link)))
-}
 
 async fn workers(node: &Node, count: usize) {
     eventually("the pool has so many workers", async || match node.pool_workers().len() {

@@ -2,6 +2,7 @@
 
 mod board;
 mod clients;
+mod damaging;
 mod dispatching;
 mod failing;
 mod headers;
@@ -15,9 +16,11 @@ mod tasks;
 mod terms;
 mod ticking;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use pulse_core::{Client, testing::Faulty};
 use pulse_pool::{Node, NodeBuilder};
+use tests::Subject;
 
 /// The lifetime of the leases of nodes that are to die in a test: short, so that the test is, and long enough for a busy
 /// machine.
@@ -31,6 +34,12 @@ fn node() -> NodeBuilder {
 /// One whose death is noticed soon.
 fn mortal_node() -> NodeBuilder {
     node().worker_ttl(TTL)
+}
+
+/// A client whose link the test controls.
+async fn faulty_client(subject: &Subject) -> (Faulty, Client) {
+    let link = Faulty::new(subject.client().await.backend().clone(), 1);
+    (link.clone(), Client::from_backend(Arc::new(link)))
 }
 
 fn keys(count: usize) -> Vec<String> {

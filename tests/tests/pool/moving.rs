@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use pulse_pool::{Error, JobState, Node, WorkerOptions};
+use bytes::Bytes;
+use pulse_core::{Client, Scope, Transaction};
+use pulse_pool::{Error, JobState, Node, WorkerId, WorkerOptions};
 use tests::{Subject, eventually, on_every_backend};
 
 use crate::{
@@ -20,6 +22,8 @@ on_every_backend!(
     a_job_that_starts_or_stops_slowly_does_not_hold_up_a_move_of_others,
     a_job_that_moved_keeps_its_payload_and_gets_a_greater_epoch,
     a_worker_may_come_and_go_a_thousand_times,
+    a_worker_leaves_also_if_the_backend_has_forgotten_that_it_drains,
+    a_worker_that_has_left_stays_away_also_if_the_backend_has_forgotten_that,
 );
 
 /// Which keys run elsewhere than before, or were disturbed.
@@ -240,5 +244,58 @@ async fn a_worker_may_come_and_go_a_thousand_times(subject: Subject) {
     .await;
     a.close().await.unwrap();
     b.close().await.unwrap();
+    board.check();
+}
+
+fn orchestra() -> Scope {
+    Scope::new("orchestra").unwrap()
+}
+
+/// The record of a worker as the backend has it.
+async fn record(client: &Client, worker: WorkerId) -> Option<Bytes> {
+    let workers = orchestra().map("pool:workers").unwrap();
+    client.backend().map_get(&workers, &[&worker.to_string()]).await.unwrap().remove(0)
+}
+
+async fn a_worker_leaves_also_if_the_backend_has_forgotten_that_it_drains(subject: Subject) {
+    let (client, board) = (subject.client().await, Board::default());
+    let node = node().join(&client).await.unwrap();
+    let worker = node.add_worker(board.player("a")).await.unwrap();
+    node.dispatch("violin", "slow in stop").await.unwrap();
+    let (change, record) = (Transaction::new(&orchestra()), async || record(&client, worker).await.unwrap());
+    let before = record().await;
+    let changes = async || match record().await {
+        found if found == before => Err(found),
+        _ => Ok(()),
+    };
+    let forget = async {
+        eventually("it drains", changes).await;
+        // As a failover would that undoes it.
+        client.commit(change.put("pool:workers", worker.to_string(), before.clone())).await.unwrap();
+        eventually("it drains again", changes).await;
+        board.release();
+    };
+    let (removed, ()) = tokio::join!(node.remove_worker(worker), forget);
+    removed.unwrap();
+    assert_eq!((node.workers(), board.running().len()), (vec![], 0));
+    assert_eq!(node.job("violin").await.unwrap().map(|job| job.state), Some(JobState::Waiting));
+    node.close().await.unwrap();
+    board.check();
+}
+
+async fn a_worker_that_has_left_stays_away_also_if_the_backend_has_forgotten_that(subject: Subject) {
+    let (client, board) = (subject.client().await, Board::default());
+    let node = node().join(&client).await.unwrap();
+    let worker = node.add_worker(board.player("a")).await.unwrap();
+    let before = record(&client, worker).await.unwrap();
+    node.remove_worker(worker).await.unwrap();
+    // As a failover would that undoes it.
+    let undone = Transaction::new(&orchestra()).put("pool:workers", worker.to_string(), before);
+    client.commit(undone).await.unwrap();
+    node.enqueue("violin", "").await.unwrap();
+    eventually("it is gone", async || record(&client, worker).await.map_or(Ok(()), Err)).await;
+    node.add_worker(board.player("b")).await.unwrap();
+    board.settles(&["violin".to_owned()], |_| Some("b".into())).await;
+    node.close().await.unwrap();
     board.check();
 }

@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use pulse_core::testing::{Chances, Operation};
 use pulse_pool::{Error, HandlerError, Job, JobHandler, JobKey, JobState, NewJob, Node, Requeue, RetryPolicy};
-use tests::{Subject, eventually, on_every_backend};
+use tests::{Subject, eventually, on_every_backend, soon};
 use tokio::sync::Notify;
 
-use crate::{keys, mortal_node, node};
+use crate::{faulty_client, keys, mortal_node, node};
 
 on_every_backend!(
     a_result_reaches_whoever_waits_for_it_wherever_the_job_ran,
@@ -23,6 +24,9 @@ on_every_backend!(
     a_function_that_does_not_stop_is_dropped,
     what_ends_while_it_moves_does_not_run_twice,
     a_job_whose_node_dies_is_an_attempt_and_too_many_deaths_end_it,
+    a_job_that_kills_its_node_at_once_is_given_up_after_its_attempts,
+    an_attempt_that_its_node_stopped_because_it_was_cut_off_does_not_count,
+    every_function_is_called_although_answers_are_lost,
     a_handler_can_end_its_job,
     a_start_can_put_the_job_back,
     a_stop_can_put_the_job_back,
@@ -150,11 +154,12 @@ async fn no_more_run_at_once_than_there_is_room_for(subject: Subject) {
 async fn a_function_that_is_stopped_may_come_to_its_end(subject: Subject) {
     let client = subject.client().await;
     let node = node().join(&client).await.unwrap();
-    let ended = Arc::new(Notify::new());
-    let end = ended.clone();
+    let (begun, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begin, end) = (begun.clone(), ended.clone());
     let work = move |job: Job| {
-        let end = end.clone();
+        let (begin, end) = (begin.clone(), end.clone());
         async move {
+            begin.notify_one();
             job.stopped().await;
             tokio::time::sleep(Duration::from_millis(50)).await;
             end.notify_one();
@@ -163,6 +168,7 @@ async fn a_function_that_is_stopped_may_come_to_its_end(subject: Subject) {
     };
     node.worker_fn(work).await.unwrap();
     node.dispatch("sonata", "").await.unwrap();
+    begun.notified().await;
     node.stop("sonata").await.unwrap();
     tokio::time::timeout(Duration::from_millis(1), ended.notified()).await.expect("it ended before the stop returned");
     assert_eq!(node.result::<()>("sonata").await.unwrap(), None);
@@ -184,7 +190,11 @@ async fn a_function_that_does_not_stop_is_dropped(subject: Subject) {
     };
     node.worker_fn(work).stop_grace(Duration::from_millis(50)).await.unwrap();
     node.dispatch("sonata", "").await.unwrap();
-    assert_eq!(Arc::strong_count(&held), 3);
+    eventually("the function is called", async || match Arc::strong_count(&held) {
+        3 => Ok(()),
+        other => Err(other),
+    })
+    .await;
     node.stop("sonata").await.unwrap();
     assert_eq!(Arc::strong_count(&held), 2);
     node.close().await.unwrap();
@@ -250,6 +260,83 @@ async fn a_job_whose_node_dies_is_an_attempt_and_too_many_deaths_end_it(subject:
     let given_up = watcher.result::<()>("fatal").await;
     assert!(matches!(&given_up, Err(Error::Failed { reason, .. }) if reason.contains("3 attempts")), "{given_up:?}");
     watcher.close().await.unwrap();
+}
+
+async fn a_job_that_kills_its_node_at_once_is_given_up_after_its_attempts(subject: Subject) {
+    let client = subject.client().await;
+    let watcher = node().join(&client).await.unwrap();
+    let attempts = Arc::<Mutex<Vec<u32>>>::default();
+    watcher.enqueue("fatal", "").await.unwrap();
+    for death in 1..=3 {
+        let (link, client) = faulty_client(&subject).await;
+        // So that it takes a while to write anything down.
+        let delay = Duration::from_millis(20);
+        link.set_chances_of(Operation::Commit, Chances::none().with_delay(delay..=delay));
+        let doomed = mortal_node().join(&client).await.unwrap();
+        let noted = attempts.clone();
+        let work = move |job: Job| {
+            // Nothing that has not reached the backend by now ever does.
+            link.kill();
+            noted.lock().unwrap().push(job.attempt());
+            std::future::pending::<Result<(), HandlerError>>()
+        };
+        doomed.worker_fn(work).retry(quick()).await.unwrap();
+        eventually("it has killed its node", async || match attempts.lock().unwrap().len() {
+            made if made == death => Ok(()),
+            made => Err(made),
+        })
+        .await;
+    }
+    watcher.worker_fn(|_| async { Ok(()) }).retry(quick()).await.unwrap();
+    gone(&watcher, "fatal").await;
+    assert_eq!(*attempts.lock().unwrap(), [1, 2, 3]);
+    let given_up = watcher.result::<()>("fatal").await;
+    assert!(matches!(&given_up, Err(Error::Failed { reason, .. }) if reason.contains("3 attempts")), "{given_up:?}");
+    watcher.close().await.unwrap();
+}
+
+async fn an_attempt_that_its_node_stopped_because_it_was_cut_off_does_not_count(subject: Subject) {
+    let (link, client) = faulty_client(&subject).await;
+    link.set_patience(Duration::from_millis(500));
+    let node = mortal_node().join(&client).await.unwrap();
+    let attempts = Arc::<Mutex<Vec<u32>>>::default();
+    let noted = attempts.clone();
+    let work = move |job: Job| {
+        let mut attempts = noted.lock().unwrap();
+        attempts.push(job.attempt());
+        let is_first = attempts.len() == 1;
+        async move { if is_first { std::future::pending().await } else { Ok(()) } }
+    };
+    node.worker_fn(work).retry(quick().attempts(1)).await.unwrap();
+    node.dispatch("etude", "").await.unwrap();
+    link.partition();
+    eventually("the node is cut off", async || if node.is_cut_off() { Ok(()) } else { Err(()) }).await;
+    link.heal();
+    eventually("it has ended well", async || match node.result::<()>("etude").await {
+        Ok(Some(())) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert_eq!(*attempts.lock().unwrap(), [1, 1]);
+    assert_eq!(node.dead_jobs().await.unwrap(), []);
+    node.close().await.unwrap();
+}
+
+async fn every_function_is_called_although_answers_are_lost(subject: Subject) {
+    let (link, client) = faulty_client(&subject).await;
+    let node = node().join(&client).await.unwrap();
+    node.worker_fn(|job: Job| async move { Ok(job.decode::<usize>()?) }).await.unwrap();
+    // Slow, so that many go together.
+    let delay = Duration::from_millis(2);
+    link.set_chances_of(Operation::Commit, Chances::none().with_delay(delay..=delay).with_failures_after(0.3));
+    let jobs = keys(100).into_iter().enumerate();
+    let waits = jobs.map(|(number, key)| node.dispatch_and_wait::<usize>(NewJob::with_value(&key, &number).unwrap()));
+    let outcomes = soon("all have ended", futures::future::join_all(waits)).await;
+    for (number, outcome) in outcomes.into_iter().enumerate() {
+        assert_eq!(outcome.unwrap(), number);
+    }
+    link.set_chances(Chances::none());
+    node.close().await.unwrap();
 }
 
 /// Does in each method what its job's payload says.

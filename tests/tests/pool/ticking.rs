@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use pulse_core::{Client, Scope, Transaction};
 use pulse_pool::{Cadence, Error, MissedTicks, NewJob, Node, Plan, Tick, Ticker};
-use tests::{Subject, eventually, on_every_backend};
+use tests::{Subject, eventually, on_every_backend, soon};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use crate::{board::Board, keys, mortal_node, node};
@@ -292,8 +293,11 @@ async fn a_schedule_is_stopped_on_every_node(subject: Subject) {
         }
     };
     let here = nodes[0].schedule("programme", OFTEN, producer(&made)).await.unwrap();
-    let there = nodes[1].schedule("programme", OFTEN, producer(&made)).await.unwrap();
+    let mut there = nodes[1].schedule("programme", OFTEN, producer(&made)).await.unwrap();
+    assert_eq!(there.finished().now_or_never(), None, "and it can be waited for again");
     eventually("plans are made", async || if made.load(Ordering::Relaxed) > 3 { Ok(()) } else { Err(()) }).await;
     here.stop().await.unwrap();
-    eventually("it has ended there too", async || if there.is_finished() { Ok(()) } else { Err(()) }).await;
+    soon("it has ended there too", there.finished()).await;
+    assert!(there.is_finished());
+    there.finished().await;
 }

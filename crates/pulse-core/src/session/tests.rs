@@ -91,6 +91,21 @@ async fn a_renewal_that_is_not_answered_is_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_was_granted_late_is_renewed_in_time() {
+    let setting = setting();
+    setting.link.pause();
+    let grant = async {
+        sleep(session_pace().vouched_for - Duration::from_millis(100)).await;
+        setting.link.resume();
+    };
+    let (session, ()) = tokio::join!(setting.open(), grant);
+    assert_eq!(session.state(), SessionState::Alive);
+    sleep(TTL * 2).await;
+    assert_eq!(session.state(), SessionState::Alive);
+    assert!(setting.lease_is_alive(&session).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_was_waited_for_stays_lost_when_its_backend_answers_again() {
     let setting = setting();
     let session = setting.open().await;

@@ -145,7 +145,7 @@ impl NodeBuilder {
             confirming: Group::new(Confirming { tables: tables.clone() }),
             options: self.options,
             watches: Watches::new(self.options.replicates),
-            members: watch::Sender::default(),
+            members: watch::Sender::new(Arc::new(tables.members())),
             meter,
             lost: AtomicU64::new(0),
             clock,

@@ -132,7 +132,8 @@ impl Node {
             let dead = pool.tables.read_dead(&key).await.map_err(&failed)?.ok_or_else(unknown)?;
             let record: DeadRecord = decode(&key, &dead)?;
             let entry = pool.tables.read_dead_entry(&key).await.map_err(&failed)?.unwrap_or_default();
-            let terms = crate::record::Terms { at: pool.clock.now(), not_before: 0, failed: 0, ..record.terms };
+            let at = pool.clock.now();
+            let terms = crate::record::Terms { at, not_before: 0, failed: 0, cut_off: 0, ..record.terms };
             let owner = pool.owner(&key, terms.needs());
             let (planned, raw) = self.planned(&key, entry, terms, DispatchId::random(), owner, trace.take())?;
             let change = pool.tables.replay(&planned, dead, pool.options.max_queued);

@@ -8,7 +8,7 @@ use pulse_rmap::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Runner, local::Local, lost::InHand, step};
+use super::{Runner, damage, local::Local, lost::InHand, step};
 use crate::{
     JobKey,
     decide::Here,
@@ -63,7 +63,16 @@ impl Finish {
         let mut ending = ending;
         let mut given_up = false;
         loop {
-            match self.attempt(&ending).await {
+            let written = self.attempt(&ending).await;
+            // What was refused at first was ours until then. After an unknown outcome the key may be another job's.
+            if let Ok(refused @ Written::Refused(_)) = &written
+                && let Some(damaged) = damage::found(refused)
+            {
+                damage::report(&self.pool, &self.key);
+                self.raw = damaged;
+                continue;
+            }
+            match written {
                 Ok(Written::Done(version)) => return step::caught_up(&self.pool, version).await,
                 Ok(Written::Refused(Refusal::Record(found))) if self.has_vanished(found.as_ref()) => {
                     self.job.report_if_lost(&self.pool).await;

@@ -2,11 +2,16 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
+use bytes::Bytes;
+use pulse_rmap::Value;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::lost::InHand;
-use crate::{JobHandler, JobKey, WorkerId, decide::Here, id::AssignmentId, trace::Activity};
+use crate::{
+    JobHandler, JobKey, WorkerId, activation::Lifeline, decide::Here, id::AssignmentId, pool::Pool, record::JobRecord,
+    trace::Activity,
+};
 
 /// What the node has of one job.
 #[derive(Debug)]
@@ -33,13 +38,24 @@ impl Local {
 #[derive(Clone)]
 pub(super) struct Activation {
     pub(super) assignment: AssignmentId,
+    /// By which it was started.
+    pub(super) record: Value<JobRecord>,
     pub(super) job: InHand,
     pub(super) activity: Activity,
     pub(super) handler: Arc<dyn JobHandler>,
+    /// For the job to hold on to.
+    pub(super) lifeline: Arc<Lifeline>,
     /// Cancelled when the job is to stop. Breaks off the handler's start, and is what the job sees.
     pub(super) stopped: CancellationToken,
     /// Held by each call of the handler for the running job.
     pub(super) turn: Arc<Mutex<()>>,
+}
+
+impl Activation {
+    /// The record as it has to stand in the map while the job runs.
+    pub(super) fn running_record(&self, pool: &Pool) -> Option<Bytes> {
+        pool.encode(&self.record.running(self.activity.epoch)).ok()
+    }
 }
 
 impl fmt::Debug for Activation {

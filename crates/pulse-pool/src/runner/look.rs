@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    Runner, TaskEnded,
+    Runner, TaskEnded, damage,
     local::{Activation, Local},
     lost::InHand,
+    membership::until,
     start::Start,
     step,
     workers::OurWorker,
@@ -31,6 +32,8 @@ impl Runner {
     /// Looks at everything, because who knows.
     pub(super) fn audit(&mut self) {
         self.look_at_all();
+        self.drain_again();
+        self.unregister_again();
         self.remove_if_alone();
         self.take_standing();
         let pool = self.pool.clone();
@@ -108,6 +111,9 @@ impl Runner {
     pub(super) fn look_at(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) {
         self.watch_history(jobs);
         let record = jobs.value(key.as_str());
+        if record.is_none() && self.restore_running(key) {
+            return;
+        }
         if !self.ended.is_empty() && self.finish_job(key, record, jobs.version()) {
             return;
         }
@@ -128,7 +134,7 @@ impl Runner {
             None => {}
             Some(Step::Interrupt) => self.jobs.interrupt(key),
             Some(Step::Stop) => match self.moves_at(jobs, key) {
-                None => self.stop_job(key, record.map(|record| &**record)),
+                None => self.stop_job(key, record),
                 Some(Begin::HoldsUntil(moment)) => self.later.at(key, moment),
                 // It is looked at again then.
                 Some(Begin::Now | Begin::WhenVerified) => {}
@@ -192,6 +198,7 @@ impl Runner {
         let (record, lease, version) = (record?, self.lease.as_ref()?, version?);
         let activation = Activation {
             assignment: record.assignment,
+            record: record.clone(),
             job: InHand::new(key.clone(), record, worker, version),
             activity: Activity {
                 worker,
@@ -200,6 +207,12 @@ impl Runner {
                 origin: Origin::default(),
             },
             handler: self.workers.get(worker)?.handler.clone(),
+            lifeline: Arc::new(Lifeline::new(
+                Arc::downgrade(&lease.session),
+                Arc::downgrade(&self.pool),
+                record.assignment,
+                self.to_endings.clone(),
+            )),
             stopped: lease.lost.child_token(),
             turn: Arc::default(),
         };
@@ -214,12 +227,6 @@ impl Runner {
             key: key.clone(),
             record: record.clone(),
             has_begun: false,
-            lifeline: Arc::new(Lifeline::new(
-                Arc::downgrade(&lease.session),
-                Arc::downgrade(&self.pool),
-                record.assignment,
-                self.to_endings.clone(),
-            )),
             activation,
             lease: lease.session.lease(),
             lost: lease.lost.clone(),
@@ -245,7 +252,9 @@ impl Runner {
         match step {
             Step::Pull { to, dead } => {
                 let ((lease, lost), known) = (held()?, self.pool.known(to)?);
-                let new = encoded(record.pulled_by(to, self.members.version()))?;
+                let is_former = dead.is_some_and(|dead| self.workers.is_former(dead));
+                let pulled = if is_former { JobRecord::taken_back_by } else { JobRecord::pulled_by };
+                let new = encoded(pulled(record, to, self.members.version()))?;
                 let to = known;
                 Some((tables.pull(key, &record.raw(), dead, &to, lease, new.clone()), Some(new), lost))
             }
@@ -263,10 +272,12 @@ impl Runner {
         }
     }
 
-    fn stop_job(&mut self, key: &JobKey, record: Option<&JobRecord>) {
+    fn stop_job(&mut self, key: &JobKey, record: Option<&Value<JobRecord>>) {
         if let Some(activation) = self.jobs.take_running(key) {
             let (pool, of) = (self.pool.clone(), key.clone());
-            let vanished = self.vanished(&activation, record);
+            let as_it_was = damage::as_it_was(&pool, key, &activation, record);
+            let vanished = self.vanished(&activation, record.map(|record| &**record));
+            let vanished = vanished.filter(|_| as_it_was.is_none());
             let held = self.lease.as_ref().map(|lease| (lease.session.lease(), lease.lost.clone()));
             self.spawn_step(key, async move {
                 let report = async {
@@ -275,7 +286,11 @@ impl Runner {
                     }
                 };
                 let (wanted_back, ()) = tokio::join!(step::stop(&pool, &of, &activation), report);
-                if let (Some(after), Some((lease, lost))) = (wanted_back, held) {
+                let (lease, lost) = held?;
+                if let (Some(damaged), Some(record)) = (damage::shown(&pool, &of), as_it_was) {
+                    until(&lost, damage::restore(&pool, &of, activation.activity.worker, &damaged, record)).await;
+                }
+                if let Some(after) = wanted_back {
                     step::put_back_stopping(&pool, &of, activation.assignment, after, lease, &lost).await;
                 }
                 None

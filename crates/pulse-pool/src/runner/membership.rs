@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use pulse_core::Session;
+use pulse_core::{Session, SessionState};
 use tokio_util::sync::CancellationToken;
 
 use super::{Lease, Runner, TaskEnded, step, workers::WorkerState};
@@ -29,26 +29,35 @@ impl Runner {
         self.later.clear();
         self.ended.clear();
         self.look_at_all();
-        if !self.closing {
-            let pool = self.pool.clone();
-            self.tasks.spawn(async move {
-                let mut back_off = BackOff::new(REJOIN.0, REJOIN.1);
-                loop {
-                    let tables = &pool.tables;
-                    match Session::open(tables.client(), tables.scope(), pool.options.worker_ttl).await {
-                        Ok(session) => return TaskEnded::Joined(session),
-                        Err(pulse_core::Error::Closed) => return TaskEnded::Nothing,
-                        Err(error) => {
-                            tracing::debug!(pool = %pool.name, %error, "cannot join the pool again yet");
-                            back_off.pause().await;
-                        }
+        self.join_again();
+    }
+
+    fn join_again(&mut self) {
+        if self.closing {
+            return;
+        }
+        let pool = self.pool.clone();
+        self.tasks.spawn(async move {
+            let mut back_off = BackOff::new(REJOIN.0, REJOIN.1);
+            loop {
+                let tables = &pool.tables;
+                match Session::open(tables.client(), tables.scope(), pool.options.worker_ttl).await {
+                    Ok(session) => return TaskEnded::Joined(session),
+                    Err(pulse_core::Error::Closed) => return TaskEnded::Nothing,
+                    Err(error) => {
+                        tracing::debug!(pool = %pool.name, %error, "cannot join the pool again yet");
+                        back_off.pause().await;
                     }
                 }
-            });
-        }
+            }
+        });
     }
 
     pub(super) fn on_joined(&mut self, session: Session) {
+        if session.state() != SessionState::Alive {
+            // It was asked for so long ago that it is over. To begin with it would be to be cut off at once.
+            return self.join_again();
+        }
         tracing::info!(pool = %self.pool.name, node = %self.pool.node, "joined the pool again");
         self.lease = Some(Lease::new(session, &self.stop));
         self.pool.cut_off.store(false, Ordering::Relaxed);
@@ -115,13 +124,40 @@ impl Runner {
 
     /// Lets no more jobs come to a worker, so that it hands over those that it has.
     pub(super) fn drain(&mut self, worker: WorkerId) {
-        let Some(lease) = &self.lease else {
+        if self.lease.is_none() {
             self.workers.left(worker);
             return;
-        };
-        if !self.workers.drain(worker) {
+        }
+        if self.workers.drain(worker) {
+            self.say_draining(worker);
+        }
+    }
+
+    /// Says again of workers that they drain, where a failover has undone that.
+    pub(super) fn drain_again(&mut self) {
+        for worker in self.workers.drain_again(&self.members) {
+            self.say_draining(worker);
+        }
+    }
+
+    /// Takes workers of this node out of the pool again that have left it, where a failover has undone that: nobody would
+    /// ever run what belongs to them.
+    pub(super) fn unregister_again(&mut self) {
+        if self.lease.is_none() {
             return;
         }
+        let members = self.members.clone();
+        let ours = members.iter().filter(|(_, record)| record.node == self.pool.node).map(|(worker, _)| worker);
+        // Those of a lease that was lost go with it, when what they had in hand has had its time to end.
+        let is_gone = |worker: &WorkerId| {
+            self.workers.get(*worker).is_none() && !self.workers.is_former(*worker) && !self.jobs.any_of(*worker)
+        };
+        let gone: Vec<WorkerId> = ours.filter(is_gone).collect();
+        gone.into_iter().for_each(|worker| self.unregister(worker));
+    }
+
+    fn say_draining(&mut self, worker: WorkerId) {
+        let Some(lease) = &self.lease else { return };
         let records = match self.known(&[worker]) {
             Ok(records) => records,
             Err(error) => {

@@ -8,6 +8,7 @@
 //! The lease rules: all that the node runs hangs on one token, which is cancelled the moment the session is lost. Then
 //! everything is stopped, and the node joins again with new worker ids.
 
+mod damage;
 mod finish;
 mod later;
 mod local;
@@ -41,13 +42,8 @@ use self::{
     workers::{OurWorkers, Reply, WorkerState},
 };
 use crate::{
-    Error, JobHandler, JobKey, WorkerId, WorkerOptions,
-    decide::Members,
-    handler::Ending,
-    id::AssignmentId,
-    pool::Pool,
-    record::{JobRecord, PlacedBy},
-    watch::Seen,
+    Error, JobHandler, JobKey, WorkerId, WorkerOptions, decide::Members, handler::Ending, id::AssignmentId, pool::Pool,
+    record::JobRecord, watch::Seen,
 };
 
 /// How often to look at everything although nothing seems to have changed.
@@ -324,9 +320,7 @@ impl Runner {
     }
 
     fn on_members_changed(&mut self) {
-        let snapshot = self.pool.tables.workers.snapshot();
-        let workers = snapshot.iter().filter_map(|(worker, record)| Some((worker.parse().ok()?, record.clone())));
-        let members = Members::new(snapshot.version().map(PlacedBy::from), workers.collect());
+        let members = self.pool.tables.members();
         self.members = Arc::new(members.shut_down(self.pool.tables.is_marked() || self.shutdown.begun));
         self.pool.members.send_replace(self.members.clone());
         if self.members.is_shut_down() {
@@ -335,8 +329,8 @@ impl Runner {
             self.let_idle_workers_leave();
             self.remove_if_alone();
         } else if self.workers.seen(&self.members) {
-            self.take_out_again(false);
             self.look_at_all();
+            self.drain_again();
         } else {
             tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "the pool has lost a worker of this node");
             self.on_lease_lost();

@@ -10,18 +10,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
+    damage,
     local::{Activation, Local},
+    membership::until,
     step,
 };
 use crate::{
     Job, JobKey,
-    activation::Lifeline,
     group::Turn,
     handler::{Failure, contain},
     headers::Content,
     new_job::millis,
     pool::Pool,
     record::JobRecord,
+    tables::Refusal,
     together::Started,
     trace::{Activity, Origin},
     write::{BackOff, Written, write},
@@ -39,8 +41,6 @@ pub(super) struct Start {
     pub(super) activation: Activation,
     /// The handler was called before.
     pub(super) has_begun: bool,
-    /// For the job to hold on to.
-    pub(super) lifeline: Arc<Lifeline>,
     pub(super) lease: LeaseId,
     /// Cancelled when the session is lost.
     pub(super) lost: CancellationToken,
@@ -54,7 +54,7 @@ impl Start {
             match self.attempt().await {
                 Attempt::Started => return self.confirm().await,
                 Attempt::BrokenOff => {
-                    self.report_if_lost().await;
+                    self.see_to_record().await;
                     return None;
                 }
                 Attempt::Failed(Failure { requeue: Some(after), .. }) => {
@@ -65,12 +65,13 @@ impl Start {
                     self.reject(&message).await;
                     return None;
                 }
-                Attempt::Failed(Failure { message, .. }) => {
-                    tracing::warn!(pool = %self.pool.name, key = %self.key, message, "a job that moved did not start, trying again");
+                Attempt::Failed(Failure { message: reason, .. }) => {
+                    let (pool, key) = (&self.pool.name, &self.key);
+                    tracing::warn!(%pool, %key, reason, "a job that moved did not start, trying again");
                     tokio::select! {
                         biased;
                         () = self.activation.stopped.cancelled() => {
-                            self.report_if_lost().await;
+                            self.see_to_record().await;
                             return None;
                         }
                         () = back_off.pause() => {}
@@ -95,9 +96,9 @@ impl Start {
         self.note_wait();
         // Of this attempt alone, so that whatever a failed start left behind learns that it must end.
         let stopped = self.activation.stopped.child_token();
-        let Activation { activity, handler, .. } = &self.activation;
-        let (Activity { worker, epoch, attempt, .. }, lifeline) = (activity, self.lifeline.clone());
-        let job = Job::new(self.key.clone(), content, *epoch, *worker, *attempt, stopped.clone(), lifeline);
+        let Activation { activity, handler, lifeline, .. } = &self.activation;
+        let Activity { worker, epoch, attempt, .. } = activity;
+        let job = Job::new(self.key.clone(), content, *epoch, *worker, *attempt, stopped.clone(), lifeline.clone());
         let (span, begun) = (activity.start(&self.pool, &self.key), Instant::now());
         let started = tokio::select! {
             biased;
@@ -130,8 +131,15 @@ impl Start {
         }
     }
 
-    /// Says so if the start was broken off because the job has vanished, and that is a loss.
-    async fn report_if_lost(&self) {
+    /// Says so if the start was broken off because the job has vanished, and that is a loss. Where its record is damaged,
+    /// that is written anew, so that the job is started again.
+    async fn see_to_record(&self) {
+        if let Some(damaged) = damage::shown(&self.pool, &self.key) {
+            let worker = self.activation.activity.worker;
+            let restored = damage::restore(&self.pool, &self.key, worker, &damaged, self.record.raw());
+            until(&self.lost, restored).await;
+            return;
+        }
         let jobs = self.pool.tables.jobs.snapshot();
         if self.activation.job.has_vanished(jobs.get(self.key.as_str())) {
             self.activation.job.report_if_lost(&self.pool).await;
@@ -158,21 +166,39 @@ impl Start {
         }
     }
 
-    /// Writes down that the job runs, under the lease. Where that is refused, the record has become another one, and
+    /// Writes down that the job runs, under the lease, and tells the job so. Where that is refused, the record has become another one, and
     /// the runner will see to it when its replica shows it.
     pub(super) async fn confirm(self) -> Option<Local> {
+        let old = self.record.raw();
+        self.confirm_over(old).await
+    }
+
+    /// The same, where that stands in the place of the record.
+    pub(super) async fn confirm_over(self, old: Bytes) -> Option<Local> {
         let pool = &self.pool;
-        let written = match pool.encode(&self.record.running(self.activation.activity.epoch)) {
-            Ok(record) => tokio::select! {
-                biased;
-                () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
-                written = self.write_running(record) => written.map_err(pool.backend("start")),
-            },
-            Err(error) => Err(error),
+        let mut old = old;
+        let written = loop {
+            let written = match pool.encode(&self.record.running(self.activation.activity.epoch)) {
+                Ok(record) => tokio::select! {
+                    biased;
+                    () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
+                    written = self.write_running(&old, record) => written.map_err(pool.backend("start")),
+                },
+                Err(error) => Err(error),
+            };
+            match written.as_ref().ok().and_then(damage::found) {
+                Some(damaged) => old = damaged,
+                None => break written,
+            }
         };
         match written {
             Ok(Written::Done(_)) => {
-                pool.meter.started();
+                if old != self.record.raw() {
+                    damage::report(pool, &self.key);
+                }
+                if self.activation.lifeline.set_recorded() {
+                    pool.meter.started();
+                }
                 Some(Local::Running(self.activation))
             }
             Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
@@ -189,9 +215,9 @@ impl Start {
     }
 
     /// Together with others that start at the same moment, or alone.
-    async fn write_running(&self, record: Bytes) -> Result<Written, pulse_core::Error> {
+    async fn write_running(&self, old: &Bytes, record: Bytes) -> Result<Written, pulse_core::Error> {
         let tables = &self.pool.tables;
-        let started = Started { key: self.key.clone(), old: self.record.raw(), new: record.clone(), lease: self.lease };
+        let started = Started { key: self.key.clone(), old: old.clone(), new: record.clone(), lease: self.lease };
         let _flight = match self.pool.confirming.turn(started).await {
             Turn::Together(Some(version)) => return Ok(Written::Done(version)),
             // It may be written down; if so, it is recognised.
@@ -199,8 +225,12 @@ impl Start {
             Turn::Alone(_, flight) => Some(flight),
             Turn::Nobody => return Err(pulse_core::Error::Closed),
         };
-        let change = tables.running(self.lease, [(&self.key, &self.record.raw(), &record)].into_iter());
-        write(tables.client(), &change, Some(&record), None).await
+        let change = tables.running(self.lease, [(&self.key, old, &record)].into_iter());
+        match write(tables.client(), &change, Some(&record), None).await? {
+            // In company it was.
+            Written::Refused(Refusal::Record(Some(found))) if found == record => Ok(Written::Done(None)),
+            written => Ok(written),
+        }
     }
 
     async fn put_back(&self, after: Duration) {
@@ -221,7 +251,7 @@ impl Start {
     async fn reject(&self, message: &str) {
         let pool = &self.pool;
         pool.meter.rejected();
-        tracing::debug!(pool = %pool.name, key = %self.key, message, "job refused");
+        tracing::debug!(pool = %pool.name, key = %self.key, reason = message, "job refused");
         match pool.encode(&self.record.rejected(message)) {
             Ok(trace) => {
                 let change = pool.tables.reject(&self.key, &self.record.raw(), self.lease, trace.clone());

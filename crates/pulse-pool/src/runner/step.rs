@@ -7,7 +7,7 @@ use pulse_core::{LeaseId, Transaction, Version};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::local::Activation;
+use super::{damage, local::Activation};
 use crate::{
     JobKey,
     handler::contain,
@@ -33,8 +33,8 @@ pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) -> 
     let stop = contain(async { activation.handler.stop(key).await });
     let failure = stop.instrument(activation.activity.stop(pool, key)).await.err()?;
     if failure.requeue.is_none() {
-        let message = failure.message;
-        tracing::warn!(pool = %pool.name, %key, message, "the handler failed to stop a job; it counts as stopped");
+        let reason = failure.message;
+        tracing::warn!(pool = %pool.name, %key, reason, "the handler failed to stop a job; it counts as stopped");
     }
     failure.requeue
 }
@@ -98,14 +98,21 @@ async fn change_and_see(
             }
             true
         }
-        Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
-            tracing::debug!(pool = %pool.name, %key, ?refusal, "a step was refused, looking again");
+        Ok(written) => {
+            tracing::debug!(pool = %pool.name, %key, ?written, "a step was refused, looking again");
+            match (damage::found(&written), &written) {
+                // It may have taken effect. Nothing is to be decided on what was before.
+                (_, Written::RefusedAfterUnknown(_)) => caught_up(pool, None).await,
+                (Some(damaged), _) => damage::mend(pool, key, old, &damaged).await,
+                (None, _) => {}
+            }
             BackOff::new(AFTER_REFUSAL, AFTER_REFUSAL).pause().await;
             false
         }
         Err(error) => {
             tracing::error!(pool = %pool.name, %key, %error, "a step for a job failed, trying again later");
             BackOff::new(AFTER_FAILURE, AFTER_FAILURE).pause().await;
+            caught_up(pool, None).await;
             false
         }
     }

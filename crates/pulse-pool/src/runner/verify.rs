@@ -40,7 +40,11 @@ impl Runner {
         self.tasks.spawn(async move {
             // A panic would be a defect of the backend's, and must not hold this node up for ever.
             let verified = AssertUnwindSafe(history::verify(&pool, reading)).catch_unwind().await;
-            match verified.unwrap_or_else(|_| Ok(pool.history.set_verified(reading))) {
+            let Ok(verified) = verified else {
+                pool.history.set_verified(reading);
+                return TaskEnded::Verified;
+            };
+            match verified {
                 Ok(()) => TaskEnded::Verified,
                 Err(pulse_core::Error::Closed) => TaskEnded::Nothing,
                 Err(error) => {
@@ -56,7 +60,6 @@ impl Runner {
     pub(super) fn on_verified(&mut self) {
         self.verifying = false;
         self.stand_again();
-        self.take_out_again(true);
         self.look_at_all();
         self.confirm_again();
     }
@@ -121,13 +124,6 @@ impl Runner {
         self.register(workers);
         if !self.pool.tables.has_node(self.pool.node) {
             self.enter();
-        }
-    }
-
-    /// Takes workers out of the pool again that were, where the backend has lost that.
-    pub(super) fn take_out_again(&mut self, up_to_date: bool) {
-        for worker in self.workers.come_back(&self.members, up_to_date) {
-            self.unregister(worker);
         }
     }
 

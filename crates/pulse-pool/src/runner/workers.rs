@@ -1,11 +1,6 @@
 //! The workers of this node, from joining to leaving.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    fmt,
-    num::NonZeroUsize,
-    sync::Arc,
-};
+use std::{collections::HashSet, fmt, num::NonZeroUsize, sync::Arc};
 
 use tokio::sync::oneshot;
 
@@ -18,17 +13,12 @@ use crate::{
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
-/// Of how many workers it is remembered that they are gone.
-const REMEMBERED: usize = 64;
-
 /// The workers of one node.
 #[derive(Debug, Default)]
 pub(super) struct OurWorkers {
     all: Vec<OurWorker>,
     /// Those that stand in the pool under the lease that the node holds now.
     ours: HashSet<WorkerId>,
-    /// Those that were taken out of the pool under that lease, the latest last, and whether the replica shows it.
-    gone: VecDeque<(WorkerId, bool)>,
 }
 
 pub(super) struct OurWorker {
@@ -71,6 +61,11 @@ impl OurWorkers {
 
     pub(super) fn get(&self, id: WorkerId) -> Option<&OurWorker> {
         self.all.iter().find(|worker| worker.id == id)
+    }
+
+    /// Whether a worker of this node had that id under a lease that was lost.
+    pub(super) fn is_former(&self, id: WorkerId) -> bool {
+        self.all.iter().any(|worker| worker.former.contains(&id))
     }
 
     fn get_mut(&mut self, id: WorkerId) -> Option<&mut OurWorker> {
@@ -145,6 +140,21 @@ impl OurWorkers {
         })
     }
 
+    /// Takes out those that drain, and of which the replica shows that the backend has forgotten that: to be said again.
+    pub(super) fn drain_again(&mut self, members: &Members) -> Vec<WorkerId> {
+        let forgotten = |worker: &&mut OurWorker| {
+            worker.state == WorkerState::Draining { settled: true }
+                && members.get(worker.id).is_some_and(|record| !record.draining)
+        };
+        let forgotten = self.all.iter_mut().filter(forgotten);
+        forgotten
+            .map(|worker| {
+                worker.state = WorkerState::Draining { settled: false };
+                worker.id
+            })
+            .collect()
+    }
+
     pub(super) fn settled(&mut self, id: WorkerId) {
         if let Some(worker) = self.get_mut(id).filter(|worker| matches!(worker.state, WorkerState::Draining { .. })) {
             worker.state = WorkerState::Draining { settled: true };
@@ -167,10 +177,6 @@ impl OurWorkers {
     pub(super) fn left(&mut self, id: WorkerId) {
         if let Some(worker) = self.remove(id) {
             worker.tell_removed();
-            self.gone.push_back((id, false));
-            if self.gone.len() > REMEMBERED {
-                self.gone.pop_front();
-            }
         }
     }
 
@@ -210,25 +216,9 @@ impl OurWorkers {
         all_there
     }
 
-    /// The workers that were taken out of the pool and stand there again, because the backend has lost that they were.
-    /// `up_to_date`: what the replica shows is later than that they went.
-    pub(super) fn come_back(&mut self, members: &Members, up_to_date: bool) -> Vec<WorkerId> {
-        let mut back = Vec::new();
-        for (worker, was_seen) in &mut self.gone {
-            match members.get(*worker) {
-                Some(_) if *was_seen || up_to_date => back.push(*worker),
-                Some(_) => {}
-                None => *was_seen = true,
-            }
-        }
-        back
-    }
-
     /// Turns the workers of a lost lease into new ones that wait for the next; those that had to go are gone.
     pub(super) fn lost(&mut self) {
         self.ours.clear();
-        // Their records hang on the lease that is lost.
-        self.gone.clear();
         let (leaving, staying): (Vec<_>, Vec<_>) = self.all.drain(..).partition(|worker| worker.leaves);
         self.all = staying;
         leaving.into_iter().for_each(OurWorker::tell_removed);

@@ -8,7 +8,7 @@ use pulse_core::{MapFeed, MapId, Version};
 use super::{
     DEAD, DEAD_PAYLOADS, NODE, PAYLOADS, PROGRESS, RESULTS, RUN, SERVER, SHUTDOWN, TICKERS, Tables, WORKERS, node_key,
 };
-use crate::{JobKey, NodeId, WorkerId, headers::Content, result::JobResult};
+use crate::{JobKey, NodeId, WorkerId, decide::Members, headers::Content, record::PlacedBy, result::JobResult};
 
 /// How many dead jobs are read in one round trip.
 const PAGE: usize = 500;
@@ -108,6 +108,13 @@ impl Tables {
     /// The version of the tickers as the backend has them now.
     pub(crate) async fn tickers_version(&self) -> Result<Option<Version>, pulse_core::Error> {
         self.client.backend().map_version(&self.scope.map(TICKERS)?).await
+    }
+
+    /// The workers as the replica shows them.
+    pub(crate) fn members(&self) -> Members {
+        let snapshot = self.workers.snapshot();
+        let workers = snapshot.iter().filter_map(|(worker, record)| Some((worker.parse().ok()?, record.clone())));
+        Members::new(snapshot.version().map(PlacedBy::from), workers.collect())
     }
 
     /// Whether the pool is shut down.
