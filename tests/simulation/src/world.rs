@@ -148,7 +148,8 @@ impl<'a> World<'a> {
         };
         self.replicated.clear();
         self.stage.note(format!("the server fails over, and loses {:?}", at.elapsed()));
-        let cut: Vec<Faulty> = self.members.iter().map(|member| member.link.clone()).collect();
+        // Those that are closing have links as well.
+        let cut = self.links.clone();
         cut.iter().for_each(Faulty::partition);
         sleep(Duration::from_millis(self.dice.random_range(100..1_500))).await;
         self.memory.restore(&replicated);
