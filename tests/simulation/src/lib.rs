@@ -10,11 +10,11 @@
 //! cargo xtask simulate --sabotage leases      # whether a broken promise is noticed
 //! ```
 //!
-//! - [`world`](self::world): the nodes and what is done to them; the schedule follows from the seed.
-//! - [`stage`](self::stage): the outside world, in which jobs run. It believes only what the handlers do, and notes what must
+//! - `world`: the nodes and what is done to them; the schedule follows from the seed.
+//! - `stage`: the outside world, in which jobs run. It believes only what the handlers do, and notes what must
 //!   never be: two runners of one key, a tick that two nodes have, a move that the hash does not ask for.
-//! - [`weather`](self::weather): how bad it is in this run.
-//! - [`sabotage`](self::sabotage): promises broken on purpose, to see that it is noticed.
+//! - `weather`: how bad it is in this run.
+//! - `sabotage`: promises broken on purpose, to see that it is noticed.
 //!
 //! The process of a node cannot be stopped here, only its link: what a process does that wakes up after its lease has run
 //! out is for the tests with real processes.
