@@ -5,7 +5,7 @@
 //! does not replicate the jobs, [`follow`](crate::follow) takes the runner's place, for as long as there are watches.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ops::Deref,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -88,8 +88,8 @@ pub(crate) struct Watches {
 
 #[derive(Debug, Default)]
 struct Watchers {
-    /// Those who watch a key, in the order in which they began.
-    by_key: HashMap<JobKey, BTreeMap<u64, mpsc::UnboundedSender<Sighting>>>,
+    /// Those who watch a key, in the order in which they began; sorted, so that they are told of the end in one order.
+    by_key: BTreeMap<JobKey, BTreeMap<u64, mpsc::UnboundedSender<Sighting>>>,
     next: u64,
 }
 
@@ -129,9 +129,7 @@ impl Watches {
 
     /// The keys that are watched, sorted.
     pub(crate) fn keys(&self) -> Vec<JobKey> {
-        let mut keys: Vec<_> = self.lock().iter().flat_map(|watchers| watchers.by_key.keys().cloned()).collect();
-        keys.sort_unstable();
-        keys
+        self.lock().iter().flat_map(|watchers| watchers.by_key.keys().cloned()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Watchers>> {

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use pulse_core::{Client, Scope, Transaction, testing::FeedChances};
-use pulse_pool::{HandlerError, Job, JobHandler, JobKey, JobState, Node};
+use pulse_pool::{Error, HandlerError, Job, JobHandler, JobKey, JobState, Node};
 use tests::{Subject, eventually, on_every_backend, soon};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -102,6 +102,9 @@ async fn a_damaged_record_is_written_anew_while_its_job_goes_on(subject: Subject
     let (a, b) = (node().join(&client).await.unwrap(), node().join(&subject.client().await).await.unwrap());
     a.add_worker(board.player("a")).await.unwrap();
     b.dispatch("violin", "").await.unwrap();
+    // Refused by the handler, as soon as its node knows that the start is through. Before that it would be repeated.
+    let refused = b.notify("violin", "").await;
+    assert!(matches!(refused, Err(Error::NotNotifiable { .. })), "{refused:?}");
     let before = record(&client, "violin").await;
     for _ in 0..3 {
         damage(&client, "violin").await;
