@@ -1,7 +1,8 @@
 //! Commits: which way a transaction takes, and what its answer means.
 //!
-//! Most go through `lua/transaction/`. Three kinds have a shorter way with the same effect: unbound puts into one map
-//! (`puts`), appends to one stream (`appends`), and a single acknowledgement (`XACK`).
+//! Any can go through `lua/transaction/`. Four kinds have a shorter way with the same effect: unbound puts into one map
+//! (`puts`), comparisons with unbound puts and deletions (`plain`), appends to one stream (`appends`), and a single
+//! acknowledgement (`XACK`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +13,7 @@ use super::{
     Redis, encode,
     errors::{Ask, Refusal},
     link::{Answer, Repeat},
+    puts::one_map,
     reply::{self, Misfit},
     scripts,
     streams::take_string,
@@ -115,7 +117,10 @@ impl Redis {
                 let count = Box::pin(self.acknowledge(&stream, group, ids)).await?;
                 Ok(Some(Committed::new(vec![WriteResult::Count(count)], Vec::new())))
             }
-            _ => self.commit_puts(transaction).await,
+            _ => match one_map(transaction) {
+                Some(map) => self.commit_puts(transaction, map).await,
+                None => Box::pin(self.commit_plainly(transaction)).await,
+            },
         }
     }
 

@@ -36,6 +36,7 @@ mod keys;
 mod link;
 mod maps;
 mod message;
+mod plain;
 mod puts;
 mod reply;
 mod scripts;

@@ -3,7 +3,10 @@
 //!
 //! Their scripts do exactly what the general one would, or nothing: then the general one does it, or says what is wrong.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use fred::types::{Resp3Frame, Value};
@@ -23,18 +26,17 @@ use crate::{Binding, Committed, Error, Revision, Scope, Transaction, Version, Wr
 const MOST_PUTS: usize = 1000;
 
 impl Redis {
-    /// Carries out a transaction of nothing but unbound puts of different keys into one map; `None` if it is not one, or
-    /// if the general script has to do it.
-    pub(super) async fn commit_puts(&self, transaction: &Transaction) -> Result<Option<Committed>, Error> {
+    /// Carries out a transaction of nothing but unbound puts of different keys into one map; `None` if the general script
+    /// has to do it.
+    pub(super) async fn commit_puts(
+        &self,
+        transaction: &Transaction,
+        map: &Arc<str>,
+    ) -> Result<Option<Committed>, Error> {
         let scope = transaction.scope();
         match transaction.writes() {
-            _ if !transaction.expectations().is_empty() => Ok(None),
-            [Write::Put { map, key, value, binding: Binding::Permanent }] => self.put(scope, map, key, value).await,
-            writes if writes.len() <= MOST_PUTS => match puts_into_one_map(writes) {
-                Some(map) => Box::pin(self.put_several(scope, map, writes)).await,
-                None => Ok(None),
-            },
-            _ => Ok(None),
+            [Write::Put { key, value, .. }] => self.put(scope, map, key, value).await,
+            writes => Box::pin(self.put_several(scope, map, writes)).await,
         }
     }
 
@@ -105,12 +107,18 @@ impl Redis {
     }
 }
 
-/// The map, if the writes are nothing but unbound puts of different keys into it.
-fn puts_into_one_map(writes: &[Write]) -> Option<&Arc<str>> {
+/// The map, if the transaction is nothing but unbound puts of different keys into it.
+pub(super) fn one_map(transaction: &Transaction) -> Option<&Arc<str>> {
+    let writes = transaction.writes();
     let Some(Write::Put { map: first, .. }) = writes.first() else { return None };
-    let mut keys = std::collections::HashSet::new();
+    if !transaction.expectations().is_empty() || writes.len() > MOST_PUTS {
+        return None;
+    }
+    let mut keys = HashSet::new();
     let fits = writes.iter().all(|write| match write {
-        Write::Put { map, key, binding: Binding::Permanent, .. } => map == first && keys.insert(key),
+        Write::Put { map, key, binding: Binding::Permanent, .. } => {
+            map == first && (writes.len() == 1 || keys.insert(key))
+        }
         _ => false,
     });
     fits.then_some(first)

@@ -1,0 +1,129 @@
+-- Transactions that only compare, put and delete entries of maps that exist, none of which is bound to anything, perhaps
+-- as long as a lease lives. Does exactly what the general script would do; replies 0, with nothing changed, where it would
+-- have to do more. It makes no function but one, and few tables, which cost more here than all else. An error that begins
+-- with HALFWAY says that something was written, nobody knows what.
+--
+-- KEYS     the hashes of the maps, first those that are written.
+-- ARGV[1]  numbers, in MessagePack; ten for each map, where places are those of arguments:
+--            the first of the keys that are read,
+--            the last of those that must be absent, of those that must hold a value, of those that must be present, of all,
+--            the first of the values that must be held,
+--            what is written: 0 nothing, 1 keys and values in turn, 2 the last of the keys that are read are deleted,
+--            the first and the last of what is written,
+--            and how many entries are too many, -1 if no number is.
+-- ARGV[2]  what every key of the scope begins with.
+-- ARGV[3]  the lease that must live, or "".
+-- ARGV[4…] the channels of the commits of the maps that are written, then keys and values.
+--
+-- Replies for each map that is written a list: its version, and the values that were read. If something is not as
+-- expected, with nothing changed: whether the lease lives, then for each map how many entries it has, where that was asked,
+-- and a list that begins with its header.
+
+local call, sub, match, unpack = redis.call, string.sub, string.match, unpack
+local plan = { cmsgpack.unpack(ARGV[1]) }
+local all, counts, revisions, flags, holds, alive = {}, {}, {}, {}, true, 1
+
+if ARGV[3] ~= '' then
+  local deadline, time = tonumber(call('ZSCORE', ARGV[2] .. 'l', ARGV[3]) or nil), call('TIME')
+  if not deadline or deadline <= time[1] * 1000 + math.floor(time[2] / 1000) then
+    holds, alive = false, 0
+  end
+end
+
+for i = 1, #KEYS do
+  local at = 10 * i - 10
+  local first, last, before = plan[at + 1], plan[at + 5], plan[at + 1] - 2
+  local found = call('HMGET', KEYS[i], '', unpack(ARGV, first, last))
+  local revision, bound, rest
+  if found[1] then
+    revision, bound, rest = match(found[1], '^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x(%d+)(b?)(@?%d*)$')
+    revision = tonumber(revision)
+  end
+  -- A stranger's header may hold any number; below this one they are exact, and become text as they are.
+  if not revision or revision < 1 or revision >= 1e14 then
+    return 0
+  end
+  for k = first, plan[at + 2] do
+    holds = holds and not found[k - before]
+  end
+  local values = plan[at + 6] - plan[at + 2] - 1
+  for k = plan[at + 2] + 1, plan[at + 3] do
+    holds = holds and found[k - before] == ARGV[values + k]
+  end
+  for k = plan[at + 3] + 1, plan[at + 4] do
+    holds = holds and found[k - before] ~= false
+  end
+  counts[i] = 0
+  if plan[at + 10] >= 0 then
+    counts[i] = call('HLEN', KEYS[i]) - 1
+    holds = holds and counts[i] < plan[at + 10]
+  end
+  if bound == 'b' and plan[at + 7] > 0 and last >= first then
+    -- The scope is the hash tag, and nothing before or in it can hold this pattern.
+    local bindings = call('HMGET', (string.gsub(KEYS[i], '}:m:', '}:b:', 1)), unpack(ARGV, first, last))
+    for k = 1, #bindings do
+      if bindings[k] then
+        return 0
+      end
+    end
+  end
+  all[i], revisions[i], flags[i] = found, revision, bound .. rest
+end
+
+if not holds then
+  local reply = { alive }
+  for i = 1, #KEYS do
+    reply[2 * i], reply[2 * i + 1] = counts[i], all[i]
+  end
+  return reply
+end
+
+local function apply()
+  local written = {}
+  for i = 1, #KEYS do
+    local at = 10 * i - 10
+    local kind, first, last = plan[at + 7], plan[at + 8], plan[at + 9]
+    if kind == 0 then
+      break
+    end
+    local found = all[i]
+    local incarnation = sub(found[1], 1, 16)
+    local version = incarnation .. (revisions[i] + 1)
+    local message
+    if kind == 1 then
+      call('HSET', KEYS[i], '', version .. flags[i], unpack(ARGV, first, last))
+      message = cmsgpack.pack(version, unpack(ARGV, first, last))
+    else
+      local gone, changes, count, before = {}, {}, 0, plan[at + 1] - 2
+      for k = first, last do
+        if found[k - before] then
+          count = count + 1
+          gone[count], changes[2 * count - 1], changes[2 * count] = ARGV[k], ARGV[k], false
+        end
+      end
+      if count == 0 then
+        version = incarnation .. revisions[i]
+      else
+        call('HSET', KEYS[i], '', version .. flags[i])
+        call('HDEL', KEYS[i], unpack(gone))
+        message = cmsgpack.pack(version, unpack(changes))
+      end
+    end
+    if message then
+      call('SPUBLISH', ARGV[3 + i], message)
+    end
+    found[1] = version
+    written[i] = found
+  end
+  return written
+end
+
+local fine, reply = pcall(apply)
+if fine then
+  return reply
+end
+local text = tostring(type(reply) == 'table' and reply.err or reply)
+-- The server refuses these before the first write of a script, or not at all: nothing was written.
+local word = match(text, '^%-?(%u+)')
+local harmless = word == 'OOM' or word == 'READONLY' or word == 'MISCONF' or word == 'NOREPLICAS'
+return redis.error_reply(harmless and text or 'HALFWAY ' .. text)

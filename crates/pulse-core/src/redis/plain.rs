@@ -1,0 +1,331 @@
+//! Transactions that only compare, put and delete entries, perhaps of several maps and as long as a lease lives: what most
+//! protocols on maps are made of, a compare-and-set as much as a job that changes hands.
+//!
+//! The script does exactly what the general one would, or nothing: then the general one does it, or says what is wrong. It
+//! gets a plan of fixed form in place of a program, so that it has nothing to interpret.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use fred::types::{Resp3Frame, Value};
+use rmp::encode::write_sint;
+
+use super::{
+    Redis,
+    commit::{COMMIT, expectation_failed, read_version},
+    errors::{Ask, Refusal},
+    keys::Keys,
+    link::Answer,
+    reply::{self, Misfit},
+    scripts,
+};
+use crate::{
+    Binding, Committed, Error, Expectation, FailedExpectation, Found, LeaseId, Transaction, Write, WriteResult,
+};
+
+/// The most keys of one map; they travel through the interpreter's stack, some with a value.
+const MOST_KEYS: usize = 1000;
+
+/// The place of the first channel among the script's arguments, which count from 1.
+const CHANNELS: usize = 4;
+
+impl Redis {
+    /// Carries out a transaction of unbound puts, deletions and comparisons; `None` if it is not one, or if the general
+    /// script has to do it.
+    pub(super) async fn commit_plainly(&self, transaction: &Transaction) -> Result<Option<Committed>, Error> {
+        let Some(plan) = Plan::of(transaction) else { return Ok(None) };
+        let scope = transaction.scope();
+        let (keys, arguments) = plan.encode(&self.keys, transaction);
+        let ask = Ask::new(COMMIT, scope);
+        let run = self.link.run(ask, self.repeat(transaction), &scripts::PLAIN, keys, |all| {
+            all.extend_from_slice(&arguments);
+        });
+        let reply = match run.await? {
+            Answer::Reply(reply) => reply,
+            Answer::Refused(Refusal::WrongType, _) => return Ok(None),
+            Answer::Refused(refusal, message) => return Err(self.link.error(ask, refusal, &message)),
+        };
+        match plan.read(transaction, reply).map_err(|misfit| ask.protocol(misfit))? {
+            Outcome::Committed(committed) => Ok(Some(committed)),
+            Outcome::Failed(failed) => Err(expectation_failed(scope, *failed)),
+            Outcome::Left => Ok(None),
+        }
+    }
+}
+
+/// What the script answered.
+enum Outcome {
+    Committed(Committed),
+    Failed(Box<FailedExpectation>),
+    /// The general script has to do it.
+    Left,
+}
+
+/// How a transaction is carried out, map by map.
+#[derive(Default)]
+struct Plan<'a> {
+    /// First those that are written, in the order in which the writes name them.
+    maps: Vec<MapPlan<'a>>,
+    written: usize,
+    lease: Option<LeaseId>,
+    /// For each write the map, and the place of the value that stood there among those that were read.
+    previous: Vec<(usize, usize)>,
+}
+
+/// What is done with one map.
+struct MapPlan<'a> {
+    name: &'a Arc<str>,
+    absent: Vec<&'a Arc<str>>,
+    equal: Vec<(&'a Arc<str>, &'a Bytes)>,
+    present: Vec<&'a Arc<str>>,
+    /// Keys that are put and not compared.
+    others: Vec<&'a Arc<str>>,
+    puts: Vec<(&'a Arc<str>, &'a Bytes)>,
+    deletions: Vec<&'a Arc<str>>,
+    fewer_than: Option<u64>,
+}
+
+impl<'a> MapPlan<'a> {
+    fn new(name: &'a Arc<str>) -> Self {
+        Self {
+            name,
+            absent: Vec::new(),
+            equal: Vec::new(),
+            present: Vec::new(),
+            others: Vec::new(),
+            puts: Vec::new(),
+            deletions: Vec::new(),
+            fewer_than: None,
+        }
+    }
+
+    /// The keys to read, in order: those that are deleted come last.
+    fn read(&self) -> impl Iterator<Item = &'a Arc<str>> {
+        let compared = self.absent.iter().copied().chain(self.equal.iter().map(|(key, _)| *key));
+        let unchanged = self.present.iter().chain(&self.others).copied();
+        compared.chain(unchanged).chain(self.deletions.iter().copied())
+    }
+
+    fn count(&self) -> usize {
+        self.absent.len() + self.equal.len() + self.present.len() + self.others.len() + self.deletions.len()
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// `None` if the transaction is more than comparisons, unbound puts and deletions.
+    fn of(transaction: &'a Transaction) -> Option<Self> {
+        // Without a map there is no key to send the script to.
+        transaction.writes().first()?;
+        let mut plan = Self::default();
+        for write in transaction.writes() {
+            match write {
+                Write::Put { map, key, value, binding: Binding::Permanent } => {
+                    let place = plan.map(map);
+                    plan.maps[place].puts.push((key, value));
+                }
+                Write::Delete { map, key } => {
+                    let place = plan.map(map);
+                    plan.maps[place].deletions.push(key);
+                }
+                _ => return None,
+            }
+        }
+        plan.written = plan.maps.len();
+        for expectation in transaction.expectations() {
+            match expectation {
+                Expectation::Absent { map, key } => {
+                    let place = plan.map(map);
+                    plan.maps[place].absent.push(key);
+                }
+                Expectation::Equals { map, key, value } => {
+                    let place = plan.map(map);
+                    plan.maps[place].equal.push((key, value));
+                }
+                Expectation::Present { map, key } => {
+                    let place = plan.map(map);
+                    plan.maps[place].present.push(key);
+                }
+                Expectation::FewerThan { map, entries } => {
+                    let place = plan.map(map);
+                    let least = plan.maps[place].fewer_than.map_or(*entries, |before| before.min(*entries));
+                    plan.maps[place].fewer_than = Some(least);
+                }
+                Expectation::LeaseAlive { lease } if plan.lease.is_none_or(|before| before == *lease) => {
+                    plan.lease = Some(*lease);
+                }
+                _ => return None,
+            }
+        }
+        plan.locate(transaction.writes())
+    }
+
+    fn map(&mut self, name: &'a Arc<str>) -> usize {
+        self.maps.iter().position(|map| map.name == name).unwrap_or_else(|| {
+            self.maps.push(MapPlan::new(name));
+            self.maps.len() - 1
+        })
+    }
+
+    /// Finds out where the previous value of each written key will stand. `None` if the plan does not suit the script.
+    fn locate(mut self, writes: &'a [Write]) -> Option<Self> {
+        let mut places: Vec<HashMap<&str, usize>> = Vec::with_capacity(self.written);
+        for map in &mut self.maps {
+            if map.puts.is_empty() && map.deletions.is_empty() {
+                continue;
+            }
+            // The changes are told in the order of the writes.
+            if !map.puts.is_empty() && !map.deletions.is_empty() {
+                return None;
+            }
+            let compared = map.absent.len() + map.equal.len() + map.present.len();
+            let mut of_map = HashMap::with_capacity(map.puts.len() + map.deletions.len());
+            if compared > 0 && !map.puts.is_empty() {
+                of_map.extend(map.read().enumerate().map(|(place, key)| (&**key, place)));
+            }
+            for (key, _) in &map.puts {
+                if !of_map.contains_key(&***key) {
+                    of_map.insert(key, compared + map.others.len());
+                    map.others.push(key);
+                }
+            }
+            of_map.extend(map.deletions.iter().enumerate().map(|(place, key)| (&***key, compared + place)));
+            places.push(of_map);
+        }
+        if self.maps.iter().any(|map| map.count() > MOST_KEYS || map.puts.len() > MOST_KEYS) || repeats(&self.maps) {
+            return None;
+        }
+        for write in writes {
+            let (Write::Put { map, key, .. } | Write::Delete { map, key }) = write else { return None };
+            let at = self.maps.iter().position(|other| other.name == map)?;
+            self.previous.push((at, *places.get(at)?.get(&**key)?));
+        }
+        Some(self)
+    }
+
+    /// The arguments of the script, and how many of them are keys.
+    fn encode(&self, keys: &Keys, transaction: &Transaction) -> (usize, Vec<Value>) {
+        let scope = transaction.scope();
+        let key = |kind, map: &MapPlan<'_>| Value::Bytes(keys.key(scope, kind, map.name));
+        let channels = self.maps[..self.written].iter().map(|map| key("f:", map));
+        let mut numbers = Vec::with_capacity(20 * self.maps.len());
+        let mut strings: Vec<Value> = channels.collect();
+        let text = |text: &Arc<str>| Value::Bytes(Bytes::copy_from_slice(text.as_bytes()));
+        for map in &self.maps {
+            let first = CHANNELS + strings.len();
+            let absent = first + map.absent.len();
+            let equal = absent + map.equal.len();
+            strings.extend(map.read().map(text));
+            let last = first + map.count();
+            strings.extend(map.equal.iter().map(|(_, value)| Value::Bytes((*value).clone())));
+            let values = last + map.equal.len();
+            for (key, value) in &map.puts {
+                strings.extend([text(key), Value::Bytes((*value).clone())]);
+            }
+            let (kind, from, to) = match (map.puts.len(), map.deletions.len()) {
+                (0, 0) => (0, 0, 0),
+                (puts, 0) => (1, values, values + 2 * puts),
+                (_, deletions) => (2, last - deletions, last),
+            };
+            let ends = [absent, equal, equal + map.present.len(), last].map(|end| end - 1);
+            let most = map.fewer_than.map_or(-1, |most| i64::try_from(most).unwrap_or(i64::MAX).min(super::encode::LARGEST as i64));
+            let places = [first, ends[0], ends[1], ends[2], ends[3], last, kind, from, to.saturating_sub(1)];
+            for number in places.map(|place| place as i64).into_iter().chain([most]) {
+                // Writing to a vector cannot fail.
+                let _ = write_sint(&mut numbers, number);
+            }
+        }
+        let mut all = Vec::with_capacity(self.maps.len() + 3 + strings.len());
+        all.extend(self.maps.iter().map(|map| key("m:", map)));
+        all.push(Value::Bytes(numbers.into()));
+        all.push(Value::Bytes(keys.scope(scope).into()));
+        all.push(Value::Bytes(self.lease.map(|lease| lease.to_string()).unwrap_or_default().into()));
+        all.append(&mut strings);
+        (self.maps.len(), all)
+    }
+
+    fn read(&self, transaction: &Transaction, reply: Resp3Frame) -> Result<Outcome, Misfit> {
+        if !matches!(reply, Resp3Frame::Array { .. }) {
+            return Ok(Outcome::Left);
+        }
+        let items = reply::list(reply)?;
+        match items.first() {
+            Some(Resp3Frame::Array { .. }) => self.read_committed(items).map(Outcome::Committed),
+            _ => {
+                let failed = self.read_failed(transaction, items)?;
+                Ok(failed.map_or(Outcome::Left, |failed| Outcome::Failed(Box::new(failed))))
+            }
+        }
+    }
+
+    fn read_committed(&self, items: Vec<Resp3Frame>) -> Result<Committed, Misfit> {
+        if items.len() != self.written {
+            return Err("another number of maps than were written".to_owned());
+        }
+        let mut found = items.into_iter().map(reply::list).collect::<Result<Vec<_>, Misfit>>()?;
+        let result = |(map, place): &(usize, usize)| {
+            let value = found.get_mut(*map).and_then(|found| found.get_mut(*place + 1)).ok_or("a value is missing")?;
+            Ok(WriteResult::Previous(reply::optional_bytes(std::mem::replace(value, Resp3Frame::Null))?))
+        };
+        let results = self.previous.iter().map(result).collect::<Result<_, Misfit>>()?;
+        let versions = self.maps.iter().zip(found).map(|(map, found)| {
+            let version = found.into_iter().next().ok_or("a version is missing")?;
+            Ok((map.name.clone(), read_version(version)?))
+        });
+        Ok(Committed::new(results, versions.collect::<Result<_, Misfit>>()?))
+    }
+
+    /// The first expectation that did not hold.
+    fn read_failed(
+        &self,
+        transaction: &Transaction,
+        items: Vec<Resp3Frame>,
+    ) -> Result<Option<FailedExpectation>, Misfit> {
+        let mut items = items.into_iter();
+        let mut next = || items.next().ok_or("an answer that ends early");
+        let alive = reply::number(next()?)? == 1;
+        let mut found = Vec::with_capacity(self.maps.len());
+        for map in &self.maps {
+            let count = reply::count(next()?)?;
+            let values = reply::list(next()?)?.into_iter().skip(1).map(reply::optional_bytes);
+            let values = values.collect::<Result<Vec<_>, Misfit>>()?;
+            let values: HashMap<_, _> = map.read().zip(values).collect();
+            found.push((map.name, count, values));
+        }
+        let of_map = |name: &Arc<str>| found.iter().find(|(map, ..)| *map == name).ok_or("a map is missing");
+        for (index, expectation) in transaction.expectations().iter().enumerate() {
+            let failed = match expectation {
+                Expectation::Absent { map, key } => {
+                    let value = of_map(map)?.2.get(key).cloned().flatten();
+                    value.is_some().then_some(Found::Value(value))
+                }
+                Expectation::Equals { map, key, value: expected } => {
+                    let value = of_map(map)?.2.get(key).cloned().flatten();
+                    (value.as_ref() != Some(expected)).then_some(Found::Value(value))
+                }
+                Expectation::Present { map, key } => {
+                    let value = of_map(map)?.2.get(key).cloned().flatten();
+                    value.is_none().then_some(Found::Value(None))
+                }
+                Expectation::FewerThan { map, entries } => {
+                    let count = of_map(map)?.1;
+                    (count >= *entries).then_some(Found::Count(count))
+                }
+                Expectation::LeaseAlive { .. } => (!alive).then_some(Found::LeaseExpired),
+                _ => None,
+            };
+            if let Some(found) = failed {
+                return Ok(Some(FailedExpectation::new(index, expectation.clone(), found)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether any map has a key written twice.
+fn repeats(maps: &[MapPlan<'_>]) -> bool {
+    maps.iter().any(|map| {
+        let keys = map.puts.iter().map(|(key, _)| *key).chain(map.deletions.iter().copied());
+        let count = map.puts.len() + map.deletions.len();
+        count > 1 && keys.collect::<std::collections::HashSet<_>>().len() < count
+    })
+}
