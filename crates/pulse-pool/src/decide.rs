@@ -78,7 +78,7 @@ impl Members {
 
     /// Whether a job is to stay with its owner, as far as this view may say otherwise.
     fn stays_with(&self, key: &str, record: &JobRecord, owner: WorkerId) -> bool {
-        self.owner(key, record.terms.needs()) == Some(owner) || !self.is_later_than(record.placed_by)
+        self.owner(key, record.needs()) == Some(owner) || !self.is_later_than(record.placed_by())
     }
 
     /// Whether the workers have changed since a job was placed. Versions that cannot be compared, because the workers'
@@ -167,15 +167,15 @@ fn stays(
     record.is_some_and(|record| {
         record.assignment == assignment
             && record.phase != Phase::Stopping
-            && record.owner.is_some_and(|owner| ours.contains(&owner) && members.stays_with(key, record, owner))
+            && record.owner().is_some_and(|owner| ours.contains(&owner) && members.stays_with(key, record, owner))
     })
 }
 
 /// The step for a job that does not run here.
 fn settle(key: &str, record: &JobRecord, members: &Members, ours: &HashSet<WorkerId>) -> Option<Step> {
-    let belongs_to = members.owner(key, record.terms.needs());
+    let belongs_to = members.owner(key, record.needs());
     let stopping = record.phase == Phase::Stopping;
-    match record.owner {
+    match record.owner() {
         Some(owner) if ours.contains(&owner) => Some(if stopping {
             Step::Remove { dead: None }
         } else if members.stays_with(key, record, owner) {

@@ -156,7 +156,7 @@ impl History {
         let state = self.lock();
         // Whoever takes the job from us commits a later revision, and starts it at that or a later one.
         let by_version = state.version.map_or(0, |version| version.revision.0).saturating_add(state.floor);
-        let by_record = record.epoch.map_or(0, |epoch| epoch.0.saturating_add(1));
+        let by_record = record.epoch().map_or(0, |epoch| epoch.0.saturating_add(1));
         Epoch(by_version.max(by_record))
     }
 

@@ -74,8 +74,9 @@ macro_rules! random_id {
         $visibility struct $name(pub(crate) u64);
 
         impl $name {
+            /// Never 0.
             pub(crate) fn random() -> Self {
-                Self(pulse_core::entropy::number())
+                Self(pulse_core::entropy::number().max(1))
             }
         }
 

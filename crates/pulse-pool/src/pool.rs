@@ -84,13 +84,13 @@ impl Pool {
 
     /// How far a job is, `None` if the record is only the trace of one, and the node that has it.
     pub(crate) fn state_of(&self, record: &JobRecord, members: &Members) -> (Option<JobState>, Option<NodeId>) {
-        let node = record.owner.and_then(|owner| members.get(owner)).map(|worker| worker.node);
-        let state = match (&record.phase, record.owner, node) {
-            (Phase::Rejected(_), ..) => return (None, node),
+        let node = record.owner().and_then(|owner| members.get(owner)).map(|worker| worker.node);
+        let state = match (&record.phase, record.owner(), node) {
+            (Phase::Rejected, ..) => return (None, node),
             (Phase::Stopping, ..) => JobState::Stopping,
             (_, None, _) => JobState::Waiting,
             (_, Some(_), None) => JobState::Orphaned,
-            (Phase::Assigned, ..) if record.terms.not_before > self.clock.now() => JobState::Delayed,
+            (Phase::Assigned, ..) if record.not_before() > self.clock.now() => JobState::Delayed,
             (Phase::Assigned, ..) => JobState::Starting,
             (Phase::Running, ..) => JobState::Running,
         };

@@ -1,18 +1,14 @@
-//! What the pool writes down: the records of workers and jobs.
+//! What the pool writes down: the records of workers, tickers and so on, and those of jobs, in [`job`].
 //!
 //! These are the values of the replicated maps, read by nodes of every version: fields may be added with a default, never
 //! changed or removed. The names of the fields are written with every record, hence the short ones.
 
-use pulse_core::Version;
+mod job;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Cadence, Epoch, NodeId, WorkerId,
-    id::{AssignmentId, DispatchId},
-};
-
-/// How many attempts of a job may end with its node cut off before such count as failed.
-const CUT_OFF_AT_MOST: u32 = 10;
+pub(crate) use self::job::{JobRecord, Phase, PlacedBy};
+use crate::{Cadence, NodeId};
 
 /// A worker, bound to the lease of its node: it vanishes with the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,28 +36,6 @@ impl WorkerRecord {
     pub(crate) fn has(&self, needs: &[String]) -> bool {
         needs.iter().all(|need| self.labels.binary_search(need).is_ok())
     }
-}
-
-/// A job. Its payload stands in a map of its own, which is not replicated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct JobRecord {
-    #[serde(rename = "d")]
-    pub(crate) dispatch: DispatchId,
-    #[serde(rename = "a")]
-    pub(crate) assignment: AssignmentId,
-    /// Nobody but this worker may run the job; `None`: nobody may.
-    #[serde(rename = "o")]
-    pub(crate) owner: Option<WorkerId>,
-    #[serde(rename = "p")]
-    pub(crate) phase: Phase,
-    /// Of the latest activation that came to run; `None` if none did yet.
-    #[serde(rename = "e")]
-    pub(crate) epoch: Option<Epoch>,
-    /// What the owner was chosen by.
-    #[serde(rename = "v")]
-    pub(crate) placed_by: Option<PlacedBy>,
-    #[serde(rename = "m", default)]
-    pub(crate) terms: Terms,
 }
 
 /// What was said of a job when it was dispatched, and what became of it since.
@@ -144,133 +118,4 @@ pub(crate) struct ServerRecord {
     /// The longest lifetime of a node's lease so far, in milliseconds.
     #[serde(rename = "t")]
     pub(crate) longest_ttl: u64,
-}
-
-/// A version of the workers' map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PlacedBy {
-    #[serde(rename = "i")]
-    pub(crate) incarnation: u64,
-    #[serde(rename = "r")]
-    pub(crate) revision: u64,
-}
-
-impl From<Version> for PlacedBy {
-    fn from(version: Version) -> Self {
-        Self { incarnation: version.incarnation.0, revision: version.revision.0 }
-    }
-}
-
-/// How far a job is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Phase {
-    /// Recorded, and to be started by its owner, or by whoever pulls it.
-    #[serde(rename = "a")]
-    Assigned,
-    /// Its owner's handler accepted it.
-    #[serde(rename = "r")]
-    Running,
-    /// To be stopped by its owner and then removed.
-    #[serde(rename = "s")]
-    Stopping,
-    /// Its owner's handler refused it. The record only carries the message to whoever dispatched it, and expires; for
-    /// everybody else there is no such job.
-    #[serde(rename = "x")]
-    Rejected(String),
-}
-
-impl JobRecord {
-    /// A job that nobody has run yet.
-    pub(crate) fn dispatched(
-        dispatch: DispatchId,
-        terms: Terms,
-        owner: Option<WorkerId>,
-        placed_by: Option<PlacedBy>,
-    ) -> Self {
-        let assignment = AssignmentId::random();
-        Self { dispatch, assignment, owner, phase: Phase::Assigned, epoch: None, placed_by, terms }
-    }
-
-    /// The same job given to another worker, or to nobody.
-    pub(crate) fn assigned_to(&self, owner: Option<WorkerId>, placed_by: Option<PlacedBy>) -> Self {
-        Self { assignment: AssignmentId::random(), owner, phase: Phase::Assigned, placed_by, ..self.clone() }
-    }
-
-    /// The same assignment, running.
-    pub(crate) fn running(&self, epoch: Epoch) -> Self {
-        Self { phase: Phase::Running, epoch: Some(epoch), ..self.clone() }
-    }
-
-    /// The same job after its owner was found dead. If it ran, that was an attempt, which has failed.
-    pub(crate) fn pulled_by(&self, owner: WorkerId, placed_by: Option<PlacedBy>) -> Self {
-        let mut pulled = self.assigned_to(Some(owner), placed_by);
-        if self.phase == Phase::Running && self.owner.is_some() {
-            pulled.terms.failed = pulled.terms.failed.saturating_add(1);
-        }
-        pulled
-    }
-
-    /// The same job after its owner's node was cut off, which has stopped it and takes it back now. That attempt has not
-    /// failed, up to a number: a job must not go on for ever that blocks its node each time until that is cut off.
-    pub(crate) fn taken_back_by(&self, owner: WorkerId, placed_by: Option<PlacedBy>) -> Self {
-        if self.phase != Phase::Running || self.terms.cut_off >= CUT_OFF_AT_MOST {
-            return self.pulled_by(owner, placed_by);
-        }
-        let mut pulled = self.assigned_to(Some(owner), placed_by);
-        pulled.terms.cut_off += 1;
-        pulled
-    }
-
-    /// The same job of the same owner, to be started again at that time of the server's clock.
-    pub(crate) fn again(&self, not_before: u64, failed: bool) -> Self {
-        let failures = self.terms.failed.saturating_add(u32::from(failed));
-        let terms = Terms { not_before, failed: failures, ..self.terms.clone() };
-        Self { assignment: AssignmentId::random(), phase: Phase::Assigned, terms, ..self.clone() }
-    }
-
-    /// The same assignment, to be stopped.
-    pub(crate) fn stopping(&self) -> Self {
-        Self { phase: Phase::Stopping, ..self.clone() }
-    }
-
-    /// The same assignment, refused with a message.
-    pub(crate) fn rejected(&self, message: &str) -> Self {
-        const LONGEST: usize = 1024;
-        let message = message.chars().take(LONGEST).collect();
-        Self { phase: Phase::Rejected(message), ..self.clone() }
-    }
-
-    /// Whether there is a job, rather than only the trace of a refused one.
-    pub(crate) fn is_job(&self) -> bool {
-        !matches!(self.phase, Phase::Rejected(_))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_attempt_counts_that_ran_when_its_node_died() {
-        let assigned = JobRecord::dispatched(DispatchId(1), Terms::default(), Some(WorkerId(1)), None);
-        let pulled = assigned.pulled_by(WorkerId(2), None);
-        assert_eq!(pulled.terms.failed, 0, "it was never begun");
-        let pulled = pulled.running(Epoch(1)).pulled_by(WorkerId(3), None);
-        assert_eq!((pulled.terms.failed, pulled.owner), (1, Some(WorkerId(3))));
-    }
-
-    #[test]
-    fn an_attempt_does_not_count_that_its_node_stopped_and_takes_back_unless_that_happens_again_and_again() {
-        let mut job = JobRecord::dispatched(DispatchId(1), Terms::default(), Some(WorkerId(1)), None);
-        for _ in 0..3 {
-            job = job.taken_back_by(WorkerId(2), None);
-        }
-        assert_eq!(job.terms.cut_off, 0, "it was never begun");
-        for _ in 0..CUT_OFF_AT_MOST {
-            job = job.running(Epoch(1)).taken_back_by(WorkerId(2), None);
-        }
-        assert_eq!(job.terms.failed, 0);
-        job = job.running(Epoch(1)).taken_back_by(WorkerId(2), None);
-        assert_eq!((job.terms.failed, job.terms.cut_off), (1, CUT_OFF_AT_MOST));
-    }
 }

@@ -111,7 +111,7 @@ impl Tables {
         let workers = Map::builder(WORKERS).scope(scope.clone()).join(client).await.map_err(replica)?;
         let jobs_id = scope.map(JOBS).map_err(backend)?;
         let jobs = if replicates { JOBS } else { NO_JOBS };
-        let jobs = Map::builder(jobs).scope(scope.clone()).join(client).await.map_err(replica)?;
+        let jobs = Map::packed(jobs).scope(scope.clone()).join(client).await.map_err(replica)?;
         let inbox = Map::raw(inbox_of(node)).scope(scope.clone()).join(client).await.map_err(replica)?;
         Ok(Self { client: client.clone(), scope, workers, jobs, jobs_id, inbox, tickers: OnceCell::new() })
     }

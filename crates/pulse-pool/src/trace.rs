@@ -94,7 +94,7 @@ pub(crate) fn attempt(job: &Job) -> Span {
 
 /// Around a transaction for a job that does not run here.
 pub(crate) fn change(pool: &Pool, key: &JobKey, record: &JobRecord, step: Step) -> Span {
-    let (node, attempt) = (pool.node, record.terms.failed.saturating_add(1));
+    let (node, attempt) = (pool.node, record.failed().saturating_add(1));
     let pool = &pool.name;
     let span = match step {
         Step::Pull { to: worker, .. } => {
@@ -114,9 +114,9 @@ pub(crate) fn change(pool: &Pool, key: &JobKey, record: &JobRecord, step: Step) 
         match step {
             Step::Pull { dead, .. } => note("from", dead),
             Step::HandOver { to, .. } => note("to", to),
-            _ => note("worker", record.owner),
+            _ => note("worker", record.owner()),
         }
-        if let Some(epoch) = record.epoch {
+        if let Some(epoch) = record.epoch() {
             span.record("epoch", tracing::field::display(epoch));
         }
     }

@@ -50,7 +50,7 @@ pub(crate) enum Seen {
 impl Seen {
     /// As it was read; `None` if the bytes are no record.
     pub(crate) fn read(raw: Bytes) -> Option<Self> {
-        Some(Self::Read(Arc::new(pulse_core::message_pack::decode(&raw).ok()?), raw))
+        Some(Self::Read(Arc::new(JobRecord::read(&raw)?), raw))
     }
 
     /// As it stands in the map.
@@ -275,7 +275,7 @@ impl Follow {
             Phase::Assigned => None,
             Phase::Running => Some(Fate::Running),
             Phase::Stopping => Some(Fate::Stopped),
-            Phase::Rejected(message) => Some(Fate::Rejected(message.clone())),
+            Phase::Rejected => Some(Fate::Rejected(record.refusal().to_owned())),
         }
     }
 }

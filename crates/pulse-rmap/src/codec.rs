@@ -2,14 +2,18 @@
 //!
 //! A [`Codec`] is chosen when the map is joined and erases the type's serde bounds, so that nothing behind it needs
 //! them. Decoding never panics and never trusts what it reads: whoever can write to the server can put anything there.
+//!
+//! Where the bytes follow from the value, a replica keeps the value alone. An entry has no room to say how they follow, so
+//! the plain kinds are told by their type, and the [`Packed`] ones stand in a register.
 
 use std::{
     any::{Any, TypeId},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use pulse_core::{
     Source,
@@ -18,14 +22,22 @@ use pulse_core::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::kind::{Counter, List};
+use crate::kind::{Counter, List, Packed};
 
 /// Both directions for one type.
 pub(crate) struct Codec<V> {
     encode: fn(&V) -> Result<Bytes, Source>,
     decode: fn(&Bytes) -> Result<V, Source>,
-    /// Whether the bytes follow from the value, by [`own_bytes`].
-    plain: bool,
+    bytes: Follow,
+}
+
+/// Whether the bytes follow from the value, by [`own_bytes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Follow {
+    Always,
+    /// If nobody has put them in another form.
+    Usually,
+    Never,
 }
 
 impl<V> Clone for Codec<V> {
@@ -45,14 +57,14 @@ impl<V> fmt::Debug for Codec<V> {
 impl<V: Serialize + DeserializeOwned> Codec<V> {
     /// MessagePack, with structs as maps from field names to values, so that fields can be added later.
     pub(crate) fn message_pack() -> Self {
-        Self { encode: message_pack::encode, decode: decode_message_pack, plain: false }
+        Self { encode: message_pack::encode, decode: decode_message_pack, bytes: Follow::Never }
     }
 }
 
 impl Codec<Bytes> {
     /// The bytes themselves.
     pub(crate) fn raw() -> Self {
-        Self { encode: |value| Ok(value.clone()), decode: |raw| Ok(raw.clone()), plain: true }
+        Self { encode: |value| Ok(value.clone()), decode: |raw| Ok(raw.clone()), bytes: Follow::Always }
     }
 }
 
@@ -62,7 +74,7 @@ impl Codec<String> {
         Self {
             encode: |value| Ok(own_bytes(value)),
             decode: |raw| Ok(std::str::from_utf8(raw).map_err(|error| Arc::new(error) as Source)?.to_owned()),
-            plain: true,
+            bytes: Follow::Always,
         }
     }
 }
@@ -79,7 +91,7 @@ impl Codec<Counter> {
                 // `+1` and `01` are what nobody but a stranger writes, and no counter to the backend.
                 if own_bytes(&counter) == raw { Ok(counter) } else { Err(source("not in the form of a counter")) }
             },
-            plain: true,
+            bytes: Follow::Always,
         }
     }
 }
@@ -91,10 +103,34 @@ impl Codec<List> {
             encode: |value| Ok(own_bytes(value)),
             decode: |raw| decode_list(raw).map(List::from).map_err(|error| Arc::new(error) as Source),
             // A list has more than one form that reads.
-            plain: false,
+            bytes: Follow::Never,
         }
     }
 }
+
+impl<V: Packed> Codec<V> {
+    /// The type's own form.
+    pub(crate) fn packed() -> Self {
+        let pack: PackAny = |value| value.downcast_ref::<V>().map(V::pack).unwrap_or_default();
+        REGISTER.rcu(|register| {
+            let mut register = Vec::clone(register);
+            if !register.iter().any(|(kind, _)| *kind == TypeId::of::<V>()) {
+                register.push((TypeId::of::<V>(), pack));
+            }
+            register
+        });
+        Self {
+            encode: |value| Ok(value.pack()),
+            decode: |raw| V::unpack(raw).map_err(Source::from),
+            bytes: Follow::Usually,
+        }
+    }
+}
+
+type PackAny = fn(&dyn Any) -> Bytes;
+
+/// How values of the types are packed for which somebody has made a codec: few, and none ever goes.
+static REGISTER: LazyLock<ArcSwap<Vec<(TypeId, PackAny)>>> = LazyLock::new(ArcSwap::default);
 
 impl<V> Codec<V> {
     pub(crate) fn encode(&self, value: &V) -> Result<Bytes, Source> {
@@ -109,7 +145,7 @@ impl<V> Codec<V> {
     }
 }
 
-/// The bytes of a value of a plain kind, which is stored as what it is.
+/// The bytes of a value of a plain kind, which is stored as what it is, or of one that packs itself.
 pub(crate) fn own_bytes<V: 'static>(value: &V) -> Bytes {
     let value = value as &dyn Any;
     if let Some(bytes) = value.downcast_ref::<Bytes>() {
@@ -121,8 +157,10 @@ pub(crate) fn own_bytes<V: 'static>(value: &V) -> Bytes {
     } else if let Some(list) = value.downcast_ref::<List>() {
         encode_list(list)
     } else {
-        // No codec says of another kind that it is plain.
-        Bytes::new()
+        let register = REGISTER.load();
+        let packer = register.iter().find(|(kind, _)| *kind == TypeId::of::<V>());
+        // No codec says of any other kind that its bytes follow from it.
+        packer.map_or_else(Bytes::new, |(_, pack)| pack(value))
     }
 }
 
@@ -136,14 +174,22 @@ type Taken<V> = Result<(V, Option<Bytes>), (Source, Bytes)>;
 impl<V: 'static> Codec<V> {
     /// As [`Codec::decode`], for bytes that are nobody else's.
     pub(crate) fn take(&self, raw: Bytes) -> Taken<V> {
-        if self.plain && TypeId::of::<V>() == TypeId::of::<Bytes>() {
+        if self.bytes == Follow::Always && TypeId::of::<V>() == TypeId::of::<Bytes>() {
             // The same bytes, with the handle moved: a copy of it would cost some memory for good.
             let mut raw = Some(raw);
             let value = (&mut raw as &mut dyn Any).downcast_mut::<Option<V>>().and_then(Option::take);
             return value.map(|value| (value, None)).ok_or_else(|| (source("not bytes"), Bytes::new()));
         }
         match self.decode(&raw) {
-            Ok(value) => Ok((value, (!self.plain).then_some(raw))),
+            Ok(value) => {
+                let follow = match self.bytes {
+                    Follow::Always => true,
+                    // The type's own code, as in decoding.
+                    Follow::Usually => catch_unwind(AssertUnwindSafe(|| own_bytes(&value) == raw)).unwrap_or(false),
+                    Follow::Never => false,
+                };
+                Ok((value, (!follow).then_some(raw)))
+            }
             Err(error) => Err((error, raw)),
         }
     }
@@ -223,6 +269,30 @@ mod tests {
             }
         }
         assert!(Codec::<Panics>::message_pack().decode(&Bytes::from_static(b"\xc0")).is_err());
+    }
+
+    /// One byte, which may be followed by others that say nothing.
+    #[derive(Debug, PartialEq)]
+    struct First(u8);
+
+    impl Packed for First {
+        fn pack(&self) -> Bytes {
+            Bytes::copy_from_slice(&[self.0])
+        }
+
+        fn unpack(raw: &[u8]) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+            raw.first().copied().map(First).ok_or_else(|| "nothing there".into())
+        }
+    }
+
+    #[test]
+    fn a_packed_value_keeps_its_bytes_only_where_they_do_not_follow_from_it() {
+        let codec = Codec::<First>::packed();
+        let (value, kept) = codec.take(Bytes::from_static(b"a")).unwrap();
+        assert_eq!((&value, kept, own_bytes(&value)), (&First(b'a'), None, Bytes::from_static(b"a")));
+        let (value, kept) = codec.take(Bytes::from_static(b"ab")).unwrap();
+        assert_eq!((value, kept), (First(b'a'), Some(Bytes::from_static(b"ab"))));
+        assert!(codec.take(Bytes::new()).is_err());
     }
 
     #[derive(Debug, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
-//! Values with operations of their own: counters and lists, which the backend changes in place.
+//! Values that are more than MessagePack: counters and lists, which the backend changes in place, and those that have a form
+//! of their own.
 
-use std::{fmt, ops::Deref};
+use std::{error::Error, fmt, ops::Deref};
 
 use bytes::Bytes;
 
@@ -84,4 +85,47 @@ impl<'a> IntoIterator for &'a List {
     fn into_iter(self) -> Self::IntoIter {
         self.0.iter()
     }
+}
+
+/// A value that has a form of its own in the map, in place of MessagePack; see [`Map::packed`](crate::Map::packed).
+///
+/// A replica keeps such a value alone, where it would keep one in MessagePack together with its bytes.
+///
+/// ```
+/// # use bytes::Bytes;
+/// # use pulse_rmap::{Map, Packed};
+/// /// Latitude and longitude in millionths of a degree.
+/// #[derive(Debug, PartialEq)]
+/// struct Place(i32, i32);
+///
+/// impl Packed for Place {
+///     fn pack(&self) -> Bytes {
+///         Bytes::from([self.0.to_be_bytes(), self.1.to_be_bytes()].concat())
+///     }
+///
+///     fn unpack(raw: &[u8]) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+///         let (north, east) = raw.split_at_checked(4).ok_or("a place has eight bytes")?;
+///         Ok(Self(i32::from_be_bytes(north.try_into()?), i32::from_be_bytes(east.try_into()?)))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let client = pulse_rmap::connect("memory:").await?;
+/// let places: Map<Place> = Map::packed("places").join(&client).await?;
+/// places.set_and_wait("Bern", &Place(46_947_974, 7_447_447)).await?;
+/// assert_eq!(places.get("Bern").as_deref(), Some(&Place(46_947_974, 7_447_447)));
+/// # places.close().await; client.close().await;
+/// # Ok(()) }
+/// ```
+pub trait Packed: Sized + Send + Sync + 'static {
+    /// The bytes of the value, always the same for the same value.
+    fn pack(&self) -> Bytes;
+
+    /// Reads what [`pack`](Self::pack) writes, and what programs of other versions write.
+    ///
+    /// # Errors
+    ///
+    /// Why the bytes are no such value. The replica then passes over them, and counts the key as
+    /// [unreadable](crate::Map::unreadable). A panic counts as an error.
+    fn unpack(raw: &[u8]) -> Result<Self, Box<dyn Error + Send + Sync>>;
 }

@@ -27,7 +27,7 @@ pub use self::{
     change::{Change, ChangeKind, Update},
     error::Error,
     filter::KeyFilter,
-    kind::{Counter, List},
+    kind::{Counter, List, Packed},
     map::{Batch, Changed, Cleared, Counted, Deleted, Listed, Map, MapBuilder, Previous, Set, Updated},
     snapshot::Snapshot,
     subscribers::Changes,

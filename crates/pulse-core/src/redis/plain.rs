@@ -227,7 +227,9 @@ impl<'a> Plan<'a> {
                 (_, deletions) => (2, last - deletions, last),
             };
             let ends = [absent, equal, equal + map.present.len(), last].map(|end| end - 1);
-            let most = map.fewer_than.map_or(-1, |most| i64::try_from(most).unwrap_or(i64::MAX).min(super::encode::LARGEST as i64));
+            let most = map
+                .fewer_than
+                .map_or(-1, |most| i64::try_from(most).unwrap_or(i64::MAX).min(super::encode::LARGEST as i64));
             let places = [first, ends[0], ends[1], ends[2], ends[3], last, kind, from, to.saturating_sub(1)];
             for number in places.map(|place| place as i64).into_iter().chain([most]) {
                 // Writing to a vector cannot fail.

@@ -334,7 +334,7 @@ proptest! {
             let running = model.here.keys().find(|(_, other)| other == key).map(|(worker, _)| *worker);
             if belongs_to.is_some() {
                 prop_assert_eq!(running, belongs_to);
-                prop_assert_eq!(record.owner, belongs_to);
+                prop_assert_eq!(record.owner(), belongs_to);
                 prop_assert_eq!(&record.phase, &Phase::Running);
             } else {
                 prop_assert_eq!(running, None);

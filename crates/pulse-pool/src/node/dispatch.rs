@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use futures::future::join_all;
 use pulse_core::Version;
+use pulse_rmap::Packed;
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep_until, timeout_at},
@@ -436,7 +437,7 @@ impl Node {
 
     /// A record as it came from the backend.
     pub(super) fn decode(&self, key: &JobKey, raw: &[u8]) -> Result<JobRecord, Error> {
-        pulse_core::message_pack::decode(raw).map_err(|error| {
+        JobRecord::unpack(raw).map_err(|error| {
             let key = format!("{key} in {}", self.pool.tables.jobs.id());
             self.pool.backend("read a job")(pulse_core::Error::Corrupt { key, reason: error.to_string() })
         })

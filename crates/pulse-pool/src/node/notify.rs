@@ -91,7 +91,7 @@ impl Node {
             let Some((raw, record)) = self.running(key).await.map_err(&failed)? else {
                 return Err(Error::UnknownJob { pool: pool.name.to_string(), key: key.clone() });
             };
-            let owner = record.owner.filter(|_| record.phase == Phase::Running);
+            let owner = record.owner().filter(|_| record.phase == Phase::Running);
             let node = owner.and_then(|owner| Some(pool.members.borrow().get(owner)?.node));
             let Some(node) = node else {
                 self.moment(&mut watch, deadline).await?;
@@ -135,7 +135,7 @@ impl Node {
             Some(raw) => Some(raw),
             None => tables.read_record(key).await?,
         };
-        let record = raw.and_then(|raw| Some((raw.clone(), pulse_core::message_pack::decode::<JobRecord>(&raw).ok()?)));
+        let record = raw.and_then(|raw| Some((raw.clone(), JobRecord::read(&raw)?)));
         Ok(record.filter(|(_, record)| record.is_job() && record.phase != Phase::Stopping))
     }
 

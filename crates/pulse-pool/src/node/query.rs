@@ -109,13 +109,13 @@ impl Node {
     pub(super) fn info(&self, key: JobKey, record: &JobRecord) -> Option<JobInfo> {
         let members = self.pool.members.borrow();
         let (state, node) = self.pool.state_of(record, &members);
-        let (state, now, terms) = (state?, self.pool.clock.now(), &record.terms);
+        let (state, now, terms) = (state?, self.pool.clock.now(), record.terms());
         Some(JobInfo {
             key,
             state,
-            owner: record.owner,
+            owner: record.owner(),
             node,
-            epoch: record.epoch,
+            epoch: record.epoch(),
             dispatched: UNIX_EPOCH + Duration::from_millis(terms.at),
             age: Duration::from_millis(now.saturating_sub(terms.at)),
             priority: terms.priority,

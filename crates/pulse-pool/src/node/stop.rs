@@ -116,7 +116,7 @@ impl Node {
         if record.phase == Phase::Stopping {
             return Ok((None, None));
         }
-        if record.owner.is_none() {
+        if record.owner().is_none() {
             return Ok((Some(tables.remove(key, old, None)), None));
         }
         let new = self.pool.encode(&record.stopping())?;
@@ -176,6 +176,6 @@ impl Node {
 
 /// Whether a record is that of a dispatch.
 fn is_of(raw: Option<&Bytes>, dispatch: DispatchId) -> bool {
-    let record = raw.and_then(|raw| pulse_core::message_pack::decode::<JobRecord>(raw).ok());
+    let record = raw.and_then(|raw| JobRecord::read(raw));
     record.is_some_and(|record| record.dispatch == dispatch)
 }

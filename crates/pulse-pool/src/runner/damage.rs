@@ -26,7 +26,7 @@ use crate::{
 };
 
 fn decode(raw: &Bytes) -> Option<JobRecord> {
-    pulse_core::message_pack::decode(raw).ok()
+    JobRecord::read(raw)
 }
 
 /// What a change found in the place of a record, if it was refused because that is none.
@@ -90,7 +90,7 @@ pub(super) async fn restore(pool: &Pool, key: &JobKey, worker: WorkerId, damaged
 /// Restores what a change expected that found this damage instead at the first attempt, if it is the record of a job of
 /// ours.
 pub(super) async fn mend(pool: &Pool, key: &JobKey, old: &Bytes, damaged: &Bytes) {
-    let Some(worker) = decode(old).and_then(|record| record.owner) else { return };
+    let Some(worker) = decode(old).and_then(|record| record.owner()) else { return };
     let is_ours = pool.members.borrow().get(worker).is_some_and(|record| record.node == pool.node);
     if !is_ours {
         return;

@@ -103,7 +103,7 @@ impl Finish {
 
     /// Whether what stands at the job's key in the backend is another job's, or nothing.
     fn has_vanished(&self, found: Option<&Bytes>) -> bool {
-        let record = found.and_then(|raw| pulse_core::message_pack::decode::<JobRecord>(raw).ok());
+        let record = found.and_then(|raw| JobRecord::read(raw));
         self.job.has_vanished(record.as_ref())
     }
 
@@ -139,7 +139,7 @@ impl Finish {
             Ending::Dead { reason, keep_for } => {
                 tracing::warn!(pool = %pool.name, %key, reason, "a job is given up");
                 let reason: String = reason.chars().take(LONGEST_REASON).collect();
-                let dead = DeadRecord { reason: reason.clone(), at: now, terms: record.terms.clone() };
+                let dead = DeadRecord { reason: reason.clone(), at: now, terms: record.terms() };
                 let dead = pulse_core::message_pack::encode(&dead)
                     .map_err(|source| crate::Error::Encode { key: key.to_string(), source })?;
                 let entry = self.entry().await;
@@ -196,7 +196,7 @@ impl Runner {
                 let is_ours = |record: &&Value<JobRecord>| {
                     record.assignment == *assignment && matches!(record.phase, Phase::Running | Phase::Assigned)
                 };
-                let worker = record.and_then(|record| record.owner);
+                let worker = record.and_then(|record| record.owner());
                 if let (Some(record), Some(lease), Some(worker), Some(version)) =
                     (record.filter(is_ours), self.lease.as_ref(), worker, version)
                 {

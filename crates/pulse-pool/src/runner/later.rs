@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{JobKey, WorkerId, record::Terms};
+use crate::{JobKey, WorkerId, record::JobRecord};
 
 #[derive(Debug, Default)]
 pub(super) struct Later {
@@ -43,8 +43,8 @@ impl Later {
         Some(key)
     }
 
-    pub(super) fn queue(&mut self, worker: WorkerId, key: &JobKey, terms: &Terms) {
-        let turn = (Reverse(terms.priority), terms.at.max(terms.not_before), key.clone());
+    pub(super) fn queue(&mut self, worker: WorkerId, key: &JobKey, record: &JobRecord) {
+        let turn = (Reverse(record.priority()), record.due(), key.clone());
         self.turns.entry(worker).or_default().insert(turn);
     }
 

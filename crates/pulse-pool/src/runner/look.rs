@@ -81,14 +81,13 @@ impl Runner {
 
     /// Whether a job may start now. If not, it is looked at again when it may.
     fn may_start(&mut self, key: &JobKey, record: &JobRecord, worker: WorkerId) -> bool {
-        let terms = &record.terms;
-        if terms.not_before > self.pool.clock.now() {
-            self.later.at(key, self.pool.clock.moment(terms.not_before));
+        if record.not_before() > self.pool.clock.now() {
+            self.later.at(key, self.pool.clock.moment(record.not_before()));
             return false;
         }
         let room = self.has_room(worker);
         if !room {
-            self.later.queue(worker, key, terms);
+            self.later.queue(worker, key, record);
         }
         room
     }
@@ -153,7 +152,7 @@ impl Runner {
                     && let Some((transaction, leaves, until)) = self.prepare(key, record, change)
                 {
                     let old = record.raw();
-                    self.jobs.set(key.clone(), Some(Local::Changing(record.owner)));
+                    self.jobs.set(key.clone(), Some(Local::Changing(record.owner())));
                     let (pool, of) = (self.pool.clone(), key.clone());
                     let cause = self.cause_of(change);
                     let moves = cause.map(|_| self.moves.clone());
@@ -203,7 +202,7 @@ impl Runner {
             activity: Activity {
                 worker,
                 epoch: self.pool.history.next_epoch(record),
-                attempt: record.terms.failed.saturating_add(1),
+                attempt: record.failed().saturating_add(1),
                 origin: Origin::default(),
             },
             handler: self.workers.get(worker)?.handler.clone(),

@@ -192,7 +192,7 @@ impl Runner {
         for worker in self.workers.drained() {
             // The count may lag behind the replica, by the changes that this task has not looked at yet.
             let jobs = self.pool.tables.jobs.snapshot();
-            let owns = jobs.iter().any(|(_, record)| record.owner == Some(worker) && record.is_job());
+            let owns = jobs.iter().any(|(_, record)| record.owner() == Some(worker) && record.is_job());
             // What is damaged names nobody, until the change that is under way for it puts that right.
             let has_any = owns || self.jobs.any_of(worker) || self.jobs.changes_any_of(worker);
             if self.lease.is_some() && !has_any {

@@ -61,7 +61,7 @@ impl Start {
                     self.put_back(after).await;
                     return None;
                 }
-                Attempt::Failed(Failure { message, .. }) if self.record.epoch.is_none() => {
+                Attempt::Failed(Failure { message, .. }) if self.record.epoch().is_none() => {
                     self.reject(&message).await;
                     return None;
                 }
@@ -124,10 +124,9 @@ impl Start {
 
     /// Notes how long the job has waited, the first time that it starts.
     fn note_wait(&mut self) {
-        let terms = &self.record.terms;
-        if self.record.epoch.is_none() && !std::mem::replace(&mut self.has_begun, true) {
-            let since = terms.at.max(terms.not_before);
-            self.pool.meter.waited(Duration::from_millis(self.pool.clock.now().saturating_sub(since)));
+        if self.record.epoch().is_none() && !std::mem::replace(&mut self.has_begun, true) {
+            let waited = self.pool.clock.now().saturating_sub(self.record.due());
+            self.pool.meter.waited(Duration::from_millis(waited));
         }
     }
 

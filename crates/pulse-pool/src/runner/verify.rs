@@ -105,7 +105,7 @@ impl Runner {
         // It is to end, or is not ours any more: that cannot wait.
         let is_only_a_move = matches!(here, Here::Running(assignment) if assignment == record.assignment)
             && record.phase != Phase::Stopping
-            && record.owner.is_some_and(|owner| self.workers.ours().contains(&owner));
+            && record.owner().is_some_and(|owner| self.workers.ours().contains(&owner));
         let begin = self.pool.history.may_begin(jobs.readings());
         (is_only_a_move && !self.members.is_shut_down() && begin != Begin::Now).then_some(begin)
     }
@@ -132,7 +132,7 @@ impl Runner {
         let jobs = self.pool.tables.jobs.snapshot();
         let forgotten = |(key, record): (JobKey, &Value<JobRecord>)| {
             let epoch = self.jobs.running(&key, record.assignment)?.activity.epoch;
-            let is_known = record.epoch == Some(epoch) && record.phase == Phase::Running;
+            let is_known = record.epoch() == Some(epoch) && record.phase == Phase::Running;
             (!is_known && record.phase != Phase::Stopping).then(|| (key, record.clone()))
         };
         let values = jobs.values().map(|(key, record)| (JobKey::from_map(key.clone()), record));

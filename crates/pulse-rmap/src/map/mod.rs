@@ -24,7 +24,7 @@ pub use self::{
     wait::Changed,
 };
 use crate::{
-    Changes, Counter, Error, List, Snapshot, Value,
+    Changes, Counter, Error, List, Packed, Snapshot, Value,
     codec::Codec,
     shared::{Link, Shared},
 };
@@ -81,6 +81,14 @@ impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
     /// up to 128 deep.
     pub fn builder(name: impl Into<String>) -> MapBuilder<V> {
         MapBuilder::new(name.into(), Codec::message_pack())
+    }
+}
+
+impl<V: Packed> Map<V> {
+    /// Begins to join a map whose values have a form of their own, for other formats than MessagePack, and for maps so large
+    /// that each byte of an entry counts.
+    pub fn packed(name: impl Into<String>) -> MapBuilder<V> {
+        MapBuilder::new(name.into(), Codec::packed())
     }
 }
 
