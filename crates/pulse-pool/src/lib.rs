@@ -27,6 +27,7 @@ mod dead;
 mod decide;
 mod error;
 mod follow;
+mod fresh;
 mod group;
 mod handler;
 mod headers;

@@ -15,6 +15,7 @@ use crate::{
     Error, JobKey, JobState, NodeId,
     clock::Clock,
     decide::Members,
+    fresh::Fresh,
     group::Group,
     history::History,
     meter::Meter,
@@ -50,6 +51,7 @@ pub(crate) struct Pool {
     pub(crate) recording: Group<Recording>,
     pub(crate) fetching: Group<Fetching>,
     pub(crate) confirming: Group<Confirming>,
+    pub(crate) fresh: Fresh,
     pub(crate) watches: Arc<Watches>,
     /// Those who wait for answers from other nodes.
     pub(crate) waiting: Waiting,

@@ -307,6 +307,13 @@ impl Node {
     ) -> Result<(Dispatch, Bytes), Error> {
         let (worker, placed_by) = owner.map_or((None, None), |(worker, placed_by)| (Some(worker), placed_by));
         let record = JobRecord::dispatched(dispatch, terms, worker.as_ref().map(|(worker, _)| *worker), placed_by);
+        let members = self.pool.members.borrow();
+        if record.not_before() <= record.at()
+            && record.owner().and_then(|owner| members.get(owner)).is_some_and(|owner| owner.node == self.pool.node)
+        {
+            self.pool.fresh.keep(dispatch, &entry);
+        }
+        drop(members);
         let record = self.pool.encode(&record)?;
         Ok((Dispatch { key: key.clone(), trace, record: record.clone(), entry, owner: worker }, record))
     }

@@ -193,7 +193,7 @@ impl Runner {
         record: Option<&Value<JobRecord>>,
         version: Option<Version>,
         worker: WorkerId,
-    ) -> Option<Start> {
+    ) -> Option<Box<Start>> {
         let (record, lease, version) = (record?, self.lease.as_ref()?, version?);
         let activation = Activation {
             assignment: record.assignment,
@@ -219,9 +219,14 @@ impl Runner {
     }
 
     /// The start of an activation by its record.
-    pub(super) fn start_of(&self, key: &JobKey, record: &Value<JobRecord>, activation: Activation) -> Option<Start> {
+    pub(super) fn start_of(
+        &self,
+        key: &JobKey,
+        record: &Value<JobRecord>,
+        activation: Activation,
+    ) -> Option<Box<Start>> {
         let lease = self.lease.as_ref()?;
-        Some(Start {
+        Some(Box::new(Start {
             pool: self.pool.clone(),
             key: key.clone(),
             record: record.clone(),
@@ -229,7 +234,7 @@ impl Runner {
             activation,
             lease: lease.session.lease(),
             lost: lease.lost.clone(),
-        })
+        }))
     }
 
     /// The transaction of a step, what it leaves at the key, and what makes it pointless.
@@ -299,6 +304,8 @@ impl Runner {
 
     pub(super) fn spawn_step(&mut self, key: &JobKey, step: impl Future<Output = Option<Local>> + Send + 'static) {
         let key = key.clone();
+        // In a box, which moves into the task and through it at no cost.
+        let step = Box::pin(step);
         self.tasks.spawn(async move {
             let local = AssertUnwindSafe(step).catch_unwind().await;
             // The handlers' panics are contained further in: this would be a defect of ours, and must not cost the key.

@@ -32,7 +32,7 @@ use crate::{
 /// How long to wait before a job that moved here is tried again after its start failed, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// One start under way.
+/// One start under way. In a box, because its futures hand it on.
 pub(super) struct Start {
     pub(super) pool: Arc<Pool>,
     pub(super) key: JobKey,
@@ -48,7 +48,7 @@ pub(super) struct Start {
 
 impl Start {
     /// Returns what is left here.
-    pub(super) async fn run(mut self) -> Option<Local> {
+    pub(super) async fn run(mut self: Box<Self>) -> Option<Local> {
         let mut back_off = BackOff::new(RETRY.0, RETRY.1);
         loop {
             match self.attempt().await {
@@ -146,6 +146,10 @@ impl Start {
     }
 
     async fn content(&self) -> Result<Content, String> {
+        let unreadable = |error| format!("the job's payload cannot be read: {error}");
+        if let Some(entry) = self.pool.fresh.take(self.record.dispatch) {
+            return self.pool.tables.open(&self.key, entry).map_err(unreadable);
+        }
         let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
             let fetched = match self.pool.fetching.turn(self.key.clone()).await {
@@ -155,25 +159,24 @@ impl Start {
             };
             match fetched {
                 Ok(Some(entry)) => {
-                    let content = self.pool.tables.open(&self.key, entry);
-                    return content.map_err(|error| format!("the job's payload cannot be read: {error}"));
+                    return self.pool.tables.open(&self.key, entry).map_err(unreadable);
                 }
                 Ok(None) => return Err("the job's payload is missing from the backend".into()),
                 Err(error) if error.is_retryable() => back_off.pause().await,
-                Err(error) => return Err(format!("the job's payload cannot be read: {error}")),
+                Err(error) => return Err(unreadable(error)),
             }
         }
     }
 
     /// Writes down that the job runs, under the lease, and tells the job so. Where that is refused, the record has become another one, and
     /// the runner will see to it when its replica shows it.
-    pub(super) async fn confirm(self) -> Option<Local> {
+    pub(super) async fn confirm(self: Box<Self>) -> Option<Local> {
         let old = self.record.raw();
         self.confirm_over(old).await
     }
 
     /// The same, where that stands in the place of the record.
-    pub(super) async fn confirm_over(self, old: Bytes) -> Option<Local> {
+    pub(super) async fn confirm_over(self: Box<Self>, old: Bytes) -> Option<Local> {
         let pool = &self.pool;
         let mut old = old;
         let written = loop {

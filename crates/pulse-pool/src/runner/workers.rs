@@ -182,8 +182,7 @@ impl OurWorkers {
 
     /// Keeps count of the records that name our workers.
     pub(super) fn count(&mut self, before: Option<&JobRecord>, after: Option<&JobRecord>) {
-        let owner =
-            |record: Option<&JobRecord>| record.filter(|record| record.is_job()).and_then(|record| record.owner());
+        let owner = |record: Option<&JobRecord>| record.filter(|record| record.is_job()).and_then(JobRecord::owner);
         let (before, after) = (owner(before), owner(after));
         if before == after {
             return;
