@@ -124,6 +124,10 @@ impl Tables {
         &self.scope
     }
 
+    fn begin(&self) -> Transaction {
+        begin(&self.scope)
+    }
+
     /// Ends the replication.
     pub(crate) async fn close(&self) {
         self.workers.close().await;
@@ -142,19 +146,19 @@ impl Tables {
 
     /// Makes or replaces a ticker, as long as the node is in the pool: none is made of a pool that was shut down.
     pub(crate) fn put_ticker(&self, name: &Arc<str>, old: Option<&Bytes>, new: Bytes, node: NodeId) -> Transaction {
-        let change = Transaction::new(&self.scope).expect_present(WORKERS, node_key(node));
+        let change = self.begin().expect_present(WORKERS, node_key(node));
         expect_value(change, TICKERS, name, old).put(TICKERS, name.clone(), new)
     }
 
     /// Leaves word for some time that a ticker is stopped.
     pub(crate) fn stop_ticker(&self, name: &str, old: Option<&Bytes>, new: Bytes) -> Transaction {
-        let change = expect_value(Transaction::new(&self.scope), TICKERS, name, old);
+        let change = expect_value(self.begin(), TICKERS, name, old);
         change.put_bound(TICKERS, name, new, Binding::Ttl(STOPPED_TTL))
     }
 
     /// Writes down what is known of the server's run.
     pub(crate) fn put_server(&self, old: Option<&Bytes>, new: Bytes) -> Transaction {
-        expect_value(Transaction::new(&self.scope), SERVER, RUN, old).put(SERVER, RUN, new)
+        expect_value(self.begin(), SERVER, RUN, old).put(SERVER, RUN, new)
     }
 
     /// Records new jobs of different keys, each in place of the trace of a refused one if there is one, as long as the queue
@@ -166,7 +170,7 @@ impl Tables {
     ) -> Transaction {
         // Without room for all, one after the other is refused.
         let room = max_queued.saturating_add(1).saturating_sub(jobs.clone().count() as u64);
-        let transaction = Transaction::new(&self.scope);
+        let transaction = self.begin();
         let transaction = jobs.clone().fold(transaction, |transaction, job| match &job.trace {
             None => transaction.expect_absent(JOBS, job.key.shared()),
             Some(trace) => transaction.expect_equals(JOBS, job.key.shared(), trace.clone()),
@@ -232,22 +236,12 @@ impl Tables {
 
     /// Marks that the pool is shut down, for as long as the lease lives.
     pub(crate) fn begin_shutdown(&self, mark: Bytes, lease: LeaseId) -> Transaction {
-        Transaction::new(&self.scope).expect_absent(WORKERS, SHUTDOWN).put_bound(
-            WORKERS,
-            SHUTDOWN,
-            mark,
-            Binding::Lease(lease),
-        )
+        self.begin().expect_absent(WORKERS, SHUTDOWN).put_bound(WORKERS, SHUTDOWN, mark, Binding::Lease(lease))
     }
 
     /// Writes a node down for as long as its lease lives, unless the pool is shut down.
     pub(crate) fn enter(&self, node: NodeId, mark: Bytes, lease: LeaseId) -> Transaction {
-        Transaction::new(&self.scope).expect_absent(WORKERS, SHUTDOWN).put_bound(
-            WORKERS,
-            node_key(node),
-            mark,
-            Binding::Lease(lease),
-        )
+        self.begin().expect_absent(WORKERS, SHUTDOWN).put_bound(WORKERS, node_key(node), mark, Binding::Lease(lease))
     }
 
     /// Puts a note for a running job into the inbox of its node.
@@ -274,11 +268,11 @@ impl Tables {
     }
 
     pub(crate) fn remove_post(&self, node: NodeId, id: &str) -> Transaction {
-        Transaction::new(&self.scope).delete(inbox_of(node), id)
+        self.begin().delete(inbox_of(node), id)
     }
 
     pub(crate) async fn remove_inbox(&self, node: NodeId) -> Result<(), pulse_core::Error> {
-        self.client.commit(Transaction::new(&self.scope).destroy_map(inbox_of(node))).await.map(|_| ())
+        self.client.commit(self.begin().destroy_map(inbox_of(node))).await.map(|_| ())
     }
 
     /// Removes a job that has ended, and leaves its result for some time.
@@ -307,7 +301,7 @@ impl Tables {
 
     /// Notes how far a job is.
     pub(crate) fn progress(&self, key: &JobKey, lease: LeaseId, progress: Bytes) -> Transaction {
-        Transaction::new(&self.scope).expect_lease_alive(lease).expect_present(JOBS, key.shared()).put_bound(
+        self.begin().expect_lease_alive(lease).expect_present(JOBS, key.shared()).put_bound(
             PROGRESS,
             key.shared(),
             progress,
@@ -326,7 +320,7 @@ impl Tables {
 
     /// Forgets a dead job.
     pub(crate) fn forget_dead(&self, key: &JobKey) -> Transaction {
-        Transaction::new(&self.scope).delete(DEAD, key.shared()).delete(DEAD_PAYLOADS, key.shared())
+        self.begin().delete(DEAD, key.shared()).delete(DEAD_PAYLOADS, key.shared())
     }
 
     /// Says that the handler accepted jobs, all under the same lease.
@@ -335,7 +329,7 @@ impl Tables {
         lease: LeaseId,
         jobs: impl Iterator<Item = (&'a JobKey, &'a Bytes, &'a Bytes)>,
     ) -> Transaction {
-        let transaction = Transaction::new(&self.scope).expect_lease_alive(lease);
+        let transaction = self.begin().expect_lease_alive(lease);
         jobs.fold(transaction, |transaction, (key, old, new)| {
             transaction
                 .expect_equals(JOBS, key.shared(), old.clone())
@@ -369,23 +363,23 @@ impl Tables {
 
     /// Removes the trace of a refused job.
     pub(crate) fn remove_trace(&self, key: &JobKey, trace: &Bytes) -> Transaction {
-        Transaction::new(&self.scope).expect_equals(JOBS, key.shared(), trace.clone()).delete(JOBS, key.shared())
+        self.begin().expect_equals(JOBS, key.shared(), trace.clone()).delete(JOBS, key.shared())
     }
 
     /// Writes workers down for as long as the lease lives.
     pub(crate) fn register(&self, workers: &[KnownWorker], lease: LeaseId) -> Transaction {
-        workers.iter().fold(Transaction::new(&self.scope), |transaction, (worker, record)| {
+        workers.iter().fold(self.begin(), |transaction, (worker, record)| {
             transaction.put_bound(WORKERS, worker.to_string(), record.clone(), Binding::Lease(lease))
         })
     }
 
     /// Takes a worker out of the pool.
     pub(crate) fn unregister(&self, worker: WorkerId) -> Transaction {
-        Transaction::new(&self.scope).delete(WORKERS, worker.to_string())
+        self.begin().delete(WORKERS, worker.to_string())
     }
 
     fn expect_record(&self, key: &JobKey, old: &Bytes) -> Transaction {
-        Transaction::new(&self.scope).expect_equals(JOBS, key.shared(), old.clone())
+        self.begin().expect_equals(JOBS, key.shared(), old.clone())
     }
 }
 
@@ -411,6 +405,11 @@ fn remove_job(transaction: Transaction, key: &JobKey) -> Transaction {
         .fold(transaction, |transaction, map| transaction.delete(map, key.shared()))
 }
 
+/// Nobody asks what is replaced: a job is known by its record, which is expected.
+fn begin(scope: &Scope) -> Transaction {
+    Transaction::new(scope).without_previous()
+}
+
 fn expect_worker(transaction: Transaction, worker: Option<&KnownWorker>) -> Transaction {
     match worker {
         Some((worker, record)) => transaction.expect_equals(WORKERS, worker.to_string(), record.clone()),
@@ -427,12 +426,12 @@ fn expect_gone(transaction: Transaction, worker: Option<WorkerId>) -> Transactio
 
 /// Removes all maps of a pool without nodes.
 pub(crate) fn destroy(pool: &str) -> Result<Transaction, pulse_core::Error> {
-    Ok(remove_all(Transaction::new(&Scope::new(pool)?).expect_fewer_than(WORKERS, 1)))
+    Ok(remove_all(begin(&Scope::new(pool)?).expect_fewer_than(WORKERS, 1)))
 }
 
 /// Removes all maps of a pool in which there is nothing left but the mark of its shutdown and the node that set it.
 pub(crate) fn end_shutdown(scope: &Scope) -> Transaction {
-    remove_all(Transaction::new(scope).expect_present(WORKERS, SHUTDOWN).expect_fewer_than(WORKERS, 3))
+    remove_all(begin(scope).expect_present(WORKERS, SHUTDOWN).expect_fewer_than(WORKERS, 3))
 }
 
 fn remove_all(transaction: Transaction) -> Transaction {

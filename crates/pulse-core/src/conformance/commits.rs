@@ -42,6 +42,46 @@ pub(super) async fn each_write_has_its_result_at_its_place(subject: Subject) {
     assert_eq!(*clear, WriteResult::Count(0));
 }
 
+pub(super) async fn what_is_replaced_is_left_out_where_nobody_asks(subject: Subject) {
+    let room = Room::open(&subject).await;
+    room.commit(room.begin().put("m", "a", "1").put("m", "b", "1").put("n", "c", "1").put("bound", "x", "1")).await;
+    let bound = room.begin().put_bound("bound", "y", "1", Binding::Ttl(LONG)).without_previous();
+    assert_eq!(room.commit(bound).await.results, [WriteResult::Done]);
+    // Into one map, into several, of a key twice, with what is bound, and with what is no put.
+    let ways = [
+        room.begin().put("m", "a", "2"),
+        room.begin().put("m", "a", "3").put("m", "b", "3"),
+        room.begin().expect_equals("m", "a", "3").put("m", "a", "4").put("m", "d", "4").delete("n", "c"),
+        room.begin().expect_present("n", "d").put("m", "a", "5").delete("n", "c").delete("n", "d"),
+        room.begin().put("n", "e", "1").put("m", "a", "6").put("m", "a", "7"),
+        room.begin().put("m", "e", "1").put("bound", "y", "2"),
+        room.begin().delete("bound", "x").delete("bound", "y").put("m", "f", "1"),
+    ];
+    room.commit(room.begin().put("n", "d", "1")).await;
+    for way in ways {
+        let count = way.writes().len();
+        let committed = room.commit(way.without_previous()).await;
+        assert_eq!(committed.results, vec![WriteResult::Done; count]);
+        assert!(committed.versions.iter().all(|(_, version)| version.is_some()), "{committed:?}");
+    }
+    let added = room.commit(room.begin().add("m", "n", 5).put("m", "a", "8").without_previous()).await;
+    assert_eq!(added.results, [WriteResult::Counter(5), WriteResult::Done]);
+    for (map, key, value) in [
+        ("m", "a", Some("8")),
+        ("m", "b", Some("3")),
+        ("m", "d", Some("4")),
+        ("m", "e", Some("1")),
+        ("m", "f", Some("1")),
+        ("n", "c", None),
+        ("n", "d", None),
+        ("n", "e", Some("1")),
+        ("bound", "x", None),
+        ("bound", "y", None),
+    ] {
+        assert_eq!(room.get(map, key).await, value.map(bytes), "{map} {key}");
+    }
+}
+
 pub(super) async fn later_writes_see_what_earlier_ones_did(subject: Subject) {
     let room = Room::open(&subject).await;
     let transaction = room

@@ -109,6 +109,7 @@ macro_rules! __conformance_cases {
             commits {
                 an_empty_transaction_is_committed
                 each_write_has_its_result_at_its_place
+                what_is_replaced_is_left_out_where_nobody_asks
                 later_writes_see_what_earlier_ones_did
                 versions_are_listed_once_for_each_named_map_in_order_of_mention
                 a_write_that_fails_undoes_the_whole_transaction

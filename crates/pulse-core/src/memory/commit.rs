@@ -37,7 +37,9 @@ pub(super) fn commit(
     work.set_deadlines(transaction.writes());
     work.changed.finish();
     let versions = versions(&work.state, transaction.writes());
-    Ok((work.state, work.changed, Committed::new(results, versions)))
+    let committed = Committed::new(results, versions);
+    let committed = if transaction.is_without_previous() { committed.forget_previous() } else { committed };
+    Ok((work.state, work.changed, committed))
 }
 
 /// What is found in place of what was expected, `None` if the expectation holds.

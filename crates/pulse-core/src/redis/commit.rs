@@ -35,11 +35,12 @@ pub(super) const COMMIT: &str = "commit";
 impl Redis {
     pub(super) async fn commit_transaction(&self, transaction: Transaction) -> Result<Committed, Error> {
         transaction.validate(&self.limits)?;
-        if let Some(committed) = self.commit_shortly(&transaction).await? {
-            return Ok(committed);
-        }
-        // In a box, so that the short ways do not carry its state around.
-        Box::pin(self.commit_generally(&transaction)).await
+        let committed = match self.commit_shortly(&transaction).await? {
+            Some(committed) => committed,
+            // In a box, so that the short ways do not carry its state around.
+            None => Box::pin(self.commit_generally(&transaction)).await?,
+        };
+        Ok(if transaction.is_without_previous() { committed.forget_previous() } else { committed })
     }
 
     async fn commit_generally(&self, transaction: &Transaction) -> Result<Committed, Error> {

@@ -4,7 +4,10 @@
 //! The script does exactly what the general one would, or nothing: then the general one does it, or says what is wrong. It
 //! gets a plan of fixed form in place of a program, so that it has nothing to interpret.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use fred::types::{Resp3Frame, Value};
@@ -68,8 +71,9 @@ struct Plan<'a> {
     maps: Vec<MapPlan<'a>>,
     written: usize,
     lease: Option<LeaseId>,
-    /// For each write the map, and the place of the value that stood there among those that were read.
-    previous: Vec<(usize, usize)>,
+    /// For each write the map, and the place of the value that stood there among those that were read; `None` if nobody asks
+    /// for it.
+    previous: Option<Vec<(usize, usize)>>,
 }
 
 /// What is done with one map.
@@ -106,8 +110,22 @@ impl<'a> MapPlan<'a> {
         compared.chain(unchanged).chain(self.deletions.iter().copied())
     }
 
+    /// How long the keys are, each as often as it is sent.
+    fn text_bytes(&self) -> usize {
+        self.read().map(|key| key.len()).sum::<usize>() + self.puts.iter().map(|(key, _)| key.len()).sum::<usize>()
+    }
+
     fn count(&self) -> usize {
         self.absent.len() + self.equal.len() + self.present.len() + self.others.len() + self.deletions.len()
+    }
+}
+
+/// What is left of the keys.
+struct Texts(Bytes);
+
+impl Texts {
+    fn next(&mut self, key: &str) -> Value {
+        Value::Bytes(self.0.split_to(key.len()))
     }
 }
 
@@ -156,7 +174,7 @@ impl<'a> Plan<'a> {
                 _ => return None,
             }
         }
-        plan.locate(transaction.writes())
+        if transaction.is_without_previous() { plan.suits().then_some(plan) } else { plan.locate(transaction.writes()) }
     }
 
     fn map(&mut self, name: &'a Arc<str>) -> usize {
@@ -166,16 +184,25 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// Whether the script can do it.
+    fn suits(&self) -> bool {
+        self.maps.iter().all(|map| {
+            // The changes are told in the order of the writes.
+            (map.puts.is_empty() || map.deletions.is_empty())
+                && map.count() <= MOST_KEYS
+                && map.puts.len() <= MOST_KEYS
+                // The second deletion of a key is none, and its second put replaces the first.
+                && !repeats(map.deletions.iter().copied())
+                && (self.previous.is_none() || !repeats(map.puts.iter().map(|(key, _)| *key)))
+        })
+    }
+
     /// Finds out where the previous value of each written key will stand. `None` if the plan does not suit the script.
     fn locate(mut self, writes: &'a [Write]) -> Option<Self> {
         let mut places: Vec<HashMap<&str, usize>> = Vec::with_capacity(self.written);
         for map in &mut self.maps {
             if map.puts.is_empty() && map.deletions.is_empty() {
                 continue;
-            }
-            // The changes are told in the order of the writes.
-            if !map.puts.is_empty() && !map.deletions.is_empty() {
-                return None;
             }
             let compared = map.absent.len() + map.equal.len() + map.present.len();
             let mut of_map = HashMap::with_capacity(map.puts.len() + map.deletions.len());
@@ -191,15 +218,24 @@ impl<'a> Plan<'a> {
             of_map.extend(map.deletions.iter().enumerate().map(|(place, key)| (&***key, compared + place)));
             places.push(of_map);
         }
-        if self.maps.iter().any(|map| map.count() > MOST_KEYS || map.puts.len() > MOST_KEYS) || repeats(&self.maps) {
-            return None;
-        }
+        let mut previous = Vec::with_capacity(writes.len());
         for write in writes {
             let (Write::Put { map, key, .. } | Write::Delete { map, key }) = write else { return None };
             let at = self.maps.iter().position(|other| other.name == map)?;
-            self.previous.push((at, *places.get(at)?.get(&**key)?));
+            previous.push((at, *places.get(at)?.get(&**key)?));
         }
-        Some(self)
+        self.previous = Some(previous);
+        self.suits().then_some(self)
+    }
+
+    /// All keys as they will be asked for, in one piece of memory.
+    fn texts(&self) -> Texts {
+        let mut all = Vec::with_capacity(self.maps.iter().map(MapPlan::text_bytes).sum());
+        for map in &self.maps {
+            let puts = map.puts.iter().map(|(key, _)| *key);
+            map.read().chain(puts).for_each(|key| all.extend_from_slice(key.as_bytes()));
+        }
+        Texts(all.into())
     }
 
     /// The arguments of the script, and how many of them are keys.
@@ -207,19 +243,24 @@ impl<'a> Plan<'a> {
         let scope = transaction.scope();
         let key = |kind, map: &MapPlan<'_>| Value::Bytes(keys.key(scope, kind, map.name));
         let channels = self.maps[..self.written].iter().map(|map| key("f:", map));
-        let mut numbers = Vec::with_capacity(20 * self.maps.len());
+        let mut numbers = Vec::with_capacity(1 + 20 * self.maps.len());
+        let mut number = |number| {
+            // Writing to a vector cannot fail.
+            let _ = write_sint(&mut numbers, number);
+        };
+        number(i64::from(self.previous.is_none()));
         let mut strings: Vec<Value> = channels.collect();
-        let text = |text: &Arc<str>| Value::Bytes(Bytes::copy_from_slice(text.as_bytes()));
+        let mut texts = self.texts();
         for map in &self.maps {
             let first = CHANNELS + strings.len();
             let absent = first + map.absent.len();
             let equal = absent + map.equal.len();
-            strings.extend(map.read().map(text));
+            strings.extend(map.read().map(|key| texts.next(key)));
             let last = first + map.count();
             strings.extend(map.equal.iter().map(|(_, value)| Value::Bytes((*value).clone())));
             let values = last + map.equal.len();
             for (key, value) in &map.puts {
-                strings.extend([text(key), Value::Bytes((*value).clone())]);
+                strings.extend([texts.next(key), Value::Bytes((*value).clone())]);
             }
             let (kind, from, to) = match (map.puts.len(), map.deletions.len()) {
                 (0, 0) => (0, 0, 0),
@@ -231,10 +272,8 @@ impl<'a> Plan<'a> {
                 .fewer_than
                 .map_or(-1, |most| i64::try_from(most).unwrap_or(i64::MAX).min(super::encode::LARGEST as i64));
             let places = [first, ends[0], ends[1], ends[2], ends[3], last, kind, from, to.saturating_sub(1)];
-            for number in places.map(|place| place as i64).into_iter().chain([most]) {
-                // Writing to a vector cannot fail.
-                let _ = write_sint(&mut numbers, number);
-            }
+            places.iter().for_each(|place| number(*place as i64));
+            number(most);
         }
         let mut all = Vec::with_capacity(self.maps.len() + 3 + strings.len());
         all.extend(self.maps.iter().map(|map| key("m:", map)));
@@ -251,7 +290,9 @@ impl<'a> Plan<'a> {
         }
         let items = reply::list(reply)?;
         match items.first() {
-            Some(Resp3Frame::Array { .. }) => self.read_committed(items).map(Outcome::Committed),
+            Some(Resp3Frame::Array { .. }) => {
+                self.read_committed(items, transaction.writes().len()).map(Outcome::Committed)
+            }
             _ => {
                 let failed = self.read_failed(transaction, items)?;
                 Ok(failed.map_or(Outcome::Left, |failed| Outcome::Failed(Box::new(failed))))
@@ -259,7 +300,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn read_committed(&self, items: Vec<Resp3Frame>) -> Result<Committed, Misfit> {
+    fn read_committed(&self, items: Vec<Resp3Frame>, writes: usize) -> Result<Committed, Misfit> {
         if items.len() != self.written {
             return Err("another number of maps than were written".to_owned());
         }
@@ -268,7 +309,10 @@ impl<'a> Plan<'a> {
             let value = found.get_mut(*map).and_then(|found| found.get_mut(*place + 1)).ok_or("a value is missing")?;
             Ok(WriteResult::Previous(reply::optional_bytes(std::mem::replace(value, Resp3Frame::Null))?))
         };
-        let results = self.previous.iter().map(result).collect::<Result<_, Misfit>>()?;
+        let results = match &self.previous {
+            Some(previous) => previous.iter().map(result).collect::<Result<_, Misfit>>()?,
+            None => vec![WriteResult::Done; writes],
+        };
         let versions = self.maps.iter().zip(found).map(|(map, found)| {
             let version = found.into_iter().next().ok_or("a version is missing")?;
             Ok((map.name.clone(), read_version(version)?))
@@ -323,11 +367,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Whether any map has a key written twice.
-fn repeats(maps: &[MapPlan<'_>]) -> bool {
-    maps.iter().any(|map| {
-        let keys = map.puts.iter().map(|(key, _)| *key).chain(map.deletions.iter().copied());
-        let count = map.puts.len() + map.deletions.len();
-        count > 1 && keys.collect::<std::collections::HashSet<_>>().len() < count
-    })
+fn repeats<'a>(keys: impl ExactSizeIterator<Item = &'a Arc<str>>) -> bool {
+    let count = keys.len();
+    count > 1 && keys.collect::<HashSet<_>>().len() < count
 }

@@ -32,12 +32,26 @@ pub struct Transaction {
     scope: Scope,
     expectations: Vec<Expectation>,
     writes: Vec<Write>,
+    without_previous: bool,
 }
 
 impl Transaction {
     /// An empty transaction on a scope.
     pub fn new(scope: &Scope) -> Self {
-        Self { scope: scope.clone(), expectations: Vec::new(), writes: Vec::new() }
+        Self { scope: scope.clone(), expectations: Vec::new(), writes: Vec::new(), without_previous: false }
+    }
+
+    /// Leaves out of the results what puts and deletions replace: they are [`WriteResult::Done`](super::WriteResult::Done)
+    /// then. It need not be read, nor travel, where nobody asks for it.
+    pub fn without_previous(mut self) -> Self {
+        self.without_previous = true;
+        self
+    }
+
+    /// Whether the results of puts and deletions leave out what was replaced.
+    #[must_use]
+    pub fn is_without_previous(&self) -> bool {
+        self.without_previous
     }
 
     /// Adds an expectation.

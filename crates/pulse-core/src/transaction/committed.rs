@@ -47,6 +47,16 @@ impl Committed {
         Self { results, versions }
     }
 
+    /// The report of a transaction that is [without](crate::Transaction::without_previous) what it replaced.
+    pub(crate) fn forget_previous(mut self) -> Self {
+        for result in &mut self.results {
+            if matches!(result, WriteResult::Previous(_)) {
+                *result = WriteResult::Done;
+            }
+        }
+        self
+    }
+
     /// The version of a map after the commit; `None` if the map does not exist or no write named it.
     #[must_use]
     pub fn version(&self, map: &str) -> Option<Version> {

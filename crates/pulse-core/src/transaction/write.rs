@@ -87,7 +87,8 @@ pub enum Trim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Write {
-    /// Sets a key. Result: [`WriteResult::Previous`](super::WriteResult::Previous).
+    /// Sets a key. Result: [`WriteResult::Previous`](super::WriteResult::Previous), unless the transaction is
+    /// [without](super::Transaction::without_previous).
     Put {
         /// The map.
         map: Arc<str>,
@@ -98,7 +99,8 @@ pub enum Write {
         /// How long the entry lives.
         binding: Binding,
     },
-    /// Deletes a key; no change if it is absent. Result: [`WriteResult::Previous`](super::WriteResult::Previous).
+    /// Deletes a key; no change if it is absent. Result: [`WriteResult::Previous`](super::WriteResult::Previous), unless the
+    /// transaction is [without](super::Transaction::without_previous).
     Delete {
         /// The map.
         map: Arc<str>,

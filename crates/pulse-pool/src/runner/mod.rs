@@ -52,6 +52,9 @@ const AUDIT: Duration = Duration::from_secs(5);
 /// How long a node that leaves may take to remove what nobody needs any more.
 const TIDYING: Duration = Duration::from_secs(2);
 
+/// How many events of one kind are dealt with before the others are looked for.
+const AT_ONCE: usize = 32;
+
 /// How many jobs change hands at once.
 const MOVES: usize = 256;
 
@@ -191,7 +194,7 @@ impl Runner {
                 biased;
                 () = stop.cancelled() => break,
                 () = ended(self.lease.as_ref()) => self.on_lease_lost(),
-                Some(ended) = self.tasks.join_next() => self.on_task_ended(ended.ok()),
+                Some(ended) = self.tasks.join_next() => self.on_tasks_ended(ended.ok()),
                 Some(ended) = self.endings.recv() => self.on_job_ended(ended),
                 command = self.commands.recv(), if !self.closing => self.on_command(command),
                 changed = self.worker_changes.wait() => match changed {
@@ -199,7 +202,7 @@ impl Runner {
                     Err(_) => break,
                 },
                 update = self.job_changes.next() => match update {
-                    Some(update) => self.on_job_update(update),
+                    Some(update) => self.on_job_updates(update),
                     None => break,
                 },
                 post = self.inbox.changes.next() => match post {
@@ -270,6 +273,15 @@ impl Runner {
         }
     }
 
+    /// Takes what else has ended as well: to wait for everything between any two costs more than they do.
+    fn on_tasks_ended(&mut self, ended: Option<TaskEnded>) {
+        self.on_task_ended(ended);
+        for _ in 1..AT_ONCE {
+            let Some(ended) = self.tasks.try_join_next() else { return };
+            self.on_task_ended(ended.ok());
+        }
+    }
+
     fn on_task_ended(&mut self, ended: Option<TaskEnded>) {
         match ended {
             Some(TaskEnded::Step(key, local)) => {
@@ -306,6 +318,15 @@ impl Runner {
         }
     }
 
+    fn on_job_updates(&mut self, update: Update<JobRecord>) {
+        self.on_job_update(update);
+        for _ in 1..AT_ONCE {
+            let Some(update) = self.job_changes.try_next() else { break };
+            self.on_job_update(update);
+        }
+        self.let_drained_workers_leave();
+    }
+
     fn on_job_update(&mut self, update: Update<JobRecord>) {
         let Update::Change(change) = update else {
             // The differences follow, one by one.
@@ -316,7 +337,6 @@ impl Runner {
         let value = || change.value.clone().map(Seen::Shown);
         self.pool.watches.announce(&change.key, change.version, value);
         self.look_at(&self.pool.tables.jobs.snapshot(), &JobKey::from_map(change.key));
-        self.let_drained_workers_leave();
     }
 
     fn on_members_changed(&mut self) {

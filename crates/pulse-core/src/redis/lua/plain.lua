@@ -4,7 +4,8 @@
 -- with HALFWAY says that something was written, nobody knows what.
 --
 -- KEYS     the hashes of the maps, first those that are written.
--- ARGV[1]  numbers, in MessagePack; ten for each map, where places are those of arguments:
+-- ARGV[1]  numbers, in MessagePack: 1 if nobody asks what was replaced, else 0; then ten for each map, where places are those
+--          of arguments:
 --            the first of the keys that are read,
 --            the last of those that must be absent, of those that must hold a value, of those that must be present, of all,
 --            the first of the values that must be held,
@@ -15,7 +16,7 @@
 -- ARGV[3]  the lease that must live, or "".
 -- ARGV[4…] the channels of the commits of the maps that are written, then keys and values.
 --
--- Replies for each map that is written a list: its version, and the values that were read. If something is not as
+-- Replies for each map that is written a list: its version, and the values that were read, if somebody asks for them. If something is not as
 -- expected, with nothing changed: whether the lease lives, then for each map how many entries it has, where that was asked,
 -- and a list that begins with its header.
 
@@ -31,7 +32,7 @@ if ARGV[3] ~= '' then
 end
 
 for i = 1, #KEYS do
-  local at = 10 * i - 10
+  local at = 10 * i - 9
   local first, last, before = plan[at + 1], plan[at + 5], plan[at + 1] - 2
   local found = call('HMGET', KEYS[i], '', unpack(ARGV, first, last))
   local revision, bound, rest
@@ -58,10 +59,15 @@ for i = 1, #KEYS do
     counts[i] = call('HLEN', KEYS[i]) - 1
     holds = holds and counts[i] < plan[at + 10]
   end
-  if bound == 'b' and plan[at + 7] > 0 and last >= first then
+  if bound == 'b' and plan[at + 7] > 0 then
+    local keys, count = {}, 0
+    for k = plan[at + 8], plan[at + 9], plan[at + 7] == 1 and 2 or 1 do
+      count = count + 1
+      keys[count] = ARGV[k]
+    end
     -- The scope is the hash tag, and nothing before or in it can hold this pattern.
-    local bindings = call('HMGET', (string.gsub(KEYS[i], '}:m:', '}:b:', 1)), unpack(ARGV, first, last))
-    for k = 1, #bindings do
+    local bindings = call('HMGET', (string.gsub(KEYS[i], '}:m:', '}:b:', 1)), unpack(keys))
+    for k = 1, count do
       if bindings[k] then
         return 0
       end
@@ -81,7 +87,7 @@ end
 local function apply()
   local written = {}
   for i = 1, #KEYS do
-    local at = 10 * i - 10
+    local at = 10 * i - 9
     local kind, first, last = plan[at + 7], plan[at + 8], plan[at + 9]
     if kind == 0 then
       break
@@ -112,7 +118,11 @@ local function apply()
     if message then
       call('SPUBLISH', ARGV[3 + i], message)
     end
-    found[1] = version
+    if plan[1] == 1 then
+      found = { version }
+    else
+      found[1] = version
+    end
     written[i] = found
   end
   return written
