@@ -1,7 +1,7 @@
 //! Group commit: what many tasks ask of the backend at the same moment travels as one request.
 //!
-//! Whoever finds the way free asks at once and alone, so that a lone caller waits for nobody. While [`FLIGHTS`] requests are on
-//! their way, those who come wait for one of them to return, and then go together. What is asked together and how the
+//! Whoever finds the way free asks at once and alone, so that a lone caller waits for nobody. While [`Kind::FLIGHTS`] requests
+//! are on their way, those who come wait for one of them to return, and then go together. What is asked together and how the
 //! answers are shared out is up to a [`Kind`].
 
 use std::{
@@ -13,9 +13,6 @@ use std::{
 use async_trait::async_trait;
 use tokio::{runtime::Handle, sync::oneshot};
 
-/// How many requests may be on their way before others wait for company.
-const FLIGHTS: usize = 2;
-
 /// The most that go together.
 pub(crate) const MOST: usize = 100;
 
@@ -24,6 +21,10 @@ pub(crate) const MOST: usize = 100;
 pub(crate) trait Kind: Send + Sync + 'static {
     type Item: Send + 'static;
     type Answer: Send + 'static;
+
+    /// How many requests may be on their way before others wait for company. With one, the company is the largest; with more,
+    /// a slow request does not hold up all others.
+    const FLIGHTS: usize;
 
     /// Asks for all; as many answers as items, in their order.
     async fn ask(&self, items: Vec<Self::Item>) -> Vec<Self::Answer>;
@@ -65,7 +66,7 @@ impl<K: Kind> Group<K> {
     pub(crate) async fn turn(&self, item: K::Item) -> Turn<K> {
         let answer = {
             let mut lane = self.0.lock();
-            if lane.flights < FLIGHTS && lane.waiting.is_empty() {
+            if lane.flights < K::FLIGHTS && lane.waiting.is_empty() {
                 lane.flights += 1;
                 return Turn::Alone(item, Flight(self.0.clone()));
             }
@@ -155,6 +156,7 @@ mod tests {
     impl Kind for Doubling {
         type Item = u32;
         type Answer = u32;
+        const FLIGHTS: usize = 2;
 
         async fn ask(&self, items: Vec<u32>) -> Vec<u32> {
             self.requests.fetch_add(1, Ordering::Relaxed);
@@ -185,14 +187,14 @@ mod tests {
             tokio::spawn(async move { double(&group, &kind, number).await })
         });
         let calls: Vec<_> = calls.collect();
-        while kind.requests.load(Ordering::Relaxed) < FLIGHTS {
+        while kind.requests.load(Ordering::Relaxed) < Doubling::FLIGHTS {
             tokio::task::yield_now().await;
         }
         kind.let_through.add_permits(100);
         for (number, call) in (100..).zip(calls) {
             assert_eq!(call.await.unwrap(), Some(number * 2));
         }
-        assert!(kind.requests.load(Ordering::Relaxed) <= FLIGHTS + 2, "{:?}", kind.requests);
+        assert!(kind.requests.load(Ordering::Relaxed) <= Doubling::FLIGHTS + 2, "{:?}", kind.requests);
         landed(&group).await;
     }
 
@@ -222,7 +224,7 @@ mod tests {
                 tokio::spawn(async move { double(&group, &kind, number).await })
             })
             .collect();
-        while kind.requests.load(Ordering::Relaxed) < FLIGHTS {
+        while kind.requests.load(Ordering::Relaxed) < Doubling::FLIGHTS {
             tokio::task::yield_now().await;
         }
         given_up.iter().for_each(tokio::task::JoinHandle::abort);

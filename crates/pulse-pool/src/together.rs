@@ -32,6 +32,7 @@ pub(crate) struct Recording {
 impl Kind for Recording {
     type Item = Dispatch;
     type Answer = Wrote;
+    const FLIGHTS: usize = 1;
 
     async fn ask(&self, jobs: Vec<Dispatch>) -> Vec<Wrote> {
         let build = |some: &[&Dispatch]| self.tables.dispatch(some.iter().copied(), self.max_queued);
@@ -58,6 +59,7 @@ pub(crate) struct Confirming {
 impl Kind for Confirming {
     type Item = Started;
     type Answer = Wrote;
+    const FLIGHTS: usize = 1;
 
     async fn ask(&self, jobs: Vec<Started>) -> Vec<Wrote> {
         let Some(lease) = jobs.first().map(|job| job.lease) else { return Vec::new() };
@@ -114,6 +116,8 @@ pub(crate) struct Fetching {
 impl Kind for Fetching {
     type Item = JobKey;
     type Answer = Result<Option<Bytes>, Error>;
+    /// Some payloads are large.
+    const FLIGHTS: usize = 2;
 
     async fn ask(&self, keys: Vec<JobKey>) -> Vec<Self::Answer> {
         let names: Vec<&str> = keys.iter().map(JobKey::as_str).collect();

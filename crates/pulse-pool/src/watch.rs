@@ -15,12 +15,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{StreamExt, channel::mpsc};
 use pulse_core::Version;
 use pulse_rmap::{Snapshot, Value};
-use tokio::{
-    sync::{Notify, mpsc},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     JobKey,
@@ -139,8 +137,9 @@ impl Watches {
 
     /// Watches a key from now on.
     pub(crate) fn watch(self: &Arc<Self>, key: &JobKey) -> Watch {
-        // Only the changes of one key arrive, for as long as one call waits for it.
-        let (sender, sightings) = mpsc::unbounded_channel();
+        // Only the changes of one key arrive, for as long as one call waits for it. Of tokio's channels each would begin with
+        // room for many.
+        let (sender, sightings) = mpsc::unbounded();
         let mut id = 0;
         if let Some(watchers) = &mut *self.lock() {
             id = watchers.next;
@@ -157,7 +156,7 @@ impl Watches {
             let sighting = Sighting { version, record: record() };
             for watcher in watchers.values() {
                 // It fails only for a watch that is about to be removed.
-                let _ = watcher.send(sighting.clone());
+                let _ = watcher.unbounded_send(sighting.clone());
             }
         }
     }
@@ -189,7 +188,7 @@ pub(crate) struct Watch {
 impl Watch {
     /// Waits for the next change, `None` once the node is closed.
     pub(crate) async fn next(&mut self) -> Option<Sighting> {
-        self.sightings.recv().await
+        self.sightings.next().await
     }
 }
 

@@ -1,9 +1,9 @@
 //! Dispatching jobs.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use pulse_core::Version;
 use pulse_rmap::Packed;
 use tokio::{
@@ -29,6 +29,9 @@ const AT_ONCE: usize = 4;
 
 /// Payloads larger than this gain nothing from company.
 const LARGE: usize = 8 << 10;
+
+/// How long the jobs of a batch are waited for in turn.
+const IN_TURN: Duration = Duration::from_secs(2);
 
 /// The most bytes of payloads of a batch that are recorded in one transaction.
 const TOGETHER_BYTES: usize = 1 << 20;
@@ -120,12 +123,34 @@ impl Node {
         // If it takes too long, nothing is recorded in time either.
         let _ = timeout_at(deadline, self.pool.watches.followed()).await;
         let recorded = self.record_all(jobs, deadline).await;
-        // Futures of closures could not be spawned: the compiler does not see that they are Send.
-        let mut runs = Vec::with_capacity(recorded.len());
-        for (recorded, watch) in recorded.into_iter().zip(watches) {
-            runs.push(self.recorded_runs(recorded, watch, deadline));
+        self.all_run(recorded.into_iter().zip(watches), deadline).await
+    }
+
+    /// Waits for each in turn: while it waits for one, what becomes of the others is kept for it. If that takes long, for
+    /// all at once, so that each can look for what became of its own.
+    async fn all_run(
+        &self,
+        mut jobs: impl Iterator<Item = (Result<(JobKey, Recorded), Error>, Option<Watch>)> + Send,
+        deadline: Instant,
+    ) -> Vec<Result<JobInfo, Error>> {
+        let mut outcomes = Vec::with_capacity(jobs.size_hint().0);
+        let patience = Instant::now() + IN_TURN;
+        while let Some((recorded, watch)) = jobs.next() {
+            let mut run = pin!(self.recorded_runs(recorded, watch, deadline));
+            if let Ok(outcome) = timeout_at(patience, &mut run).await {
+                outcomes.push(outcome);
+                continue;
+            }
+            // Futures of closures could not be spawned: the compiler does not see that they are Send.
+            let mut others = Vec::new();
+            for (recorded, watch) in jobs.by_ref() {
+                others.push(self.recorded_runs(recorded, watch, deadline));
+            }
+            let (outcome, others) = join(run, join_all(others)).await;
+            outcomes.push(outcome);
+            outcomes.extend(others);
         }
-        join_all(runs).await
+        outcomes
     }
 
     async fn recorded_runs(
@@ -245,9 +270,13 @@ impl Node {
             let _one_of_few = few.acquire().await;
             self.record_together(jobs, chunk, deadline).await
         };
+        if let Some(version) = together {
+            let recorded = |(index, key, dispatch): &Planned| (*index, Ok((key.clone(), (*dispatch, version))));
+            return chunk.iter().map(recorded).collect();
+        }
         let mut one_by_one = Vec::with_capacity(chunk.len());
         for planned in chunk {
-            one_by_one.push(self.record_planned(jobs, planned, together, deadline));
+            one_by_one.push(self.record_planned(jobs, planned, deadline));
         }
         join_all(one_by_one).await
     }
@@ -256,13 +285,9 @@ impl Node {
         &self,
         jobs: &[Ready],
         (index, key, dispatch): &Planned,
-        together: Option<Option<Version>>,
         deadline: Instant,
     ) -> (usize, Result<(JobKey, Recorded), Error>) {
-        let recorded = match together {
-            Some(version) => Ok((*dispatch, version)),
-            None => self.record(key, &jobs[*index], *dispatch, deadline).await,
-        };
+        let recorded = self.record(key, &jobs[*index], *dispatch, deadline).await;
         (*index, recorded.map(|recorded| (key.clone(), recorded)))
     }
 
