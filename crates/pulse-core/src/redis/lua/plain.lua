@@ -20,9 +20,9 @@
 -- expected, with nothing changed: whether the lease lives, then for each map how many entries it has, where that was asked,
 -- and a list that begins with its header.
 
-local call, sub, match, unpack = redis.call, string.sub, string.match, unpack
+local call, sub, tonumber, unpack, KEYS, ARGV = redis.call, string.sub, tonumber, unpack, KEYS, ARGV
 local plan = { cmsgpack.unpack(ARGV[1]) }
-local all, counts, revisions, flags, holds, alive = {}, {}, {}, {}, true, 1
+local all, holds, alive = {}, true, 1
 
 if ARGV[3] ~= '' then
   local deadline, time = tonumber(call('ZSCORE', ARGV[2] .. 'l', ARGV[3]) or nil), call('TIME')
@@ -31,76 +31,88 @@ if ARGV[3] ~= '' then
   end
 end
 
+-- In the plan of each map, revision and flags replace the first places once they are not needed any more, and the number of
+-- entries that of too many.
 for i = 1, #KEYS do
-  local at = 10 * i - 9
-  local first, last, before = plan[at + 1], plan[at + 5], plan[at + 1] - 2
-  local found = call('HMGET', KEYS[i], '', unpack(ARGV, first, last))
-  local revision, bound, rest
-  if found[1] then
-    revision, bound, rest = match(found[1], '^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x(%d+)(b?)(@?%d*)$')
-    revision = tonumber(revision)
-  end
-  -- A stranger's header may hold any number; below this one they are exact, and become text as they are.
-  if not revision or revision < 1 or revision >= 1e14 then
+  local at, key = 10 * i - 9, KEYS[i]
+  local first, absent, equal, present, last = unpack(plan, at + 1, at + 5)
+  local before = first - 2
+  local found = last < first and { call('HGET', key, '') } or call('HMGET', key, '', unpack(ARGV, first, last))
+  local header = found[1]
+  if not header then
     return 0
   end
-  for k = first, plan[at + 2] do
+  local revision, flags = tonumber(sub(header, 17)), ''
+  if not revision then
+    revision, flags = string.match(header, '^(%d+)(b?@?%d*)$', 17)
+    revision = tonumber(revision)
+  end
+  -- A stranger's header may hold anything; revisions below this one are exact, and become text as they are.
+  if not revision or revision < 1 or revision >= 1e14 or revision % 1 > 0 or not tonumber(sub(header, 1, 16), 16) then
+    return 0
+  end
+
+  for k = first, absent do
     holds = holds and not found[k - before]
   end
-  local values = plan[at + 6] - plan[at + 2] - 1
-  for k = plan[at + 2] + 1, plan[at + 3] do
-    holds = holds and found[k - before] == ARGV[values + k]
+  if equal > absent then
+    local values = plan[at + 6] - absent - 1
+    for k = absent + 1, equal do
+      holds = holds and found[k - before] == ARGV[values + k]
+    end
   end
-  for k = plan[at + 3] + 1, plan[at + 4] do
+  for k = equal + 1, present do
     holds = holds and found[k - before] ~= false
   end
-  counts[i] = 0
-  if plan[at + 10] >= 0 then
-    counts[i] = call('HLEN', KEYS[i]) - 1
-    holds = holds and counts[i] < plan[at + 10]
+  local most = plan[at + 10]
+  if most >= 0 then
+    local count = call('HLEN', key) - 1
+    holds = holds and count < most
+    plan[at + 10] = count
   end
-  if bound == 'b' and plan[at + 7] > 0 then
+
+  if flags ~= '' and sub(flags, 1, 1) == 'b' and plan[at + 7] > 0 then
     local keys, count = {}, 0
     for k = plan[at + 8], plan[at + 9], plan[at + 7] == 1 and 2 or 1 do
       count = count + 1
       keys[count] = ARGV[k]
     end
     -- The scope is the hash tag, and nothing before or in it can hold this pattern.
-    local bindings = call('HMGET', (string.gsub(KEYS[i], '}:m:', '}:b:', 1)), unpack(keys))
+    local bindings = call('HMGET', (string.gsub(key, '}:m:', '}:b:', 1)), unpack(keys))
     for k = 1, count do
       if bindings[k] then
         return 0
       end
     end
   end
-  all[i], revisions[i], flags[i] = found, revision, bound .. rest
+  all[i], plan[at + 1], plan[at + 2] = found, revision, flags
 end
 
 if not holds then
   local reply = { alive }
   for i = 1, #KEYS do
-    reply[2 * i], reply[2 * i + 1] = counts[i], all[i]
+    reply[2 * i], reply[2 * i + 1] = math.max(plan[10 * i + 1], 0), all[i]
   end
   return reply
 end
 
 local function apply()
-  local written = {}
+  local written, brief = {}, plan[1] == 1
   for i = 1, #KEYS do
-    local at = 10 * i - 9
+    local at, key = 10 * i - 9, KEYS[i]
     local kind, first, last = plan[at + 7], plan[at + 8], plan[at + 9]
     if kind == 0 then
       break
     end
     local found = all[i]
     local incarnation = sub(found[1], 1, 16)
-    local version = incarnation .. (revisions[i] + 1)
-    local message
+    local version = incarnation .. (plan[at + 1] + 1)
     if kind == 1 then
-      call('HSET', KEYS[i], '', version .. flags[i], unpack(ARGV, first, last))
-      message = cmsgpack.pack(version, unpack(ARGV, first, last))
+      call('HSET', key, '', version .. plan[at + 2], unpack(ARGV, first, last))
+      call('SPUBLISH', ARGV[3 + i], cmsgpack.pack(version, unpack(ARGV, first, last)))
     else
-      local gone, changes, count, before = {}, {}, 0, plan[at + 1] - 2
+      -- They are the last of what was read.
+      local gone, changes, count, before = {}, {}, 0, last - #found
       for k = first, last do
         if found[k - before] then
           count = count + 1
@@ -108,17 +120,14 @@ local function apply()
         end
       end
       if count == 0 then
-        version = incarnation .. revisions[i]
+        version = incarnation .. plan[at + 1]
       else
-        call('HSET', KEYS[i], '', version .. flags[i])
-        call('HDEL', KEYS[i], unpack(gone))
-        message = cmsgpack.pack(version, unpack(changes))
+        call('HSET', key, '', version .. plan[at + 2])
+        call('HDEL', key, unpack(gone))
+        call('SPUBLISH', ARGV[3 + i], cmsgpack.pack(version, unpack(changes)))
       end
     end
-    if message then
-      call('SPUBLISH', ARGV[3 + i], message)
-    end
-    if plan[1] == 1 then
+    if brief then
       found = { version }
     else
       found[1] = version
@@ -134,6 +143,6 @@ if fine then
 end
 local text = tostring(type(reply) == 'table' and reply.err or reply)
 -- The server refuses these before the first write of a script, or not at all: nothing was written.
-local word = match(text, '^%-?(%u+)')
+local word = string.match(text, '^%-?(%u+)')
 local harmless = word == 'OOM' or word == 'READONLY' or word == 'MISCONF' or word == 'NOREPLICAS'
 return redis.error_reply(harmless and text or 'HALFWAY ' .. text)
