@@ -1,17 +1,17 @@
 //! Noticing that what was confirmed may be lost, as by a failover to a replica that lacked the last writes.
 //!
-//! Then somebody may run a job by a record that is no more, while the record that stands now names somebody else. Whoever
-//! runs such a job stops it as soon as the replica shows that its record is another one, or when the lease runs out that
-//! cannot be renewed; and a node that hears of another server but is not shown what it holds gives its lease up. So a node
-//! that notices **holds still** for as long as the longest lease that the pool has ever had: what runs here and may run
-//! goes on, but nothing is started, taken over, moved, handed on or removed. And the epochs jump ahead of all that may have
-//! been given out.
+//! Then somebody may run a job by a record that is no more, while the record that stands now names somebody else.
+//! Whoever runs such a job stops it as soon as the replica shows that its record is another one, or when the lease runs
+//! out that cannot be renewed; and a node that hears of another server but is not shown what it holds gives its lease
+//! up. So a node that notices **holds still** for as long as the longest lease that the pool has ever had: what runs
+//! here and may run goes on, but nothing is started, taken over, moved, handed on or removed. And the epochs jump ahead
+//! of all that may have been given out.
 //!
 //! It is noticed by the run of the server. Its name stands in the pool, and every node compares it when it joins and
-//! whenever its replica of the jobs was read anew, before it begins anything by what was read. Whoever finds another name
-//! than the server's writes down when that was. A backend that cannot name its run, and a loss within one run
-//! (`FLUSHALL`, say), are noticed by the version of the jobs, which goes back, and by changes of this node that are gone although
-//! they were confirmed.
+//! whenever its replica of the jobs was read anew, before it begins anything by what was read. Whoever finds another
+//! name than the server's writes down when that was. A backend that cannot name its run, and a loss within one run
+//! (`FLUSHALL`, say), are noticed by the version of the jobs, which goes back, and by changes of this node that are
+//! gone although they were confirmed.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -48,6 +48,8 @@ struct State {
     verified: u64,
     /// The server's run, as it was compared last.
     run: Option<String>,
+    /// It was said that the server does not tell its run.
+    said: bool,
     /// Counts what was found to be lost, and how much of that the pool knows of.
     found: u64,
     told: u64,
@@ -79,6 +81,7 @@ impl History {
             version: None,
             verified: 0,
             run: None,
+            said: false,
             found: 0,
             told: 0,
             held_for: 0,
@@ -160,9 +163,8 @@ impl History {
         Epoch(by_version.max(by_record))
     }
 
-    /// What has to be written down, if anything: the record that is to stand for a server of that run, given the one that
-    /// stands, at that time of the server's clock.
-    /// Besides, how much of what this node has found is in it.
+    /// What has to be written down, if anything: the record that is to stand for a server of that run, given the one
+    /// that stands, at that time of the server's clock. Besides, how much of what this node has found is in it.
     fn to_write(
         &self,
         reading: u64,
@@ -240,8 +242,8 @@ impl State {
         is_outdated
     }
 
-    /// Whether the time is over for which the node held still. Others may have learnt more meanwhile, so that it has to look
-    /// once more.
+    /// Whether the time is over for which the node held still. Others may have learnt more meanwhile, so that it has to
+    /// look once more.
     fn hold_is_over(&self) -> bool {
         self.holds_until.is_some_and(|until| until <= Instant::now())
     }
@@ -287,6 +289,12 @@ async fn compare(pool: &Pool, reading: u64) -> Result<bool, Error> {
     let client = tables.client();
     // A backend that cannot tell may still have lost something that shows otherwise.
     let run = client.backend().server_run(tables.scope()).await?;
+    if run.is_none() && !std::mem::replace(&mut history.lock().said, true) {
+        tracing::warn!(
+            pool = %pool.name, node = %pool.node,
+            "the server does not say which it is: let the user call INFO, or losses in a failover may stay unnoticed"
+        );
+    }
     // The clock of another server is another clock.
     pool.clock.adjust(client, tables.scope()).await?;
     let (raw, now) = (tables.read_server().await?, pool.clock.now());

@@ -1,5 +1,6 @@
 //! The handle that users hold.
 
+mod batch;
 mod builder;
 mod destroy;
 mod dispatch;
@@ -193,8 +194,8 @@ impl Node {
         self.pool.shut.load(Ordering::Relaxed)
     }
 
-    /// Whether the node is cut off from the pool: its lease was lost, so that all its jobs were stopped, and it has not joined
-    /// again yet. It does so by itself, with new workers, as soon as the backend lets it.
+    /// Whether the node is cut off from the pool: its lease was lost, so that all its jobs were stopped, and it has not
+    /// joined again yet. It does so by itself, with new workers, as soon as the backend lets it.
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
         self.pool.cut_off.load(Ordering::Relaxed)

@@ -81,9 +81,9 @@ impl Node {
         Ok(stats)
     }
 
-    /// How many jobs this node has lost since it joined: jobs whose records vanished from the backend while they ran here,
-    /// and which nobody stopped, because a failover undid what was confirmed, or somebody deleted them. The node stops such a job,
-    /// and logs an error that names it.
+    /// How many jobs this node has lost since it joined: jobs whose records vanished from the backend while they ran
+    /// here, and which nobody stopped, because a failover undid what was confirmed, or somebody deleted them. The node
+    /// stops such a job, and logs an error that names it.
     #[must_use]
     pub fn lost_jobs(&self) -> u64 {
         self.pool.lost.load(Ordering::Relaxed)

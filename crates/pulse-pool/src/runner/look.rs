@@ -1,6 +1,6 @@
 //! Looking at jobs: deciding on the next step of each, and having it done.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{cmp::Reverse, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -92,15 +92,27 @@ impl Runner {
         room
     }
 
-    /// Looks at every job that is recorded or that is here.
+    /// Looks at every job that is recorded or that is here; at those that our workers may have to start, in the order
+    /// in which they are to start where there is not enough room for all.
     pub(super) fn look_at_all(&mut self) {
         let jobs = self.pool.tables.jobs.snapshot();
         self.watch_history(&jobs);
         let mut gone: Vec<JobKey> = self.jobs.keys().filter(|key| !jobs.contains_key(key.as_str())).cloned().collect();
         gone.sort_unstable();
+        let mut ours = Vec::new();
         for key in jobs.keys().map(|key| JobKey::from_map(key.clone())).chain(gone) {
-            self.look_at(&jobs, &key);
+            match jobs.value(key.as_str()) {
+                Some(record)
+                    if record.owner().is_some_and(|owner| self.workers.ours().contains(&owner))
+                        && self.jobs.here(key.as_str()) == Here::Nothing =>
+                {
+                    ours.push((Reverse(record.priority()), record.due(), key));
+                }
+                _ => self.look_at(&jobs, &key),
+            }
         }
+        ours.sort_unstable();
+        ours.iter().for_each(|(.., key)| self.look_at(&jobs, key));
         if self.pool.options.replicates {
             self.pool.watches.announce_all(&jobs);
         }

@@ -4,8 +4,8 @@
 -- with HALFWAY says that something was written, nobody knows what.
 --
 -- KEYS     the hashes of the maps, first those that are written.
--- ARGV[1]  numbers, in MessagePack: 1 if nobody asks what was replaced, else 0; then ten for each map, where places are those
---          of arguments:
+-- ARGV[1]  numbers, in MessagePack: 1 if nobody asks what was replaced, else 0; then ten for each map, where places are
+--          those of arguments:
 --            the first of the keys that are read,
 --            the last of those that must be absent, of those that must hold a value, of those that must be present, of all,
 --            the first of the values that must be held,
