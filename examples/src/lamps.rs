@@ -14,8 +14,8 @@ use tokio::{sync::watch, task::JoinHandle};
 /// The pool in which the programs meet.
 pub const POOL: &str = "street lamps";
 
-/// Where the programs meet: at the server that `PULSE_URL` names, as processes of their own. Without it, each is alone in
-/// its own memory.
+/// Where the programs meet: at the server that `PULSE_URL` names, as processes of their own. Without it, each is alone
+/// in its own memory.
 #[must_use]
 pub fn url() -> String {
     std::env::var("PULSE_URL").unwrap_or_else(|_| "memory:street".into())

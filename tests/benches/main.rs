@@ -1,5 +1,5 @@
-//! Figures on a server: `cargo xtask bench core|rmap|streaming|pool [--quick]`. Against a server that runs already, and only the
-//! scenarios with this in their names: `PULSE_BENCH_URL=redis://… cargo bench -p tests -- core appends`.
+//! Figures on a server: `cargo xtask bench core|rmap|streaming|pool [--quick]`. Against a server that runs already, and
+//! only the scenarios with this in their names: `PULSE_BENCH_URL=redis://… cargo bench -p tests -- core appends`.
 //!
 //! Each scenario is one function in the module that carries its subject; it measures ours and its yardstick in turn,
 //! round by round, and returns lines of the table.

@@ -23,7 +23,8 @@ const CONFIG: &str = "server.conf";
 /// Where the server says why it does not even begin.
 const COMPLAINTS: &str = "complaints.log";
 
-/// A `redis-server` (or `valkey-server`) on a free port of the loopback interface, with its files in a temporary folder.
+/// A `redis-server` (or `valkey-server`) on a free port of the loopback interface, with its files in a temporary
+/// folder.
 ///
 /// It is killed when this is dropped, and also when the process of the tests dies. The methods block the thread for a
 /// moment; tests that use them run on the real clock.

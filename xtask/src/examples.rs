@@ -49,7 +49,8 @@ fn names() -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// Two workers share what a producer and a scheduler hand in. One of them is told to end meanwhile, and hands its jobs over.
+/// Two workers share what a producer and a scheduler hand in. One of them is told to end meanwhile, and hands its jobs
+/// over.
 fn one_pool(url: &str) -> Result<(), Failure> {
     let mut leaves = Example::start("pool_worker", Some(url))?;
     let stays = Example::start("pool_worker", Some(url))?;

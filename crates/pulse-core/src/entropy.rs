@@ -1,7 +1,8 @@
 //! Where everything random in the Pulse crates comes from: ids, jitter, the seeds of hash functions.
 //!
-//! With the feature `testing` a thread can be given a seed ([`testing::Seeded`](crate::testing::Seeded)), so that a test
-//! on a current-thread runtime with a paused clock can run the same way again. Without it these are plain random numbers.
+//! With the feature `testing` a thread can be given a seed ([`testing::Seeded`](crate::testing::Seeded)), so that a
+//! test on a current-thread runtime with a paused clock can run the same way again. Without it these are plain random
+//! numbers.
 //!
 //! For the crates of this workspace only, hence hidden: whoever needs random numbers takes the crate `rand`.
 

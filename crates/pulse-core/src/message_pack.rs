@@ -17,8 +17,8 @@ const TOO_DEEP: &str = "arrays and maps nest deeper than 128 levels";
 ///
 /// # Errors
 ///
-/// What the type's own code says, or that the value nests deeper than [`MAX_NESTING`](crate::nesting::MAX_NESTING): what
-/// nobody would decode must not be stored.
+/// What the type's own code says, or that the value nests deeper than [`MAX_NESTING`](crate::nesting::MAX_NESTING):
+/// what nobody would decode must not be stored.
 pub fn encode<V: Serialize + ?Sized>(value: &V) -> Result<Bytes, Source> {
     let raw = rmp_serde::to_vec_named(value).map_err(|error| Arc::new(error) as Source)?;
     if too_deep(&raw) { Err(source(TOO_DEEP)) } else { Ok(raw.into()) }

@@ -1,8 +1,8 @@
 //! How deep MessagePack may nest.
 //!
 //! Types that contain themselves are decoded by recursion, and bytes from the network say how deep. A stack that
-//! overflows ends the process, which nothing can catch, and the decoder's own limit neither counts all nesting (variants
-//! of enums are left out) nor fits the stack of a task. So the bytes are looked at before they are decoded.
+//! overflows ends the process, which nothing can catch, and the decoder's own limit neither counts all nesting
+//! (variants of enums are left out) nor fits the stack of a task. So the bytes are looked at before they are decoded.
 //!
 //! Pure: no recursion, no allocation, one step for each value in the bytes; and none where there are so few bytes that
 //! they cannot nest too deep.

@@ -5,8 +5,8 @@
 //! starts before the request that grants or renews is sent, so the session ends here before it can end at the backend:
 //! whoever stops its work when the session is lost has stopped before anybody else may take the work over.
 //!
-//! One thing that clock does not see: on Linux and macOS it stands still while the whole machine is suspended, other than
-//! while a process is stopped. After such a sleep a session counts as alive until its next renewal is refused.
+//! One thing that clock does not see: on Linux and macOS it stands still while the whole machine is suspended, other
+//! than while a process is stopped. After such a sleep a session counts as alive until its next renewal is refused.
 
 use std::time::Duration;
 
@@ -285,7 +285,8 @@ impl Keeper {
 
     /// Returns when the lease is lost.
     async fn renew_while_possible(&self) {
-        // The lease runs from when it was asked for. If the answer took long, there is less time until the first renewal.
+        // The lease runs from when it was asked for. If the answer took long, there is less time until the first
+        // renewal.
         let left = self.vouched.borrow().until.saturating_duration_since(Instant::now());
         let mut pause = self.pace.pause.saturating_sub(self.pace.vouched_for.saturating_sub(left));
         loop {

@@ -1,6 +1,6 @@
-//! Which span something was made in, as text that travels with it: the crates above put it into the headers of events and jobs,
-//! so that the span that handles one can link to the span that made it. The form is that of the W3C Trace Context
-//! recommendation (<https://www.w3.org/TR/trace-context/>).
+//! Which span something was made in, as text that travels with it: the crates above put it into the headers of events
+//! and jobs, so that the span that handles one can link to the span that made it. The form is that of the W3C Trace
+//! Context recommendation (<https://www.w3.org/TR/trace-context/>).
 
 use std::str::FromStr;
 

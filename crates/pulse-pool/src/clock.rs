@@ -1,7 +1,7 @@
 //! The server's clock, as this node reckons it between two looks at it.
 //!
-//! What is to happen at a certain time (a delayed start, a tick) is written down in the server's time, so that nodes whose own
-//! clocks differ agree on it. What must not happen twice does not rest on this.
+//! What is to happen at a certain time (a delayed start, a tick) is written down in the server's time, so that nodes
+//! whose own clocks differ agree on it. What must not happen twice does not rest on this.
 
 use std::{
     sync::{PoisonError, RwLock},

@@ -1,9 +1,9 @@
 //! What a node does about a job: a pure decision from what it sees.
 //!
-//! A node sees the record of a job in its replica, what runs here, and who is in the pool. [`decide`] names the one next
-//! step, if any; when the step is done the node looks again. A stale view can only lead to a step that its transaction
-//! refuses, because every step expects the state that it was decided on. So nothing here needs to be remembered, and a
-//! change that was missed is made up for by the next look.
+//! A node sees the record of a job in its replica, what runs here, and who is in the pool. [`decide`] names the one
+//! next step, if any; when the step is done the node looks again. A stale view can only lead to a step that its
+//! transaction refuses, because every step expects the state that it was decided on. So nothing here needs to be
+//! remembered, and a change that was missed is made up for by the next look.
 //!
 //! Nodes that see different workers must not throw a job to and fro. Every record says by which version of the workers
 //! it was placed, and its owner gives it away only by a later one; so a job moves at most once for each version.

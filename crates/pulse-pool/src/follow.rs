@@ -1,7 +1,7 @@
 //! Following the jobs without holding them: what a client-only node has in place of the runner's view.
 //!
-//! While somebody watches a key, the feed of the jobs' map is subscribed to, and what it says of that key is passed on; the
-//! rest is forgotten. Wherever changes may be missing, what is watched is read.
+//! While somebody watches a key, the feed of the jobs' map is subscribed to, and what it says of that key is passed on;
+//! the rest is forgotten. Wherever changes may be missing, what is watched is read.
 
 use std::{sync::Arc, time::Duration};
 

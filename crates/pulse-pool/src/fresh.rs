@@ -1,7 +1,7 @@
 //! Payloads that this node has recorded a moment ago, for jobs of its own workers: their starts need not fetch them.
 //!
-//! Each belongs to one dispatch, which never happens twice, so that none can be mistaken for another. What is not here, or
-//! not any more, is in the backend.
+//! Each belongs to one dispatch, which never happens twice, so that none can be mistaken for another. What is not here,
+//! or not any more, is in the backend.
 
 use std::{
     collections::{HashMap, VecDeque},

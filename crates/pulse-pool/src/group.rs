@@ -1,8 +1,8 @@
 //! Group commit: what many tasks ask of the backend at the same moment travels as one request.
 //!
-//! Whoever finds the way free asks at once and alone, so that a lone caller waits for nobody. While [`Kind::FLIGHTS`] requests
-//! are on their way, those who come wait for one of them to return, and then go together. What is asked together and how the
-//! answers are shared out is up to a [`Kind`].
+//! Whoever finds the way free asks at once and alone, so that a lone caller waits for nobody. While [`Kind::FLIGHTS`]
+//! requests are on their way, those who come wait for one of them to return, and then go together. What is asked
+//! together and how the answers are shared out is up to a [`Kind`].
 
 use std::{
     collections::VecDeque,
@@ -22,8 +22,8 @@ pub(crate) trait Kind: Send + Sync + 'static {
     type Item: Send + 'static;
     type Answer: Send + 'static;
 
-    /// How many requests may be on their way before others wait for company. With one, the company is the largest; with more,
-    /// a slow request does not hold up all others.
+    /// How many requests may be on their way before others wait for company. With one, the company is the largest; with
+    /// more, a slow request does not hold up all others.
     const FLIGHTS: usize;
 
     /// Asks for all; as many answers as items, in their order.
@@ -61,8 +61,8 @@ impl<K: Kind> Group<K> {
         Self(Arc::new(Shared { kind, lane: Mutex::new(Lane { flights: 0, waiting: VecDeque::new() }) }))
     }
 
-    /// Waits for a turn, and for the answer if the item goes with others. Dropped while it waits, the item may be asked for
-    /// all the same.
+    /// Waits for a turn, and for the answer if the item goes with others. Dropped while it waits, the item may be asked
+    /// for all the same.
     pub(crate) async fn turn(&self, item: K::Item) -> Turn<K> {
         let answer = {
             let mut lane = self.0.lock();

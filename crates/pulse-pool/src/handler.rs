@@ -179,8 +179,8 @@ impl Job {
         self.content.headers.iter()
     }
 
-    /// The span in which it was dispatched, if its headers tell (`traceparent`, `tracestate`): to link to it, or to go on as its
-    /// child. The spans around the calls of handlers link by themselves.
+    /// The span in which it was dispatched, if its headers tell (`traceparent`, `tracestate`): to link to it, or to go
+    /// on as its child. The spans around the calls of handlers link by themselves.
     #[cfg(feature = "opentelemetry")]
     #[cfg_attr(docsrs, doc(cfg(feature = "opentelemetry")))]
     #[must_use]

@@ -1,13 +1,13 @@
 //! The headers of a job, and the entry in which they are stored with its payload.
 //!
-//! A job without headers is stored as its payload and nothing else. With headers the entry is an envelope: a [`MARK`], how many
-//! headers there are, name and value of each after their lengths, and the payload as it is. The mark begins with a byte that begins no text
-//! and no MessagePack; a payload that begins with it all the same is put into an envelope without headers, so that what is
-//! stored has one meaning only.
+//! A job without headers is stored as its payload and nothing else. With headers the entry is an envelope: a [`MARK`],
+//! how many headers there are, name and value of each after their lengths, and the payload as it is. The mark begins
+//! with a byte that begins no text and no MessagePack; a payload that begins with it all the same is put into an
+//! envelope without headers, so that what is stored has one meaning only.
 //!
-//! They lie in that entry because whoever starts a job reads it in any case, and because it is removed, buried and replayed as it
-//! is. A map of their own would have to be asked at every start, of jobs without headers too, and be kept in step with the payloads
-//! by every transaction. In the job's record every node would hold them in memory.
+//! They lie in that entry because whoever starts a job reads it in any case, and because it is removed, buried and
+//! replayed as it is. A map of their own would have to be asked at every start, of jobs without headers too, and be
+//! kept in step with the payloads by every transaction. In the job's record every node would hold them in memory.
 
 use std::sync::Arc;
 
@@ -89,7 +89,8 @@ pub(crate) struct Content {
     pub(crate) headers: Arc<Headers>,
 }
 
-/// An entry is an envelope that this version of the crate cannot open: a stranger has damaged it, or a later version written it.
+/// An entry is an envelope that this version of the crate cannot open: a stranger has damaged it, or a later version
+/// written it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its headers are damaged")]
 pub(crate) struct Damaged;

@@ -15,8 +15,8 @@
 //! Because the runner compares what is with what should be, rather than reacting to messages, a change that it missed
 //! costs time and nothing else. The order in which two nodes see changes does not matter.
 //!
-//! A job of a worker that is in the pool is removed by nobody but that worker's node. So a record that vanishes while its
-//! job runs was lost by the backend, which the node finds out and reports ([`Node::lost_jobs`]).
+//! A job of a worker that is in the pool is removed by nobody but that worker's node. So a record that vanishes while
+//! its job runs was lost by the backend, which the node finds out and reports ([`Node::lost_jobs`]).
 //!
 //! [`guide::how_it_works`] shows it step by step.
 

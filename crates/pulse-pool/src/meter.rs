@@ -1,5 +1,5 @@
-//! Metrics through the `metrics` facade (feature `metrics`); nothing at all without it. The label `pool` of each is the name
-//! of the pool.
+//! Metrics through the `metrics` facade (feature `metrics`); nothing at all without it. The label `pool` of each is the
+//! name of the pool.
 //!
 //! | counter | labels | counts |
 //! |---|---|---|
@@ -14,8 +14,9 @@
 //! | `pulse_pool_fenced_total` | | times that this node was cut off and stopped all its jobs |
 //! | `pulse_pool_lost_total` | | jobs of this node whose records the backend has lost; see [`Node::lost_jobs`](crate::Node::lost_jobs) |
 //!
-//! The causes of a move: `membership`, handed over because workers came, went or changed; `drain`, because the worker itself was
-//! removed, or its node closed; `death`, pulled because the owner's lease had run out; `waiting`, pulled because nobody had it.
+//! The causes of a move: `membership`, handed over because workers came, went or changed; `drain`, because the worker
+//! itself was removed, or its node closed; `death`, pulled because the owner's lease had run out; `waiting`, pulled
+//! because nobody had it.
 //!
 //! | histogram | measures |
 //! |---|---|

@@ -64,8 +64,8 @@ impl NewJob {
     }
 
     /// Adds a header, or replaces the one of that name: something about the job that is not its payload, such as who
-    /// wants it. It goes wherever the job goes, also to the dead and back; [`Job::header`](crate::Job::header) reads it.
-    /// Costs nothing where there is none.
+    /// wants it. It goes wherever the job goes, also to the dead and back; [`Job::header`](crate::Job::header) reads
+    /// it. Costs nothing where there is none.
     ///
     /// With the feature `opentelemetry`, `traceparent` and `tracestate` are set to the context of the span that
     /// dispatches the job, unless it has a `traceparent` already or would become too large.

@@ -71,8 +71,8 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The worker that a key belongs to among those that have these labels, as it stands in the map, and the view that says so; `None` if there is none that
-    /// is known well enough.
+    /// The worker that a key belongs to among those that have these labels, as it stands in the map, and the view that
+    /// says so; `None` if there is none that is known well enough.
     pub(crate) fn owner(&self, key: &JobKey, needs: &[String]) -> Option<(KnownWorker, Option<PlacedBy>)> {
         let members = self.members.borrow().clone();
         Some((self.known(members.owner(key.as_str(), needs)?)?, members.version()))

@@ -1,7 +1,7 @@
 //! What nodes write into each other's inboxes: notifications for jobs, and what came of them.
 //!
-//! An inbox is a map of its node's own, which only that node replicates. A post stands there under an id that occurs once,
-//! until it is dealt with, or nobody waits for it any more.
+//! An inbox is a map of its node's own, which only that node replicates. A post stands there under an id that occurs
+//! once, until it is dealt with, or nobody waits for it any more.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
 //! What the pool writes down: the records of workers, tickers and so on, and those of jobs, in [`job`].
 //!
-//! These are the values of the replicated maps, read by nodes of every version: fields may be added with a default, never
-//! changed or removed. The names of the fields are written with every record, hence the short ones.
+//! These are the values of the replicated maps, read by nodes of every version: fields may be added with a default,
+//! never changed or removed. The names of the fields are written with every record, hence the short ones.
 
 mod job;
 
@@ -83,8 +83,8 @@ pub(crate) struct DeadRecord {
     pub(crate) terms: Terms,
 }
 
-/// A ticker: when its next tick is due, and how it goes on from there. Whoever replaces the record when the tick is due has
-/// the tick.
+/// A ticker: when its next tick is due, and how it goes on from there. Whoever replaces the record when the tick is due
+/// has the tick.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TickerRecord {
     /// Drawn at random for each record, so that whoever wrote it can tell.

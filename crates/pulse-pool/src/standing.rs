@@ -1,10 +1,10 @@
-//! The gauge `pulse_pool_jobs`: how many jobs are in which state (feature `metrics`), with the labels `pool` and `state`:
-//! `waiting`, `delayed`, `starting`, `running`, `stopping`, `orphaned`.
+//! The gauge `pulse_pool_jobs`: how many jobs are in which state (feature `metrics`), with the labels `pool` and
+//! `state`: `waiting`, `delayed`, `starting`, `running`, `stopping`, `orphaned`.
 //!
-//! Every node answers for the jobs of its own workers, and one of all nodes for those that no living node has: the one with the
-//! smallest id among those that hold the jobs. So each job is told of by one node, and the sum over all processes is that of
-//! the pool. It is taken when the runner looks at everything, every five seconds; while jobs move, or the node that answers for the rest
-//! changes, the sum may be off for as long.
+//! Every node answers for the jobs of its own workers, and one of all nodes for those that no living node has: the one
+//! with the smallest id among those that hold the jobs. So each job is told of by one node, and the sum over all
+//! processes is that of the pool. It is taken when the runner looks at everything, every five seconds; while jobs move,
+//! or the node that answers for the rest changes, the sum may be off for as long.
 //!
 //! Nodes of one pool in one process add to the same gauge; a node that ends takes back what it has told.
 

@@ -16,8 +16,9 @@
 //! | `pool:dead` | job key → [`DeadRecord`](crate::record::DeadRecord) | read on demand |
 //! | `pool:dead-payloads` | job key → what stood in `pool:payloads` | read by replays |
 //!
-//! This module says what a transaction expects and writes, and [`reads`] what is read; who decides on one, and what follows if it is refused, is
-//! elsewhere. Every change of a job expects the record that it was decided on, so that of two changes one is refused.
+//! This module says what a transaction expects and writes, and [`reads`] what is read; who decides on one, and what
+//! follows if it is refused, is elsewhere. Every change of a job expects the record that it was decided on, so that of
+//! two changes one is refused.
 
 mod reads;
 mod refusal;
@@ -161,8 +162,8 @@ impl Tables {
         expect_value(self.begin(), SERVER, RUN, old).put(SERVER, RUN, new)
     }
 
-    /// Records new jobs of different keys, each in place of the trace of a refused one if there is one, as long as the queue
-    /// has room for all and the workers that they are assigned to stand as they are known.
+    /// Records new jobs of different keys, each in place of the trace of a refused one if there is one, as long as the
+    /// queue has room for all and the workers that they are assigned to stand as they are known.
     pub(crate) fn dispatch<'a>(
         &self,
         jobs: impl Iterator<Item = &'a Dispatch> + Clone,
@@ -192,8 +193,8 @@ impl Tables {
         self.expect_record(key, old).put(JOBS, key.shared(), new)
     }
 
-    /// Writes the record of a job of that worker over what stands in its place and is no record, as long as the worker is
-    /// in the pool.
+    /// Writes the record of a job of that worker over what stands in its place and is no record, as long as the worker
+    /// is in the pool.
     pub(crate) fn restore(&self, key: &JobKey, damaged: &Bytes, worker: WorkerId, record: Bytes) -> Transaction {
         self.replace(key, damaged, record).expect_present(WORKERS, worker.to_string())
     }

@@ -52,7 +52,8 @@ impl Node {
     ///   ([`stop_grace`](FnWorker::stop_grace)) to return; after that its future is dropped. What it returned with `Ok`
     ///   by then counts.
     ///
-    /// The function is called once it is written down that the job runs, so that an attempt counts whose node dies of it.
+    /// The function is called once it is written down that the job runs, so that an attempt counts whose node dies of
+    /// it.
     ///
     /// A job is run **at least once**: a node that dies after the function has returned and before that is written down
     /// leaves the job to another one. [`Job::epoch`] tells stores which attempt is the later one.

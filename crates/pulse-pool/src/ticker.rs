@@ -1,8 +1,8 @@
 //! Tickers: something that happens once per interval in the whole pool.
 //!
-//! A ticker is a record that says when its next tick is due. When that time comes, every node that has the ticker tries to
-//! replace the record by the next one; the backend lets one of them, and that one has the tick. So it does not matter which
-//! nodes are alive, nor how many.
+//! A ticker is a record that says when its next tick is due. When that time comes, every node that has the ticker tries
+//! to replace the record by the next one; the backend lets one of them, and that one has the tick. So it does not
+//! matter which nodes are alive, nor how many.
 
 use std::{
     fmt,
@@ -194,7 +194,8 @@ impl Ticker {
                 }
             }
             let version = pool.tables.tickers_version().await.map_err(&failed)?;
-            // An error means that the node is closed, or that the tickers were removed meanwhile: both are seen elsewhere.
+            // An error means that the node is closed, or that the tickers were removed meanwhile: both are seen
+            // elsewhere.
             let _ = self.tickers.wait_for(version).await;
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! What goes to the backend in company: jobs that are dispatched, payloads that are fetched, jobs that have started.
 //!
-//! All of it only saves requests. Where company is refused, because of one of those in it or for whatever reason, each goes on
-//! alone, and finds out for itself.
+//! All of it only saves requests. Where company is refused, because of one of those in it or for whatever reason, each
+//! goes on alone, and finds out for itself.
 
 use std::{collections::HashSet, sync::Arc};
 

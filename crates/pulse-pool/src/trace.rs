@@ -1,5 +1,5 @@
-//! Spans around what a node does for a job, with the fields `pool`, `node`, `worker`, `key`, `epoch` and `attempt`, and the trace
-//! context of the span in which a job was dispatched, which travels in the job's headers.
+//! Spans around what a node does for a job, with the fields `pool`, `node`, `worker`, `key`, `epoch` and `attempt`, and
+//! the trace context of the span in which a job was dispatched, which travels in the job's headers.
 //!
 //! | span | level | around |
 //! |---|---|---|
@@ -7,8 +7,8 @@
 //! | `attempt` | info | one call of the function of a [`worker_fn`](crate::Node::worker_fn) |
 //! | `pull`, `hand_over`, `remove` | debug | a transaction that gives a job to another worker, or removes it |
 //!
-//! With the feature `opentelemetry` those of level info link to the span in which the job was dispatched. An attempt has
-//! no parent: a span lasts as long as its children, and the start that begins an attempt is over long before.
+//! With the feature `opentelemetry` those of level info link to the span in which the job was dispatched. An attempt
+//! has no parent: a span lasts as long as its children, and the start that begins an attempt is over long before.
 //!
 //! Without the feature nothing is carried; spans that nobody listens to cost a look at a flag.
 
@@ -123,7 +123,8 @@ pub(crate) fn change(pool: &Pool, key: &JobKey, record: &JobRecord, step: Step) 
     span
 }
 
-/// Puts the current span's context into the headers of a job that say nothing of it themselves, if an entry may be that much longer.
+/// Puts the current span's context into the headers of a job that say nothing of it themselves, if an entry may be that
+/// much longer.
 #[cfg_attr(
     not(feature = "opentelemetry"),
     expect(clippy::missing_const_for_fn, reason = "it is empty only by a feature")

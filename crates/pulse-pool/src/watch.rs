@@ -1,8 +1,9 @@
 //! Telling callers what becomes of the job that they wait for.
 //!
 //! The node's runner sees every change of every record, in order, and passes it on to whoever watches that key. So a
-//! caller costs nothing while other jobs change, and misses no state that a record went through, however short. On a node that
-//! does not replicate the jobs, [`follow`](crate::follow) takes the runner's place, for as long as there are watches.
+//! caller costs nothing while other jobs change, and misses no state that a record went through, however short. On a
+//! node that does not replicate the jobs, [`follow`](crate::follow) takes the runner's place, for as long as there are
+//! watches.
 
 use std::{
     collections::BTreeMap,
@@ -137,8 +138,8 @@ impl Watches {
 
     /// Watches a key from now on.
     pub(crate) fn watch(self: &Arc<Self>, key: &JobKey) -> Watch {
-        // Only the changes of one key arrive, for as long as one call waits for it. Of tokio's channels each would begin with
-        // room for many.
+        // Only the changes of one key arrive, for as long as one call waits for it. Of tokio's channels each would
+        // begin with room for many.
         let (sender, sightings) = mpsc::unbounded();
         let mut id = 0;
         if let Some(watchers) = &mut *self.lock() {

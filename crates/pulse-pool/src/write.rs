@@ -65,8 +65,8 @@ pub(crate) async fn write(
     }
 }
 
-/// Sends a change of a ticker again and again until its outcome is known. `leaves` is what it leaves at its key, which nothing
-/// else does. Returns whether it took effect; if it did and was changed since, it does not count.
+/// Sends a change of a ticker again and again until its outcome is known. `leaves` is what it leaves at its key, which
+/// nothing else does. Returns whether it took effect; if it did and was changed since, it does not count.
 ///
 /// # Errors
 ///

@@ -53,7 +53,8 @@ impl Collector {
         }
     }
 
-    /// The counters and gauges that are not zero, by name without `pulse_pool_` and the value of the label beside `pool`.
+    /// The counters and gauges that are not zero, by name without `pulse_pool_` and the value of the label beside
+    /// `pool`.
     fn figures(&self) -> BTreeMap<String, f64> {
         self.look();
         let figures = self.figures.borrow();

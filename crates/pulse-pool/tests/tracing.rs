@@ -1,5 +1,5 @@
-//! Spans around what a node does for a job, and trace context from the span that dispatches to those that run, as an exporter
-//! sees them; and the error that names a lost job.
+//! Spans around what a node does for a job, and trace context from the span that dispatches to those that run, as an
+//! exporter sees them; and the error that names a lost job.
 #![cfg(feature = "opentelemetry")]
 
 use std::{

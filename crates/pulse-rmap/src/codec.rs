@@ -3,8 +3,8 @@
 //! A [`Codec`] is chosen when the map is joined and erases the type's serde bounds, so that nothing behind it needs
 //! them. Decoding never panics and never trusts what it reads: whoever can write to the server can put anything there.
 //!
-//! Where the bytes follow from the value, a replica keeps the value alone. An entry has no room to say how they follow, so
-//! the plain kinds are told by their type, and the [`Packed`] ones stand in a register.
+//! Where the bytes follow from the value, a replica keeps the value alone. An entry has no room to say how they follow,
+//! so the plain kinds are told by their type, and the [`Packed`] ones stand in a register.
 
 use std::{
     any::{Any, TypeId},

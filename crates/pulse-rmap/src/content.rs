@@ -1,5 +1,5 @@
-//! The content of a map at one version: a persistent map, so that a copy is a pointer and copies share what they have in
-//! common.
+//! The content of a map at one version: a persistent map, so that a copy is a pointer and copies share what they have
+//! in common.
 //!
 //! Pure: no clock, no I/O, no locks.
 

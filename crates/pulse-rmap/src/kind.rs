@@ -1,5 +1,5 @@
-//! Values that are more than MessagePack: counters and lists, which the backend changes in place, and those that have a form
-//! of their own.
+//! Values that are more than MessagePack: counters and lists, which the backend changes in place, and those that have a
+//! form of their own.
 
 use std::{error::Error, fmt, ops::Deref};
 

@@ -1,4 +1,5 @@
-//! Counters and gauges through the `metrics` facade, each labelled with its `map`; nothing without the feature `metrics`.
+//! Counters and gauges through the `metrics` facade, each labelled with its `map`; nothing without the feature
+//! `metrics`.
 //!
 //! | name | counts or shows |
 //! |---|---|

@@ -37,9 +37,9 @@ impl<V> Snapshot<V> {
         self.0.version
     }
 
-    /// How often this replica has read the whole map by then, from 1. Between two snapshots of the same number it was told of
-    /// every commit one by one; where the numbers differ, the connection was lost or the backend may have lost writes, and
-    /// what changed was found by comparing.
+    /// How often this replica has read the whole map by then, from 1. Between two snapshots of the same number it was
+    /// told of every commit one by one; where the numbers differ, the connection was lost or the backend may have lost
+    /// writes, and what changed was found by comparing.
     #[must_use]
     pub fn readings(&self) -> u64 {
         self.0.readings

@@ -25,7 +25,8 @@ struct Entry<V> {
     key: Arc<str>,
     /// `None`: the bytes are not a `V`.
     value: Option<V>,
-    /// `None`: they follow from the value; see [`own_bytes`]. Behind a pointer, so that what needs none pays for one word.
+    /// `None`: they follow from the value; see [`own_bytes`]. Behind a pointer, so that what needs none pays for one
+    /// word.
     raw: Option<Box<Bytes>>,
 }
 

@@ -4,8 +4,8 @@
 //! up. Room opens when the buffer is down to half, so that reads stay batches. With one producer the buffer never
 //! holds more than its capacity; with several, each may add what it had asked for at the same moment.
 //!
-//! Several subscribers either take turns, each item going to one of them ([`Buffer::poll_next`]), or each sees every item
-//! ([`Buffer::poll_copy`]); an item then stays until the slowest has it. All subscribers of a buffer do the same.
+//! Several subscribers either take turns, each item going to one of them ([`Buffer::poll_next`]), or each sees every
+//! item ([`Buffer::poll_copy`]); an item then stays until the slowest has it. All subscribers of a buffer do the same.
 //!
 //! A closed buffer is empty and stays so: nothing is handed out of it any more.
 

@@ -40,8 +40,8 @@ impl Event {
         &self.stream
     }
 
-    /// The span in which the event was added, if its headers tell (`traceparent`, `tracestate`): to link to it, or to go on as
-    /// its child. [`Sink::run`](crate::Sink::run) links by itself.
+    /// The span in which the event was added, if its headers tell (`traceparent`, `tracestate`): to link to it, or to
+    /// go on as its child. [`Sink::run`](crate::Sink::run) links by itself.
     #[cfg(feature = "opentelemetry")]
     #[must_use]
     pub fn trace_context(&self) -> Option<opentelemetry::trace::SpanContext> {

@@ -110,16 +110,16 @@ macro_rules! filter_options {
             self
         }
 
-        /// Hands out only events with a topic in which this regular expression (of the crate `regex`) is found; `^` and `$` tie
-        /// it to the whole topic. Compiled once, when joining.
+        /// Hands out only events with a topic in which this regular expression (of the crate `regex`) is found; `^` and
+        /// `$` tie it to the whole topic. Compiled once, when joining.
         #[doc = $rejected]
         pub fn topics_matching(mut self, pattern: impl Into<String>) -> Self {
             self.wanted.pattern(pattern.into());
             self
         }
 
-        /// Hands out only events of which this is true. It is asked in the task that reads, so it should be quick. An event on
-        /// which it panics is handed out.
+        /// Hands out only events of which this is true. It is asked in the task that reads, so it should be quick. An
+        /// event on which it panics is handed out.
         #[doc = $rejected]
         pub fn filter(mut self, wanted: impl Fn(&$crate::Event) -> bool + Send + Sync + 'static) -> Self {
             self.wanted.predicate(wanted);

@@ -1,5 +1,5 @@
-//! Counters and gauges through the `metrics` facade (feature `metrics`); nothing at all without it. The guide of the crate lists
-//! them.
+//! Counters and gauges through the `metrics` facade (feature `metrics`); nothing at all without it. The guide of the
+//! crate lists them.
 
 /// The counters and gauges of one stream and sink.
 #[derive(Clone)]

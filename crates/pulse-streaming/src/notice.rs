@@ -11,8 +11,8 @@ use crate::{meter::Meter, reader::Missed};
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Notice {
-    /// Events were dropped from the stream, by its retention or with its end, before this reader or any instance of this
-    /// sink had them. They will not be delivered.
+    /// Events were dropped from the stream, by its retention or with its end, before this reader or any instance of
+    /// this sink had them. They will not be delivered.
     #[error("{} of stream {stream} after {after} were dropped before they were delivered", counted(*.events))]
     Missed {
         /// The stream.
@@ -23,8 +23,8 @@ pub enum Notice {
         after: EventId,
         /// The first event after them, `None` if the stream ended.
         before: Option<EventId>,
-        /// How many. `None` if that cannot be told: where a stream ended, where reading began after an event that was gone
-        /// by then, or where single events had been removed. It may then be that none was missed.
+        /// How many. `None` if that cannot be told: where a stream ended, where reading began after an event that was
+        /// gone by then, or where single events had been removed. It may then be that none was missed.
         events: Option<u64>,
     },
     /// Events that had been handed out to the sink were deleted from the stream before they were acknowledged. They

@@ -1,7 +1,7 @@
 //! Which streams a reader or a sink reads, so that it reads none twice and can stop reading one.
 //!
-//! Adding a stream takes a while, may fail, and may be given up half-way; until it is [done](Adding::done), the place is
-//! only reserved.
+//! Adding a stream takes a while, may fail, and may be given up half-way; until it is [done](Adding::done), the place
+//! is only reserved.
 
 use std::{
     collections::HashMap,

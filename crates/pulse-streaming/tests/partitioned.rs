@@ -78,8 +78,8 @@ fn key_of(stream: &PartitionedStream, sink: &PartitionedSink) -> String {
     keys.find(|key| owned.contains(&stream.partition_of(key))).expect("it owns a partition")
 }
 
-/// Adds some events to every partition, takes one of each, and lets a rival join. Returns the deliveries that are held of
-/// the partitions that the rival is to get, and it.
+/// Adds some events to every partition, takes one of each, and lets a rival join. Returns the deliveries that are held
+/// of the partitions that the rival is to get, and it.
 async fn hand_over(stream: &PartitionedStream, first: &mut PartitionedSink) -> (Vec<Delivery>, PartitionedSink) {
     for partition in 0..PARTITIONS {
         let mut keys = (0..10_000).map(|n| format!("key-{n}"));

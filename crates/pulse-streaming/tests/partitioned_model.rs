@@ -1,9 +1,10 @@
 //! Random histories of a partitioned sink, whose instances join, leave and crash, checked against what was promised:
-//! the events of a partition are handed out for the first time in their order, whoever owns it; none is lost; none is in
-//! two hands at once by right; none comes again after its acknowledgement; and with one in flight nothing newer comes
-//! before everything older is done.
+//! the events of a partition are handed out for the first time in their order, whoever owns it; none is lost; none is
+//! in two hands at once by right; none comes again after its acknowledgement; and with one in flight nothing newer
+//! comes before everything older is done.
 //!
-//! A failure names its seed; `PULSE_SEED=… cargo test -p pulse-streaming --test partitioned_model` runs that history alone.
+//! A failure names its seed; `PULSE_SEED=… cargo test -p pulse-streaming --test partitioned_model` runs that history
+//! alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -530,7 +530,8 @@ async fn a_handler_goes_on_while_the_backend_is_cut_off() {
     let handler = move |event: Attempt| {
         let (taken, end, probe) = (taken.clone(), end.clone(), probe.clone());
         async move {
-            // The acknowledgement of the short one is tried for a while, and what is said of the long one waits behind it.
+            // The acknowledgement of the short one is tried for a while, and what is said of the long one waits behind
+            // it.
             probe.set(Weather::CutOff);
             let began = tokio::time::Instant::now();
             if event.name() == "long" {

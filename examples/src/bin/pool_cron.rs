@@ -1,5 +1,5 @@
-//! Cron patterns: a schedule that starts a job every second, and a ticker that goes by the clock of a city. Of all processes
-//! that run this, one has each tick.
+//! Cron patterns: a schedule that starts a job every second, and a ticker that goes by the clock of a city. Of all
+//! processes that run this, one has each tick.
 //!
 //! ```text
 //! cargo run -p examples --bin pool_cron

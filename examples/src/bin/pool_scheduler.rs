@@ -1,5 +1,5 @@
-//! A process that plans: every half second one of all schedulers says which lamps are to shine. Three of them walk down the
-//! street; then it ends, on every node.
+//! A process that plans: every half second one of all schedulers says which lamps are to shine. Three of them walk down
+//! the street; then it ends, on every node.
 //!
 //! ```text
 //! export PULSE_URL=redis://127.0.0.1:6379
@@ -40,8 +40,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Says how all lamps are to be, and not what has to change: a job that runs already is left alone, one that does not run
-/// need not be stopped. So nothing is missed if a step was left out.
+/// Says how all lamps are to be, and not what has to change: a job that runs already is left alone, one that does not
+/// run need not be stopped. So nothing is missed if a step was left out.
 fn plan(step: u64) -> Plan {
     let shines = |lamp: &u64| (step..step + LIT).contains(lamp);
     let (lit, dark): (Vec<u64>, Vec<u64>) = (1..=LAMPS).partition(shines);

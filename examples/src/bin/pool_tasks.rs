@@ -1,5 +1,5 @@
-//! A task queue: jobs that end by themselves, with results, retries, a delay, priorities, and dead jobs that are replayed once
-//! their cause is mended.
+//! A task queue: jobs that end by themselves, with results, retries, a delay, priorities, and dead jobs that are
+//! replayed once their cause is mended.
 //!
 //! ```text
 //! cargo run -p examples --bin pool_tasks
@@ -58,8 +58,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sheets: u32 = node.dispatch_and_wait(NewJob::with_value("letter", &3)?).await?;
     println!("the letter took {sheets} sheets");
 
-    // Or only hand jobs in: many at once, some for later. While the book is printed the others queue up for the press, and the
-    // urgent one overtakes those that came before it.
+    // Or only hand jobs in: many at once, some for later. While the book is printed the others queue up for the press,
+    // and the urgent one overtakes those that came before it.
     let batch = [
         NewJob::with_value("book", &300)?.priority(20),
         NewJob::with_value("leaflet 1", &2)?,

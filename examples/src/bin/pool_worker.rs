@@ -1,5 +1,5 @@
-//! A process that works: it joins the pool, runs the jobs that belong to it, and hands them over when it is told to end.
-//! The handler is in `examples/src/lamps.rs`.
+//! A process that works: it joins the pool, runs the jobs that belong to it, and hands them over when it is told to
+//! end. The handler is in `examples/src/lamps.rs`.
 //!
 //! ```text
 //! export PULSE_URL=redis://127.0.0.1:6379                # `cargo xtask redis up` starts a server
@@ -8,8 +8,8 @@
 //! cargo run -p examples --bin pool_scheduler             # in yet another: has them shine by a plan
 //! ```
 //!
-//! Without `PULSE_URL` it is alone, and hands in a job by itself. Where nobody can press Ctrl-C it ends when there was nothing
-//! to do for some seconds.
+//! Without `PULSE_URL` it is alone, and hands in a job by itself. Where nobody can press Ctrl-C it ends when there was
+//! nothing to do for some seconds.
 
 use std::{io::IsTerminal, time::Duration};
 

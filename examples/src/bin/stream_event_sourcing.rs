@@ -1,5 +1,5 @@
-//! Event sourcing: each change of a map is an event too, in the same transaction, and the map can be made again from its
-//! events.
+//! Event sourcing: each change of a map is an event too, in the same transaction, and the map can be made again from
+//! its events.
 //!
 //! ```text
 //! cargo run -p examples --bin stream_event_sourcing

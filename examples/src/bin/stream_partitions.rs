@@ -1,4 +1,5 @@
-//! A partitioned stream: the events of a key are worked on in order, while the work is spread over instances that come and go.
+//! A partitioned stream: the events of a key are worked on in order, while the work is spread over instances that come
+//! and go.
 //!
 //! ```text
 //! cargo run -p examples --bin stream_partitions

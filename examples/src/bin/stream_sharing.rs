@@ -17,7 +17,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut board = orders.reader().join().await?;
     board.add_stream(&returns, Start::Newest).await?;
 
-    // Two sinks with a cursor of their own each. Billing has two instances, as if in two processes: they share its events.
+    // Two sinks with a cursor of their own each. Billing has two instances, as if in two processes: they share its
+    // events.
     let billing = orders.sink("billing").buffer(1);
     let (mut first, mut second) = (billing.clone().join().await?, billing.join().await?);
     let mut shipping = orders.sink("shipping").join().await?;

@@ -45,8 +45,8 @@ fn ask_another(url: &str) -> Option<f64> {
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
-/// The other process: prints the bytes of each replica. The first replica is not counted, because it makes room for what
-/// joining takes for a moment.
+/// The other process: prints the bytes of each replica. The first replica is not counted, because it makes room for
+/// what joining takes for a moment.
 pub(crate) async fn alone(bench: &Bench) {
     let client = connect(bench).await;
     let _warm = join(&client).await;

@@ -11,7 +11,8 @@ use crate::harness::{Bench, Goal, Row, resident_bytes, thousands};
 /// How long the memory may settle before it is looked at for the first time.
 const SETTLING: Duration = Duration::from_secs(3);
 
-/// How much more memory the process has when a reader and a sink took nothing for a minute, with producers at full speed.
+/// How much more memory the process has when a reader and a sink took nothing for a minute, with producers at full
+/// speed.
 pub(super) async fn stalled_consumer(bench: &Bench) -> Vec<Row> {
     let client = connect(bench).await;
     let stream = stream(&client);

@@ -1,8 +1,8 @@
 //! Whole pools under seeded schedules of failures.
 //!
 //! Everything of a run happens on one thread with a clock that jumps ahead whenever everybody waits: the nodes, their
-//! links, the store, those who dispatch and stop jobs, and whoever makes trouble. All chance comes from the seed, so that
-//! a seed that fails is a run that can be looked at again and again.
+//! links, the store, those who dispatch and stop jobs, and whoever makes trouble. All chance comes from the seed, so
+//! that a seed that fails is a run that can be looked at again and again.
 //!
 //! ```text
 //! cargo xtask simulate                        # ten thousand seeds
@@ -16,8 +16,8 @@
 //! - `weather`: how bad it is in this run.
 //! - `sabotage`: promises broken on purpose, to see that it is noticed.
 //!
-//! The process of a node cannot be stopped here, only its link: what a process does that wakes up after its lease has run
-//! out is for the tests with real processes.
+//! The process of a node cannot be stopped here, only its link: what a process does that wakes up after its lease has
+//! run out is for the tests with real processes.
 
 mod book;
 mod run;

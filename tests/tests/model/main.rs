@@ -4,8 +4,8 @@
 //! backend and to the model and compares everything that can be seen after each step: results, errors, versions,
 //! contents, feeds, streams, groups. Proptest shrinks a failure to a short list of steps and prints it.
 //!
-//! Deadlines pass only on memory, where time is paused and the model knows it exactly; on servers, whatever expires does
-//! so after the test.
+//! Deadlines pass only on memory, where time is paused and the model knows it exactly; on servers, whatever expires
+//! does so after the test.
 
 mod compare;
 mod drive;

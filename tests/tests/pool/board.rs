@@ -12,8 +12,8 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 /// Where every job of a test writes down that it runs, and that it has ended.
 ///
-/// It stands for the outside world: it knows nothing of the pool's records. Two runners of one key at the same time, and
-/// an epoch that is smaller than an earlier one of the key, are remembered, and fail the test at its end.
+/// It stands for the outside world: it knows nothing of the pool's records. Two runners of one key at the same time,
+/// and an epoch that is smaller than an earlier one of the key, are remembered, and fail the test at its end.
 #[derive(Clone)]
 pub(crate) struct Board(Arc<Mutex<State>>, Arc<Semaphore>);
 
@@ -144,8 +144,8 @@ impl fmt::Debug for Board {
 
 /// A handler that runs a task for each job. Payloads tell it to misbehave:
 ///
-/// - `refuse`: start fails; `panic`: start panics; `hang`: start never returns; `hang in stop`: stop never returns; `slow in
-///   stop`: stop returns when the board [releases](Board::release) it.
+/// - `refuse`: start fails; `panic`: start panics; `hang`: start never returns; `hang in stop`: stop never returns;
+///   `slow in stop`: stop returns when the board [releases](Board::release) it.
 #[derive(Debug, Clone)]
 pub(crate) struct Player {
     board: Board,

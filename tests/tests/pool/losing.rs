@@ -272,7 +272,8 @@ async fn what_is_gone_with_its_worker_is_not_lost(subject: Subject) {
     for key in keys(5) {
         node.dispatch(&key, "").await.unwrap();
     }
-    // As if others had taken the worker for dead, and its jobs over, and the jobs had ended, all before the node heard of any of it.
+    // As if others had taken the worker for dead, and its jobs over, and the jobs had ended, all before the node heard
+    // of any of it.
     let gone = Transaction::new(&orchestra()).delete("pool:workers", worker.to_string());
     let gone = keys(5).iter().fold(gone, |gone, key| gone.delete("pool:jobs", key.as_str()));
     client.commit(gone).await.unwrap();

@@ -22,8 +22,8 @@ use pulse_core::{Client, testing::Faulty};
 use pulse_pool::{Node, NodeBuilder};
 use tests::Subject;
 
-/// The lifetime of the leases of nodes that are to die in a test: short, so that the test is, and long enough for a busy
-/// machine.
+/// The lifetime of the leases of nodes that are to die in a test: short, so that the test is, and long enough for a
+/// busy machine.
 const TTL: Duration = Duration::from_secs(2);
 
 /// A node of the pool that all tests use; each has a store of its own.

@@ -153,7 +153,8 @@ mod standalone {
             server.cli(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 256kb 256kb 1"]);
             let here = client(&server).await;
             let source = join(&here, &scope()).await;
-            // A process of its own, as far as that can be: everything of it stands on one thread, which will stand still.
+            // A process of its own, as far as that can be: everything of it stands on one thread, which will stand
+            // still.
             let (url, (stall, stalled)) = (server.url(), std::sync::mpsc::channel::<()>());
             let (ready, is_ready) = tokio::sync::oneshot::channel();
             let thread = std::thread::spawn(move || {

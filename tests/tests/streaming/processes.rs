@@ -40,8 +40,8 @@ fn partitioned(client: &Client) -> PartitionedStream {
 
 type Deliveries = Pin<Box<dyn Stream<Item = Result<Delivery, Notice>>>>;
 
-/// What a process is told to do: it says `D n` of each event that it is handed and `A n` once it is acknowledged, until its
-/// input ends.
+/// What a process is told to do: it says `D n` of each event that it is handed and `A n` once it is acknowledged, until
+/// its input ends.
 #[tokio::test]
 async fn works_if_it_is_told_to() {
     let Ok(url) = std::env::var(SERVER) else { return };

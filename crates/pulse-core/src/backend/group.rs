@@ -34,9 +34,9 @@ pub enum Acks {
 pub struct Read {
     /// The entries, oldest first.
     pub entries: Vec<Entry>,
-    /// Whether the entry after which was read still stood in the stream at the moment of the read. As long as it does, no
-    /// trim has dropped anything behind it, so that the reader has missed nothing. It tells nothing where it is `false`:
-    /// there may never have been such an entry, or it was deleted.
+    /// Whether the entry after which was read still stood in the stream at the moment of the read. As long as it does,
+    /// no trim has dropped anything behind it, so that the reader has missed nothing. It tells nothing where it is
+    /// `false`: there may never have been such an entry, or it was deleted.
     pub stands: bool,
 }
 
@@ -234,8 +234,8 @@ pub struct StreamInfo {
     pub first: Option<EventId>,
     /// The last id ever used, also if that entry was deleted since; zero for a stream that never had one.
     pub last: EventId,
-    /// The largest id that was ever deleted by its id; zero if none was. What a trim drops does not count here: it shows
-    /// in [`first`](Self::first), because trims drop from the old end only.
+    /// The largest id that was ever deleted by its id; zero if none was. What a trim drops does not count here: it
+    /// shows in [`first`](Self::first), because trims drop from the old end only.
     pub max_deleted: EventId,
     /// How many consumer groups it has.
     pub groups: u64,

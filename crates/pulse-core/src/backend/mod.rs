@@ -193,14 +193,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Hands the next events after the group's cursor to a consumer, up to `limit`, oldest first; waits up to `wait`
     /// for the first one if there is none. The cursor moves past them, and they are pending for the consumer, each with
-    /// a delivery count of 1, until acknowledged; with [`Acks::None`] they are not, and count as acknowledged at once. The
-    /// consumer exists from the first event that it was handed on; a read that found nothing may create it too.
+    /// a delivery count of 1, until acknowledged; with [`Acks::None`] they are not, and count as acknowledged at once.
+    /// The consumer exists from the first event that it was handed on; a read that found nothing may create it too.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped after the backend had handed events out for it, the next call for the same consumer with
-    /// [`Acks::Explicit`] through the same backend returns those first that are still pending for it. With [`Acks::None`],
-    /// what a dropped call was handed is lost. Waiting itself has no effect and ends promptly.
+    /// If the future is dropped after the backend had handed events out for it, the next call for the same consumer
+    /// with [`Acks::Explicit`] through the same backend returns those first that are still pending for it. With
+    /// [`Acks::None`], what a dropped call was handed is lost. Waiting itself has no effect and ends promptly.
     ///
     /// # Errors
     ///
@@ -235,8 +235,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Claimed, Error>;
 
     /// Sets the idle time of those of the events that are pending for this consumer, and returns which they are. Zero
-    /// keeps an event from being claimed; a long time offers it to the next claim. Delivery counts stay. The idle time of
-    /// one that was deleted from the stream may stay as it is.
+    /// keeps an event from being claimed; a long time offers it to the next claim. Delivery counts stay. The idle time
+    /// of one that was deleted from the stream may stay as it is.
     ///
     /// # Errors
     ///
@@ -269,13 +269,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// [`Error::WrongType`] and those of the connection.
     async fn group_info(&self, stream: &StreamId, group: &Group) -> Result<Option<GroupInfo>, Error>;
 
-    /// Takes what trims took from a group before it was handed out, `None` if that is nothing, or if there is no such group.
-    /// Whoever is returned it is the only one: the record is cleared.
+    /// Takes what trims took from a group before it was handed out, `None` if that is nothing, or if there is no such
+    /// group. Whoever is returned it is the only one: the record is cleared.
     ///
-    /// Every trim of a commit records what it dropped beyond the group's cursor; trims that follow each other before the
-    /// record is taken make one record. Events that are deleted by their ids are not recorded, and the record ends with
-    /// its group or stream. The backend over Redis counts the events unless very many had been handed out before those that
-    /// were dropped.
+    /// Every trim of a commit records what it dropped beyond the group's cursor; trims that follow each other before
+    /// the record is taken make one record. Events that are deleted by their ids are not recorded, and the record ends
+    /// with its group or stream. The backend over Redis counts the events unless very many had been handed out before
+    /// those that were dropped.
     ///
     /// # Cancel safety
     ///
@@ -311,9 +311,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Those of the connection.
     async fn server_time(&self, scope: &Scope) -> Result<ServerTime, Error>;
 
-    /// Names the run of the server that holds this scope. It has another name after a restart and after a failover, through
-    /// which writes may be lost that were confirmed; so whoever must not rely on what is lost can tell. `None` if the
-    /// backend cannot.
+    /// Names the run of the server that holds this scope. It has another name after a restart and after a failover,
+    /// through which writes may be lost that were confirmed; so whoever must not rely on what is lost can tell. `None`
+    /// if the backend cannot.
     ///
     /// # Errors
     ///

@@ -6,8 +6,8 @@
 //!
 //! - **Shared servers are fine.** Each check draws random scopes, so checks run in parallel, and beside other users of
 //!   the store. What they leave behind is small.
-//! - **Any clock.** Checks wait for conditions and use lifetimes of a few dozen to a few hundred milliseconds. A backend
-//!   whose deadlines follow tokio's clock can run on paused time; one with a server needs the real clock.
+//! - **Any clock.** Checks wait for conditions and use lifetimes of a few dozen to a few hundred milliseconds. A
+//!   backend whose deadlines follow tokio's clock can run on paused time; one with a server needs the real clock.
 //! - **A failure is a panic** that says what was expected and what was seen.
 //!
 //! What the suite cannot check from outside (lost connections, data written by strangers) a backend tests by itself.

@@ -17,8 +17,8 @@ pub struct Subject {
 impl Subject {
     /// A store that `open` opens clients of, each with the given limits.
     ///
-    /// The clients are independent (closing one does not disturb the others) and see the same data, which lasts at least
-    /// as long as one of them is open.
+    /// The clients are independent (closing one does not disturb the others) and see the same data, which lasts at
+    /// least as long as one of them is open.
     pub fn new<F, Opened>(open: F) -> Self
     where
         F: Fn(Limits) -> Opened + Send + Sync + 'static,

@@ -36,8 +36,8 @@ pub async fn run(name: &str, subject: Subject) {
 
 /// Makes a module with one test for each check of the conformance suite.
 ///
-/// The attribute is put on each test, so it says which runtime and which clock they run on. The name after `=` is that of
-/// a function beside the module that makes the [`Subject`](crate::conformance::Subject), called once for each test.
+/// The attribute is put on each test, so it says which runtime and which clock they run on. The name after `=` is that
+/// of a function beside the module that makes the [`Subject`](crate::conformance::Subject), called once for each test.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -98,8 +98,8 @@ pub fn cases() -> impl Iterator<Item = Case> {
     crate::__conformance_cases!([listed] []).into_iter()
 }
 
-/// Calls `callback! { args… module { check… } … }` with all checks. A check that is missing here is unused code, which the
-/// compiler reports.
+/// Calls `callback! { args… module { check… } … }` with all checks. A check that is missing here is unused code, which
+/// the compiler reports.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __conformance_cases {

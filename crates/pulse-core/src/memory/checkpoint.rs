@@ -29,9 +29,9 @@ impl Memory {
         Checkpoint(self.store.content())
     }
 
-    /// Puts back what the store held at the checkpoint, as a server does that takes over without the last writes. The clock
-    /// goes on, and feeds are told nothing: cut the links of the clients ([`testing::Faulty`](crate::testing::Faulty))
-    /// meanwhile, as a failover does.
+    /// Puts back what the store held at the checkpoint, as a server does that takes over without the last writes. The
+    /// clock goes on, and feeds are told nothing: cut the links of the clients
+    /// ([`testing::Faulty`](crate::testing::Faulty)) meanwhile, as a failover does.
     pub fn restore(&self, checkpoint: &Checkpoint) {
         self.store.set_content(checkpoint.0.clone());
     }

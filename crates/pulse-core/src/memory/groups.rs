@@ -40,8 +40,8 @@ impl GroupState {
         ids.iter().filter(|&id| self.pending.remove(id).is_some()).count() as u64
     }
 
-    /// The first id that it still needs: what is before was handed out and acknowledged. An id after which there can be no
-    /// other counts as needed.
+    /// The first id that it still needs: what is before was handed out and acknowledged. An id after which there can be
+    /// no other counts as needed.
     pub(super) fn needs(&self) -> EventId {
         let next = || self.cursor.next().unwrap_or(EventId::MAX);
         self.pending.get_min().map_or_else(next, |(id, _)| *id)

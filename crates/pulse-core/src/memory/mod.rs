@@ -6,7 +6,8 @@
 //! - [`store`](self::store): the lock, the clock, who feeds and waits.
 //! - [`scope`](self::scope): the content of one scope, in persistent collections, so that a transaction works on a copy
 //!   that costs nothing and is thrown away if it fails. That is how "all or nothing" is kept here.
-//! - [`commit`](self::commit): transactions. [`groups`](self::groups): consumer groups. [`sweep`](self::sweep): deadlines.
+//! - [`commit`](self::commit): transactions. [`groups`](self::groups): consumer groups. [`sweep`](self::sweep):
+//!   deadlines.
 
 #[cfg(any(test, feature = "testing"))]
 mod checkpoint;

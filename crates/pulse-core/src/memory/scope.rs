@@ -15,8 +15,8 @@ use crate::{Change, Cursor, EventId, Incarnation, LeaseId, MapCommit, MapPage, R
 pub(super) struct ScopeState {
     pub(super) maps: OrdMap<Arc<str>, MapState>,
     pub(super) streams: OrdMap<Arc<str>, StreamState>,
-    /// The last id of any stream that was removed: a stream that comes back within the same millisecond must not use its
-    /// ids again, or readers would take new events for old ones.
+    /// The last id of any stream that was removed: a stream that comes back within the same millisecond must not use
+    /// its ids again, or readers would take new events for old ones.
     pub(super) past_ids: EventId,
     /// Each lease with its deadline, in milliseconds.
     pub(super) leases: OrdMap<LeaseId, u64>,

@@ -33,8 +33,8 @@ struct Onces {
     windows: OrdSet<(u64, Arc<str>)>,
 }
 
-/// How many once-ids whose window has ended are forgotten with each that is added: more than one, so that they do not pile
-/// up.
+/// How many once-ids whose window has ended are forgotten with each that is added: more than one, so that they do not
+/// pile up.
 const ENDED_ONCES: usize = 2;
 
 impl ScopeState {

@@ -1,5 +1,5 @@
-//! Appends to one stream, the commonest transactions: of one event, alone, by the plain command with a ring behind it; of
-//! several events, or with trims, lifetimes and expectations of that stream, by a script of their own; and those of
+//! Appends to one stream, the commonest transactions: of one event, alone, by the plain command with a ring behind it;
+//! of several events, or with trims, lifetimes and expectations of that stream, by a script of their own; and those of
 //! different callers gathered into one command, if they share what comes with the appends.
 //!
 //! Gathered transactions trim once, at the end, and the first of them is told of all that was dropped.
@@ -31,8 +31,8 @@ use crate::{
 const APPEND: &str = "append";
 
 impl Redis {
-    /// Carries out a transaction that appends to one stream and otherwise only expects something of it, trims it and sets
-    /// its lifetime; `None` if it is not one, or if the general script has to do it.
+    /// Carries out a transaction that appends to one stream and otherwise only expects something of it, trims it and
+    /// sets its lifetime; `None` if it is not one, or if the general script has to do it.
     pub(super) async fn commit_appends(&self, transaction: &Transaction) -> Result<Option<Committed>, Error> {
         let Some(plan) = Plan::of(transaction) else { return Ok(None) };
         let stream = transaction.scope().stream(plan.stream)?;
@@ -250,7 +250,8 @@ pub(super) struct Item {
 pub(super) enum Share {
     /// The events, and how many were trimmed.
     Done(Vec<WriteResult>, u64),
-    /// It was not carried out: the length that is too long, -1 if there is no stream, -2 if the general script has to do it.
+    /// It was not carried out: the length that is too long, -1 if there is no stream, -2 if the general script has to
+    /// do it.
     Left(i64),
 }
 

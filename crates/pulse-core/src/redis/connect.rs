@@ -163,8 +163,8 @@ pub(super) async fn open(
 /// When the library gives a connection up that does not answer.
 ///
 /// It looks at its watch for every command, which costs a twentieth of the throughput. With a single connection for the
-/// commands, `link` needs no watch: the first command that times out tells. In a cluster only the library knows which of
-/// the connections it is, and on the connection for feeds there is next to nothing to time.
+/// commands, `link` needs no watch: the first command that times out tells. In a cluster only the library knows which
+/// of the connections it is, and on the connection for feeds there is next to nothing to time.
 fn unresponsive(builder: &ClientBuilder, config: &Config, purpose: Purpose) -> UnresponsiveConfig {
     let watched = purpose == Purpose::Feeds || config.server.is_clustered();
     UnresponsiveConfig {

@@ -1,8 +1,8 @@
 //! Doorbells: how a waiting reader learns of new events without blocking a connection.
 //!
 //! Each stream has a channel, its doorbell. Whoever appends rings; whoever waits listens through the one connection for
-//! feeds, reads once more when everybody who rings is certainly heard, and then waits for a ring. A ring says nothing but
-//! "look again". However many readers wait, they cost no connection and nothing on the server.
+//! feeds, reads once more when everybody who rings is certainly heard, and then waits for a ring. A ring says nothing
+//! but "look again". However many readers wait, they cost no connection and nothing on the server.
 
 use std::{
     future::{Future, poll_fn},

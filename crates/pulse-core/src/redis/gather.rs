@@ -1,8 +1,9 @@
 //! Gathering: small writes to one key that many tasks make at the same moment travel as one command.
 //!
-//! A write that finds the way free goes at once and alone, so a lone caller waits for nobody. While [`FLIGHTS`] commands
-//! of one key are on their way, further writes to that key wait for one of them to return, and then go together. Each
-//! stays a transaction of its own: it has its own result, its own error, and its place is that of its call.
+//! A write that finds the way free goes at once and alone, so a lone caller waits for nobody. While [`FLIGHTS`]
+//! commands of one key are on their way, further writes to that key wait for one of them to return, and then go
+//! together. Each stays a transaction of its own: it has its own result, its own error, and its place is that of its
+//! call.
 //!
 //! Why: a command costs the client library and the server more than the write that it carries, so the rate of many
 //! writers comes from putting more into one command. What the writes are, and what their script replies, is up to a
@@ -105,8 +106,8 @@ impl<K: Kind> Gatherer<K> {
         Self { shared: Arc::new(Shared { link, tasks, runtime: Handle::current(), lanes: Mutex::default() }) }
     }
 
-    /// Waits for a turn on this lane, and for the answer if the write travels with others. A lane is the way to one key for
-    /// writes of one and the same `K`.
+    /// Waits for a turn on this lane, and for the answer if the write travels with others. A lane is the way to one key
+    /// for writes of one and the same `K`.
     ///
     /// Dropped while it waits for company, it is not sent.
     pub(super) async fn turn(&self, key: &Bytes, write: impl FnOnce() -> (K, K::Item)) -> Result<Turn<K>, Error> {

@@ -285,8 +285,8 @@ const LIMIT: usize = 100_000;
 /// The longest idle time that the server takes.
 const LONGEST: u64 = i64::MAX as u64 / 4;
 
-/// The longest that an event is made to have been idle: ten years. The server counts back from its clock, and where that
-/// leads to before 1970, takes the event for one that was handed out just now.
+/// The longest that an event is made to have been idle: ten years. The server counts back from its clock, and where
+/// that leads to before 1970, takes the event for one that was handed out just now.
 const LONGEST_PAST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 fn millis(duration: Duration) -> String {
@@ -362,8 +362,8 @@ fn find_group(groups: Resp3Frame, group: &Group) -> Result<Option<Fields>, Misfi
 
 /// How many events were not handed out yet.
 ///
-/// Servers work this out from counters, and some get it wrong after trims and deletions (an emptied stream, or one trimmed
-/// past the cursor). So their figure counts only where the two ends of the stream do not decide.
+/// Servers work this out from counters, and some get it wrong after trims and deletions (an emptied stream, or one
+/// trimmed past the cursor). So their figure counts only where the two ends of the stream do not decide.
 fn lag(group: &GroupInfo, stream: &StreamInfo) -> Option<u64> {
     match stream.first {
         None => Some(0),

@@ -1,8 +1,8 @@
 //! Hands out events to consumers so that nothing is lost when the reader goes away in the middle.
 //!
 //! Once the server has handed out events, they are pending and will not be handed out again for a while. So the command
-//! runs in a task of its own; what comes back to nobody is kept, and the next read of that consumer gets it first, unless
-//! somebody else took it over meanwhile. Reads without acknowledgements promise less, and are sent as they are.
+//! runs in a task of its own; what comes back to nobody is kept, and the next read of that consumer gets it first,
+//! unless somebody else took it over meanwhile. Reads without acknowledgements promise less, and are sent as they are.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -178,8 +178,8 @@ impl Backend {
         self.redis.wait_for(stream, wait, found, read).await
     }
 
-    /// Of what was kept, that which is still the reader's: meanwhile others may have taken it over, and acknowledged it.
-    /// Its idle time begins now, as it would if it had been handed out now.
+    /// Of what was kept, that which is still the reader's: meanwhile others may have taken it over, and acknowledged
+    /// it. Its idle time begins now, as it would if it had been handed out now.
     async fn still_held(
         &self,
         (stream, group, consumer): &Reader,

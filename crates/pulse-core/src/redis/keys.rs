@@ -1,8 +1,8 @@
 //! The names of keys and channels in the server.
 //!
-//! `PREFIX{SCOPE}:KIND:NAME`, where the scope is a hash tag, so that everything of one scope is in one slot. The scope is
-//! escaped so that no name can end the tag early; names need no escaping because they stand last. What each kind is for
-//! stands in `lua/transaction/head.lua`.
+//! `PREFIX{SCOPE}:KIND:NAME`, where the scope is a hash tag, so that everything of one scope is in one slot. The scope
+//! is escaped so that no name can end the tag early; names need no escaping because they stand last. What each kind is
+//! for stands in `lua/transaction/head.lua`.
 
 use std::fmt::Write;
 

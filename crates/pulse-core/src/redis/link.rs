@@ -1,10 +1,10 @@
 //! The connection for commands: sends one command, and sends it again where that cannot do harm.
 //!
 //! The client library re-sends nothing that [`Repeat::Never`] forbids, and follows no redirection: when it (fred 10.1)
-//! follows an `ASK`, it reads one answer off that connection for its own `ASKING`, even if other commands wait for theirs
-//! there, and then somebody gets the wrong one. What it reports as certainly not carried out is sent again here, until the
-//! command time-out: while the connection is being made again, while slots move, while a server loads its data. So
-//! resharding, failover and restarts show as latency, and as errors only where the outcome is truly unknown.
+//! follows an `ASK`, it reads one answer off that connection for its own `ASKING`, even if other commands wait for
+//! theirs there, and then somebody gets the wrong one. What it reports as certainly not carried out is sent again here,
+//! until the command time-out: while the connection is being made again, while slots move, while a server loads its
+//! data. So resharding, failover and restarts show as latency, and as errors only where the outcome is truly unknown.
 
 use std::{
     sync::{

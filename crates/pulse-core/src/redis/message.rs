@@ -1,9 +1,9 @@
 //! The messages of change feeds.
 //!
 //! A message is a sequence of MessagePack values: the version that the commit made, written as in the header of the map
-//! (16 hexadecimal digits of incarnation, then the decimal revision), and the changes. A change is a key followed by its
-//! value, or by `false` if it is deleted; 1 if the map is cleared; 2 if it is destroyed. If the message begins with 3,
-//! each of its changes is a commit of its own, and the version is that of the first.
+//! (16 hexadecimal digits of incarnation, then the decimal revision), and the changes. A change is a key followed by
+//! its value, or by `false` if it is deleted; 1 if the map is cleared; 2 if it is destroyed. If the message begins with
+//! 3, each of its changes is a commit of its own, and the version is that of the first.
 
 use std::sync::Arc;
 

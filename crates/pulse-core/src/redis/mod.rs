@@ -2,23 +2,24 @@
 //!
 //! Two logical connections serve a process, however many maps, feeds, readers and groups it has:
 //!
-//! - `link` carries every command, and `gather` puts the small writes of many callers into one. Nothing that must not be repeated is ever sent twice; what certainly was not carried
-//!   out is sent again within the command time-out.
+//! - `link` carries every command, and `gather` puts the small writes of many callers into one. Nothing that must not
+//!   be repeated is ever sent twice; what certainly was not carried out is sent again within the command time-out.
 //! - `feeds` owns the subscriptions of change feeds and doorbells. Blocking reads block no connection: a reader listens
 //!   to the doorbell of its stream (`doorbell`) and reads when it rings.
 //!
 //! Everything of a scope lives under one hash tag (`keys`), so one script (`lua/transaction/`, fed by `encode`, read
-//! back by `commit`) carries out any transaction, on a single server as in a cluster. `streams`, `groups`, `handouts` and
-//! `maps` hold the rest of the contract, `url` and `connect` the way in, `errors` what answers and failures mean.
+//! back by `commit`) carries out any transaction, on a single server as in a cluster. `streams`, `groups`, `handouts`
+//! and `maps` hold the rest of the contract, `url` and `connect` the way in, `errors` what answers and failures mean.
 //!
 //! # What differs from an ideal server
 //!
-//! - While the slot of a scope moves to another node of a cluster, commands on it may be refused until the move is done;
-//!   they are tried again until the command time-out, and then fail with a known outcome.
+//! - While the slot of a scope moves to another node of a cluster, commands on it may be refused until the move is
+//!   done; they are tried again until the command time-out, and then fail with a known outcome.
 //! - While a primary of a cluster is down and not replaced yet, the client library serves no slot of that cluster;
 //!   commands wait for the failover, and fail with a known outcome if it takes longer than the command time-out.
 //! - A server cuts the connection of a subscriber whose backlog exceeds `client-output-buffer-limit pubsub` (32 MiB
-//!   unless configured otherwise). A single commit to a map larger than that costs every replica a full read of its maps.
+//!   unless configured otherwise). A single commit to a map larger than that costs every replica a full read of its
+//!   maps.
 //! - After a failover, writes that the old primary had acknowledged but not replicated are gone, as always with these
 //!   servers. The revisions and incarnations make that visible to replicas.
 

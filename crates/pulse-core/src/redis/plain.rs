@@ -1,8 +1,8 @@
-//! Transactions that only compare, put and delete entries, perhaps of several maps and as long as a lease lives: what most
-//! protocols on maps are made of, a compare-and-set as much as a job that changes hands.
+//! Transactions that only compare, put and delete entries, perhaps of several maps and as long as a lease lives: what
+//! most protocols on maps are made of, a compare-and-set as much as a job that changes hands.
 //!
-//! The script does exactly what the general one would, or nothing: then the general one does it, or says what is wrong. It
-//! gets a plan of fixed form in place of a program, so that it has nothing to interpret.
+//! The script does exactly what the general one would, or nothing: then the general one does it, or says what is wrong.
+//! It gets a plan of fixed form in place of a program, so that it has nothing to interpret.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -71,8 +71,8 @@ struct Plan<'a> {
     maps: Vec<MapPlan<'a>>,
     written: usize,
     lease: Option<LeaseId>,
-    /// For each write the map, and the place of the value that stood there among those that were read; `None` if nobody asks
-    /// for it.
+    /// For each write the map, and the place of the value that stood there among those that were read; `None` if nobody
+    /// asks for it.
     previous: Option<Vec<(usize, usize)>>,
 }
 

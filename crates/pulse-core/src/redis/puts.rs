@@ -1,7 +1,8 @@
 //! Unbound puts into one map, the commonest transactions: a single one, several in one transaction, and single ones of
 //! different callers gathered into one command.
 //!
-//! Their scripts do exactly what the general one would, or nothing: then the general one does it, or says what is wrong.
+//! Their scripts do exactly what the general one would, or nothing: then the general one does it, or says what is
+//! wrong.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,8 +27,8 @@ use crate::{Binding, Committed, Error, Revision, Scope, Transaction, Version, Wr
 const MOST_PUTS: usize = 1000;
 
 impl Redis {
-    /// Carries out a transaction of nothing but unbound puts of different keys into one map; `None` if the general script
-    /// has to do it.
+    /// Carries out a transaction of nothing but unbound puts of different keys into one map; `None` if the general
+    /// script has to do it.
     pub(super) async fn commit_puts(
         &self,
         transaction: &Transaction,

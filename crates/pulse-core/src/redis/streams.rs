@@ -76,8 +76,8 @@ pub(super) fn take_string(encoded: &mut Bytes) -> Option<Bytes> {
     Some(string)
 }
 
-/// Reads entries of a stream. Most events of a stream share few names and topics, so each is kept once for as long as it
-/// repeats.
+/// Reads entries of a stream. Most events of a stream share few names and topics, so each is kept once for as long as
+/// it repeats.
 #[derive(Debug, Default)]
 pub(super) struct EntryReader {
     name: Option<Arc<str>>,

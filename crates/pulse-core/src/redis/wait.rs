@@ -1,7 +1,8 @@
 //! Waiting for events: for the doorbell, and looking now and then all the same.
 //!
-//! Some writers do not ring, and a ring can get lost, so whoever waits looks every [`LOOK`] anyway. Readers of one client
-//! look in a few rounds, not each at a moment of its own: a row of looks travels in one packet and wakes the process once.
+//! Some writers do not ring, and a ring can get lost, so whoever waits looks every [`LOOK`] anyway. Readers of one
+//! client look in a few rounds, not each at a moment of its own: a row of looks travels in one packet and wakes the
+//! process once.
 
 use std::{
     future::Future,
@@ -47,8 +48,8 @@ impl Rounds {
 }
 
 impl Redis {
-    /// Reads until enough is there, the wait is over, or the client closes. The wait has no effect by itself. A long one is
-    /// over with the last look in it.
+    /// Reads until enough is there, the wait is over, or the client closes. The wait has no effect by itself. A long
+    /// one is over with the last look in it.
     pub(super) async fn wait_for<T, F>(
         &self,
         stream: &StreamId,

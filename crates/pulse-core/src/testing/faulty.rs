@@ -112,15 +112,15 @@ impl Faulty {
         *self.inner.rewrite.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(rewrite));
     }
 
-    /// Has [`Backend::server_run`] answer that the backend cannot tell, so that a restart or a failover shows only by what it
-    /// has lost.
+    /// Has [`Backend::server_run`] answer that the backend cannot tell, so that a restart or a failover shows only by
+    /// what it has lost.
     pub fn conceal_server_run(&self) {
         self.inner.conceals_run.store(true, Ordering::Relaxed);
     }
 
-    /// Cuts this client off. New calls wait until [`Faulty::heal`], or fail when their patience ends; calls whose answer
-    /// was on the way fail then, with an unknown outcome. Feeds yield `Disconnected`, and lose what is committed from
-    /// now on.
+    /// Cuts this client off. New calls wait until [`Faulty::heal`], or fail when their patience ends; calls whose
+    /// answer was on the way fail then, with an unknown outcome. Feeds yield `Disconnected`, and lose what is committed
+    /// from now on.
     pub fn partition(&self) {
         self.inner.link.set_partitioned(true);
     }
@@ -141,8 +141,8 @@ impl Faulty {
         self.inner.link.set_partitioned(false);
     }
 
-    /// Stops all traffic of this client, without an error and without an end to anyone's patience, as when its process or
-    /// its server is stopped by a signal. Nothing is lost.
+    /// Stops all traffic of this client, without an error and without an end to anyone's patience, as when its process
+    /// or its server is stopped by a signal. Nothing is lost.
     pub fn pause(&self) {
         self.inner.link.set_paused(true);
     }

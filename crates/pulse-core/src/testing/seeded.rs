@@ -11,9 +11,9 @@ thread_local! {
 
 /// While it lives, everything random that Pulse does on this thread follows from a seed: ids, jitter, back-off.
 ///
-/// On a current-thread runtime with a paused clock, over one embedded backend, the same seed then gives the same run, as
-/// long as the test itself leaves nothing to chance either (a `HashMap` that it iterates over, a `tokio::select!` that
-/// is not `biased`).
+/// On a current-thread runtime with a paused clock, over one embedded backend, the same seed then gives the same run,
+/// as long as the test itself leaves nothing to chance either (a `HashMap` that it iterates over, a `tokio::select!`
+/// that is not `biased`).
 ///
 /// ```
 /// use pulse_core::{LeaseId, testing::Seeded};

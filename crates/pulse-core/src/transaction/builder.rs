@@ -41,8 +41,8 @@ impl Transaction {
         Self { scope: scope.clone(), expectations: Vec::new(), writes: Vec::new(), without_previous: false }
     }
 
-    /// Leaves out of the results what puts and deletions replace: they are [`WriteResult::Done`](super::WriteResult::Done)
-    /// then. It need not be read, nor travel, where nobody asks for it.
+    /// Leaves out of the results what puts and deletions replace: they are
+    /// [`WriteResult::Done`](super::WriteResult::Done) then. It need not be read, nor travel, where nobody asks for it.
     pub fn without_previous(mut self) -> Self {
         self.without_previous = true;
         self
@@ -259,8 +259,8 @@ impl Transaction {
     }
 
     /// Whether committing it once more after it took effect leaves everything as it is after the first time: only
-    /// acknowledgements, event deletions, lease operations and appends made [once](Once) (within their window) do, and only
-    /// where nothing is expected.
+    /// acknowledgements, event deletions, lease operations and appends made [once](Once) (within their window) do, and
+    /// only where nothing is expected.
     #[must_use]
     pub fn is_idempotent(&self) -> bool {
         self.expectations.is_empty()

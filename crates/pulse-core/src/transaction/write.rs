@@ -99,8 +99,8 @@ pub enum Write {
         /// How long the entry lives.
         binding: Binding,
     },
-    /// Deletes a key; no change if it is absent. Result: [`WriteResult::Previous`](super::WriteResult::Previous), unless the
-    /// transaction is [without](super::Transaction::without_previous).
+    /// Deletes a key; no change if it is absent. Result: [`WriteResult::Previous`](super::WriteResult::Previous),
+    /// unless the transaction is [without](super::Transaction::without_previous).
     Delete {
         /// The map.
         map: Arc<str>,
@@ -109,7 +109,8 @@ pub enum Write {
     },
     /// Adds to a counter: a value that is a signed 64-bit integer in decimal ASCII, without a plus sign or leading
     /// zeros; an absent key counts as 0. Keeps the key's binding. Another value, or a sum that leaves the range, fails
-    /// the transaction with [`Error::WrongValue`](crate::Error::WrongValue). Result: [`WriteResult::Counter`](super::WriteResult::Counter).
+    /// the transaction with [`Error::WrongValue`](crate::Error::WrongValue). Result:
+    /// [`WriteResult::Counter`](super::WriteResult::Counter).
     Add {
         /// The map.
         map: Arc<str>,
@@ -120,7 +121,8 @@ pub enum Write {
     },
     /// Appends items to a list: a value that is a MessagePack array of byte strings (the `bin` family, each in its
     /// shortest form); an absent key counts as an empty list. No change if there is nothing to append. Keeps the key's
-    /// binding. Another value fails the transaction with [`Error::WrongValue`](crate::Error::WrongValue). Result: [`WriteResult::List`](super::WriteResult::List).
+    /// binding. Another value fails the transaction with [`Error::WrongValue`](crate::Error::WrongValue). Result:
+    /// [`WriteResult::List`](super::WriteResult::List).
     ListAppend {
         /// The map.
         map: Arc<str>,
@@ -205,8 +207,9 @@ pub enum Write {
         /// The stream.
         stream: Arc<str>,
     },
-    /// Sets when a stream expires and is removed with its groups, by itself and without a sweep; no effect on a stream that does not exist after the
-    /// transaction's other writes. Result: [`WriteResult::Done`](super::WriteResult::Done).
+    /// Sets when a stream expires and is removed with its groups, by itself and without a sweep; no effect on a stream
+    /// that does not exist after the transaction's other writes. Result:
+    /// [`WriteResult::Done`](super::WriteResult::Done).
     ExpireStream {
         /// The stream.
         stream: Arc<str>,
@@ -224,8 +227,8 @@ pub enum Write {
         ttl: Duration,
     },
     /// Moves the deadline of a lease that is alive to that long after the commit. A lease whose deadline has passed,
-    /// swept or not, or that was dropped or never granted, fails the transaction with [`Error::LeaseLost`](crate::Error::LeaseLost). Result:
-    /// [`WriteResult::Done`](super::WriteResult::Done).
+    /// swept or not, or that was dropped or never granted, fails the transaction with
+    /// [`Error::LeaseLost`](crate::Error::LeaseLost). Result: [`WriteResult::Done`](super::WriteResult::Done).
     RenewLease {
         /// The lease.
         lease: LeaseId,
@@ -243,12 +246,12 @@ pub enum Write {
 
 /// What an event is recognised by, so that appending it again adds nothing.
 ///
-/// It counts for one stream, for the length of the window after the first append, also if that event was trimmed or deleted
-/// since, and vanishes with the stream. Appending again does not prolong the window.
+/// It counts for one stream, for the length of the window after the first append, also if that event was trimmed or
+/// deleted since, and vanishes with the stream. Appending again does not prolong the window.
 ///
 /// Because repeating it is safe within the window, a commit whose outcome is unknown may be made again with the same
-/// once-id; the backend over Redis does so by itself, where all writes allow it and the window is longer than the command
-/// time-out.
+/// once-id; the backend over Redis does so by itself, where all writes allow it and the window is longer than the
+/// command time-out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Once {
     /// Any text that is not empty, up to [`MAX_ONCE_LEN`] bytes.

@@ -1,7 +1,7 @@
 //! The records of jobs, of which every node has all: each byte counts, in memory as in the server.
 //!
-//! A record has a form of its own, [`Packed`], with what a plain job never needs behind a pointer, or left out. Numbers that
-//! stay small for good take six bytes.
+//! A record has a form of its own, [`Packed`], with what a plain job never needs behind a pointer, or left out. Numbers
+//! that stay small for good take six bytes.
 
 use std::error::Error;
 
@@ -236,8 +236,8 @@ impl JobRecord {
         pulled
     }
 
-    /// The same job after its owner's node was cut off, which has stopped it and takes it back now. That attempt has not
-    /// failed, up to a number: a job must not go on for ever that blocks its node each time until that is cut off.
+    /// The same job after its owner's node was cut off, which has stopped it and takes it back now. That attempt has
+    /// not failed, up to a number: a job must not go on for ever that blocks its node each time until that is cut off.
     pub(crate) fn taken_back_by(&self, owner: WorkerId, placed_by: Option<PlacedBy>) -> Self {
         if self.phase != Phase::Running || self.cut_off() >= CUT_OFF_AT_MOST {
             return self.pulled_by(owner, placed_by);
@@ -287,8 +287,8 @@ const RARE: u8 = 1 << 5;
 const UNKNOWN: u8 = 1 << 6 | 1 << 7;
 
 impl Packed for JobRecord {
-    /// The form; the phase and what there is; dispatch, assignment, and time; owner, epoch, and what placed it; and what is
-    /// rare, in MessagePack.
+    /// The form; the phase and what there is; dispatch, assignment, and time; owner, epoch, and what placed it; and
+    /// what is rare, in MessagePack.
     fn pack(&self) -> Bytes {
         let phase = match self.phase {
             Phase::Assigned => 0,

@@ -1,9 +1,9 @@
 //! Damaged records: what stands at the key of a job is no record, since somebody has written there who is no node.
 //!
 //! The node that has a job in hand knows its record, and writes it down again, so that the job is not lost and holds up
-//! nothing. It expects the very bytes of the damage, and its lease to be alive, or its worker to stand in the pool, which
-//! is as much: as long as that is so, nobody else may have taken the job over. So of two nodes one at most can do this,
-//! and none that was declared dead.
+//! nothing. It expects the very bytes of the damage, and its lease to be alive, or its worker to stand in the pool,
+//! which is as much: as long as that is so, nobody else may have taken the job over. So of two nodes one at most can do
+//! this, and none that was declared dead.
 //!
 //! While the damage stands there, no node can change the record, because all that nodes write expects one. What was
 //! there before is what the node knows: nobody but itself gives its jobs away, and it decides on nothing before its

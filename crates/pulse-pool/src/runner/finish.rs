@@ -36,8 +36,8 @@ pub(crate) struct Ended {
 /// Where jobs say so.
 pub(crate) type Endings = mpsc::UnboundedSender<Ended>;
 
-/// An ending to be written down: under the lease of the node, and expecting the record of the activation, so that nothing
-/// is written of one that has lost its job.
+/// An ending to be written down: under the lease of the node, and expecting the record of the activation, so that
+/// nothing is written of one that has lost its job.
 pub(super) struct Finish {
     pub(super) pool: Arc<Pool>,
     pub(super) key: JobKey,
@@ -160,8 +160,8 @@ impl Finish {
         Ok(written)
     }
 
-    /// The job's payload and headers, as they are stored; nothing if they are missing, which is what the dead job then is buried
-    /// with.
+    /// The job's payload and headers, as they are stored; nothing if they are missing, which is what the dead job then
+    /// is buried with.
     async fn entry(&self) -> Bytes {
         let mut back_off = BackOff::new(step::FIRST_PAUSE, step::AFTER_FAILURE);
         loop {

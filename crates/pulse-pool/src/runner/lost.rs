@@ -1,14 +1,14 @@
 //! Jobs that are lost: their records have vanished from the backend while they were in hand here.
 //!
-//! Nobody but the node of a worker removes the records of its jobs, as long as the worker is in the pool; and the node does so only
-//! after it has stopped the job, or the job has ended. So where the record of a job that is in hand is gone, or has become that of
-//! another dispatch, either the worker was taken for dead, and others have had the job since and ended it; or the backend has lost
-//! the record, as in a failover that undoes writes; or somebody has deleted it. The backend tells these apart: in the first
-//! case, and only there, the worker is gone while the map of the jobs is the one that it was. A worker that is gone never
-//! comes back.
+//! Nobody but the node of a worker removes the records of its jobs, as long as the worker is in the pool; and the node
+//! does so only after it has stopped the job, or the job has ended. So where the record of a job that is in hand is
+//! gone, or has become that of another dispatch, either the worker was taken for dead, and others have had the job
+//! since and ended it; or the backend has lost the record, as in a failover that undoes writes; or somebody has deleted
+//! it. The backend tells these apart: in the first case, and only there, the worker is gone while the map of the jobs
+//! is the one that it was. A worker that is gone never comes back.
 //!
-//! A backend that loses everything loses the node's lease as well, so that the node may be cut off before it sees that its jobs
-//! are gone. Therefore it asks then too, once it can, whether the map is the one that it was.
+//! A backend that loses everything loses the node's lease as well, so that the node may be cut off before it sees that
+//! its jobs are gone. Therefore it asks then too, once it can, whether the map is the one that it was.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -140,8 +140,8 @@ impl Runner {
         }
     }
 
-    /// Takes workers of this node out of the pool again that have left it, where a failover has undone that: nobody would
-    /// ever run what belongs to them.
+    /// Takes workers of this node out of the pool again that have left it, where a failover has undone that: nobody
+    /// would ever run what belongs to them.
     pub(super) fn unregister_again(&mut self) {
         if self.lease.is_none() {
             return;

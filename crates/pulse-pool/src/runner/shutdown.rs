@@ -1,5 +1,5 @@
-//! The end of the whole pool: a mark among the workers, bound to the lease of whoever set it, tells every node to stop its jobs
-//! and to go. When nobody is left but the mark and the node that set it, everything is removed.
+//! The end of the whole pool: a mark among the workers, bound to the lease of whoever set it, tells every node to stop
+//! its jobs and to go. When nobody is left but the mark and the node that set it, everything is removed.
 
 use tokio::time::Instant;
 

@@ -130,8 +130,8 @@ impl Start {
         }
     }
 
-    /// Says so if the start was broken off because the job has vanished, and that is a loss. Where its record is damaged,
-    /// that is written anew, so that the job is started again.
+    /// Says so if the start was broken off because the job has vanished, and that is a loss. Where its record is
+    /// damaged, that is written anew, so that the job is started again.
     async fn see_to_record(&self) {
         if let Some(damaged) = damage::shown(&self.pool, &self.key) {
             let worker = self.activation.activity.worker;
@@ -168,8 +168,8 @@ impl Start {
         }
     }
 
-    /// Writes down that the job runs, under the lease, and tells the job so. Where that is refused, the record has become another one, and
-    /// the runner will see to it when its replica shows it.
+    /// Writes down that the job runs, under the lease, and tells the job so. Where that is refused, the record has
+    /// become another one, and the runner will see to it when its replica shows it.
     pub(super) async fn confirm(self: Box<Self>) -> Option<Local> {
         let old = self.record.raw();
         self.confirm_over(old).await

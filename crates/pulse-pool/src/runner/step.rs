@@ -25,8 +25,8 @@ pub(super) const AFTER_REFUSAL: Duration = Duration::from_millis(50);
 /// How long to wait after an error that sending again does not heal.
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
-/// Stops a job, however long the handler takes. Returns when nothing of it goes on; and after how long the handler wants it
-/// back, if it does.
+/// Stops a job, however long the handler takes. Returns when nothing of it goes on; and after how long the handler
+/// wants it back, if it does.
 pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) -> Option<Duration> {
     activation.stopped.cancel();
     let _turn = activation.turn.lock().await;
@@ -65,8 +65,8 @@ pub(super) async fn put_back_stopping(
     }
 }
 
-/// Commits a change of the record `old`, and returns when the replica shows it, so that the next look does not see the record
-/// that was just replaced. Says whether the change was made.
+/// Commits a change of the record `old`, and returns when the replica shows it, so that the next look does not see the
+/// record that was just replaced. Says whether the change was made.
 pub(super) async fn change(
     pool: &Arc<Pool>,
     key: &JobKey,

@@ -1,8 +1,8 @@
 //! Looking whether the server is the one that it was, whenever the replica of the jobs was read anew.
 //!
-//! Until that is known, nothing begins on this node; see [`history`](crate::history). The server is looked at from time to
-//! time as well: a node whose calls are answered by another one, and that is not shown what that one holds, runs jobs by
-//! records that may be no more, and gives its lease up in time.
+//! Until that is known, nothing begins on this node; see [`history`](crate::history). The server is looked at from time
+//! to time as well: a node whose calls are answered by another one, and that is not shown what that one holds, runs
+//! jobs by records that may be no more, and gives its lease up in time.
 
 use std::panic::AssertUnwindSafe;
 
@@ -48,7 +48,8 @@ impl Runner {
                 Ok(()) => TaskEnded::Verified,
                 Err(pulse_core::Error::Closed) => TaskEnded::Nothing,
                 Err(error) => {
-                    // The same for as long as somebody does not mend it; what is known from the jobs' versions has to do.
+                    // The same for as long as somebody does not mend it; what is known from the jobs' versions has to
+                    // do.
                     tracing::error!(pool = %pool.name, %error, "cannot tell whether the backend has lost changes");
                     pool.history.set_verified(reading);
                     TaskEnded::Verified

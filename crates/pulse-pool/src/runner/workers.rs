@@ -140,7 +140,8 @@ impl OurWorkers {
         })
     }
 
-    /// Takes out those that drain, and of which the replica shows that the backend has forgotten that: to be said again.
+    /// Takes out those that drain, and of which the replica shows that the backend has forgotten that: to be said
+    /// again.
     pub(super) fn drain_again(&mut self, members: &Members) -> Vec<WorkerId> {
         let forgotten = |worker: &&mut OurWorker| {
             worker.state == WorkerState::Draining { settled: true }

@@ -99,8 +99,8 @@ impl<V: Send + Sync + 'static> Batch<'_, V> {
         self.and(|transaction, _| Ok(add(transaction)))
     }
 
-    /// Commits it, and returns the version of the map that shows it, `None` if the map does not exist or the batch writes
-    /// nothing to it.
+    /// Commits it, and returns the version of the map that shows it, `None` if the map does not exist or the batch
+    /// writes nothing to it.
     ///
     /// # Errors
     ///

@@ -26,8 +26,8 @@ impl<V: Send + Sync + 'static> MapBuilder<V> {
         Self { name, scope: None, codec, change_buffer: CHANGE_BUFFER, lifetime: None }
     }
 
-    /// Sets the scope that the map belongs to. Maps and streams of one scope can be changed in one transaction. Default:
-    /// a scope with the name of the map.
+    /// Sets the scope that the map belongs to. Maps and streams of one scope can be changed in one transaction.
+    /// Default: a scope with the name of the map.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
         self

@@ -57,10 +57,10 @@ impl Map<List> {
     ///
     /// # Errors
     ///
-    /// [`Error::Key`] with [`WrongValue`](pulse_core::Error::WrongValue) if the key has something else than a list, with
-    /// [`LimitExceeded`](pulse_core::Error::LimitExceeded) if it would become larger than a value may be, and with the
-    /// backend's error; [`Error::Closed`]. Where [`Error::is_outcome_unknown`] says so, the items may have been appended
-    /// all the same.
+    /// [`Error::Key`] with [`WrongValue`](pulse_core::Error::WrongValue) if the key has something else than a list,
+    /// with [`LimitExceeded`](pulse_core::Error::LimitExceeded) if it would become larger than a value may be, and with
+    /// the backend's error; [`Error::Closed`]. Where [`Error::is_outcome_unknown`] says so, the items may have been
+    /// appended all the same.
     ///
     /// # Cancel safety
     ///

@@ -74,7 +74,8 @@ impl<V: Send + Sync + 'static> Map<V> {
     }
 }
 
-/// A key as transactions take it. The caller's form of it is gone then, and not carried along while a commit is awaited.
+/// A key as transactions take it. The caller's form of it is gone then, and not carried along while a commit is
+/// awaited.
 pub(super) fn owned(key: impl AsRef<str>) -> Arc<str> {
     Arc::from(key.as_ref())
 }

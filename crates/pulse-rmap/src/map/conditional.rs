@@ -1,7 +1,7 @@
 //! Writing a key only if it is as expected.
 //!
-//! Values are compared as they are stored, byte for byte. Conflicts carry what was found, so that trying again costs one
-//! round trip and not two.
+//! Values are compared as they are stored, byte for byte. Conflicts carry what was found, so that trying again costs
+//! one round trip and not two.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,7 +42,8 @@ impl<V: Send + Sync + 'static> Map<V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Conflict`] if the key is absent or has another value, which [`Error::found`] has; those of [`Map::set`].
+    /// [`Error::Conflict`] if the key is absent or has another value, which [`Error::found`] has; those of
+    /// [`Map::set`].
     ///
     /// # Cancel safety
     ///

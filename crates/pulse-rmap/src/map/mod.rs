@@ -34,7 +34,8 @@ use crate::{
 /// Reads come from the local replica, take no lock and never wait. Writes go to the backend and return once they are
 /// committed there; the replica shows them when the backend's feed brings them, which [`Map::wait_for`] waits for.
 ///
-/// The replica stops when the map is [closed](Map::close), when the last clone is dropped, or when the client is closed.
+/// The replica stops when the map is [closed](Map::close), when the last clone is dropped, or when the client is
+/// closed.
 ///
 /// ```
 /// # use pulse_rmap::Map;
@@ -76,17 +77,17 @@ impl<V> Drop for Inner<V> {
 impl<V: Serialize + DeserializeOwned + Send + Sync + 'static> Map<V> {
     /// Begins to join a map. Its name is an arbitrary non-empty string of at most 1,024 bytes.
     ///
-    /// Values are encoded as MessagePack; structs as maps from field names to values, so that a field that has a default
-    /// can be added while programs that do not know it still run. Arrays and maps in a value may stand inside each other
-    /// up to 128 deep.
+    /// Values are encoded as MessagePack; structs as maps from field names to values, so that a field that has a
+    /// default can be added while programs that do not know it still run. Arrays and maps in a value may stand inside
+    /// each other up to 128 deep.
     pub fn builder(name: impl Into<String>) -> MapBuilder<V> {
         MapBuilder::new(name.into(), Codec::message_pack())
     }
 }
 
 impl<V: Packed> Map<V> {
-    /// Begins to join a map whose values have a form of their own, for other formats than MessagePack, and for maps so large
-    /// that each byte of an entry counts.
+    /// Begins to join a map whose values have a form of their own, for other formats than MessagePack, and for maps so
+    /// large that each byte of an entry counts.
     pub fn packed(name: impl Into<String>) -> MapBuilder<V> {
         MapBuilder::new(name.into(), Codec::packed())
     }

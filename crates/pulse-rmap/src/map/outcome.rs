@@ -32,7 +32,8 @@ pub struct Deleted<V> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Updated<V> {
-    /// The version of the map that shows it; see [`Map::wait_for`](crate::Map::wait_for). `None`: the map does not exist.
+    /// The version of the map that shows it; see [`Map::wait_for`](crate::Map::wait_for). `None`: the map does not
+    /// exist.
     pub version: Option<Version>,
     /// What the key had before.
     pub previous: Previous<V>,
@@ -54,7 +55,8 @@ pub struct Counted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listed {
-    /// The version of the map that shows it; see [`Map::wait_for`](crate::Map::wait_for). `None`: the map does not exist.
+    /// The version of the map that shows it; see [`Map::wait_for`](crate::Map::wait_for). `None`: the map does not
+    /// exist.
     pub version: Option<Version>,
     /// The list after it; empty if the key is absent.
     pub list: List,

@@ -72,8 +72,8 @@ impl<V: Send + Sync + 'static> Replicator<V> {
         Ok(())
     }
 
-    /// Drops what has arrived, because the version is asked for after it. Kept, the commits of a life of the map that is
-    /// over by then would be taken for news.
+    /// Drops what has arrived, because the version is asked for after it. Kept, the commits of a life of the map that
+    /// is over by then would be taken for news.
     fn pass_over_arrived(&mut self) {
         for _ in 0..ARRIVED {
             let Some(item) = self.feed.try_next() else { break };
@@ -132,8 +132,8 @@ impl<V: 'static> Reading<'_, V> {
     /// Takes in commits until the content is exact.
     async fn catch_up(&mut self, second: Option<Version>) -> Result<(), Interrupted> {
         while self.scan.reached(second) == Reached::NotYet {
-            // Each has its time, so that a feed that is late but moves gets there. What has not arrived by then is lost,
-            // and only reading again brings it.
+            // Each has its time, so that a feed that is late but moves gets there. What has not arrived by then is
+            // lost, and only reading again brings it.
             match timeout(CATCH_UP, self.take_next()).await {
                 Ok(taken) => taken?,
                 Err(_) => break,

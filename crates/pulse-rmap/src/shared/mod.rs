@@ -170,7 +170,8 @@ impl<V: 'static> Shared<V> {
         let mut registered = self.lock();
         let before = Snapshot::from(self.view.swap(Arc::clone(&view)));
         let subscribers = alive(&mut registered);
-        // Whoever subscribes from here on begins with the new view. Nothing below needs the lock: only one task publishes.
+        // Whoever subscribes from here on begins with the new view. Nothing below needs the lock: only one task
+        // publishes.
         drop(registered);
         if !subscribers.is_empty() {
             let after = Snapshot::from(view);

@@ -1,5 +1,5 @@
-//! A value that tasks wait for to change. Those who wait are woken in the order in which they came, unlike those of a watch
-//! channel, whose order is left to chance: a run that follows from a seed would not come out the same twice.
+//! A value that tasks wait for to change. Those who wait are woken in the order in which they came, unlike those of a
+//! watch channel, whose order is left to chance: a run that follows from a seed would not come out the same twice.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

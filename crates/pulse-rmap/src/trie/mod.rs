@@ -1,11 +1,11 @@
-//! A persistent hash trie: a copy costs nothing, copies share what they have in common, and an item takes about 20 bytes
-//! beside itself.
+//! A persistent hash trie: a copy costs nothing, copies share what they have in common, and an item takes about 20
+//! bytes beside itself.
 //!
 //! The persistent maps of the ecosystem take four times that (measured: 77 to 91 bytes an item of 8 bytes with `imbl`
 //! 7, whose nodes are of fixed size), which in a replica is as much as the keys and values themselves. Here inner nodes
-//! are arrays of 16 children, chosen by four bits of the hash each, and leaves are slices of exactly their items; a leaf
-//! that outgrows [`LEAF`] becomes a node, and a node whose items fit half a leaf becomes one again. The shape follows
-//! Bagwell's hash array mapped tries (Ideal Hash Trees, 2001), with buckets at the leaves.
+//! are arrays of 16 children, chosen by four bits of the hash each, and leaves are slices of exactly their items; a
+//! leaf that outgrows [`LEAF`] becomes a node, and a node whose items fit half a leaf becomes one again. The shape
+//! follows Bagwell's hash array mapped tries (Ideal Hash Trees, 2001), with buckets at the leaves.
 //!
 //! Pure: no clock, no I/O, no locks.
 
@@ -88,7 +88,8 @@ impl<T: Keyed> Trie<T> {
     }
 
     /// Visits each item that only one of two tries has, and each that both have under one key; but passes over what the
-    /// two share, so that the difference between a trie and a later one costs about as much as the changes between them.
+    /// two share, so that the difference between a trie and a later one costs about as much as the changes between
+    /// them.
     pub(crate) fn compare<'a>(&'a self, other: &'a Self, mut visit: impl FnMut(Option<&'a T>, Option<&'a T>)) {
         self.root.compare(0, &other.root, &mut visit);
     }

@@ -109,8 +109,8 @@ impl Deref for DeadLetter {
     }
 }
 
-/// The letter of an event that a sink gives up on. It must not be larger than `most` bytes, or the event would come again
-/// for ever: the reason is cut first, and as the last resort the payload is left out.
+/// The letter of an event that a sink gives up on. It must not be larger than `most` bytes, or the event would come
+/// again for ever: the reason is cut first, and as the last resort the payload is left out.
 pub(crate) fn bury(event: &CoreEvent, reason: &str, deliveries: u64, most: usize) -> NewEvent {
     let letter = |longest: usize, cut: bool| {
         let mut headers = originals(&event.headers);

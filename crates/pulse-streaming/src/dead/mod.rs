@@ -1,7 +1,8 @@
 //! Dead letters: events that a sink gave up on, kept beside the stream until somebody looks at them.
 //!
-//! Those of one sink are a stream of their own in the scope of the stream. An event goes there in the same transaction that
-//! acknowledges it, so it is never in both places and never in none. What a dead letter was stands in its headers ([`letter`]).
+//! Those of one sink are a stream of their own in the scope of the stream. An event goes there in the same transaction
+//! that acknowledges it, so it is never in both places and never in none. What a dead letter was stands in its headers
+//! ([`letter`]).
 
 pub(crate) mod letter;
 
@@ -57,8 +58,8 @@ impl DeadLetters {
         Ok(Self { source: source.clone(), letters, group: group.clone() })
     }
 
-    /// The stream that they stand in, to follow it with a reader or a sink of its own. Its events have the names, topics and
-    /// payloads of the originals; [`DeadLetter::read`] makes sense of their headers.
+    /// The stream that they stand in, to follow it with a reader or a sink of its own. Its events have the names,
+    /// topics and payloads of the originals; [`DeadLetter::read`] makes sense of their headers.
     #[must_use]
     pub fn stream(&self) -> &EventStream {
         &self.letters
@@ -82,8 +83,8 @@ impl DeadLetters {
         Ok(self.len().await? == 0)
     }
 
-    /// Reads up to `limit` of them, oldest first, after the one with this id ([`EventId::ZERO`] for all). What strangers wrote
-    /// there is left out.
+    /// Reads up to `limit` of them, oldest first, after the one with this id ([`EventId::ZERO`] for all). What
+    /// strangers wrote there is left out.
     ///
     /// # Errors
     ///
@@ -102,15 +103,15 @@ impl DeadLetters {
         Ok((events.filter_map(|event| DeadLetter::read(crate::Event::new(id.clone(), event))).collect(), last))
     }
 
-    /// Adds an event to the stream once more, for this sink only, and takes it off the dead letters, in one transaction. Other
-    /// sinks and readers do not see it. It gets a new id, and its deliveries are counted from one.
+    /// Adds an event to the stream once more, for this sink only, and takes it off the dead letters, in one
+    /// transaction. Other sinks and readers do not see it. It gets a new id, and its deliveries are counted from one.
     ///
     /// Repeated, also by two people at once, it adds the event once. The id of the event that was added is returned.
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] and [`Error::Backend`], as those of an add; repeating it is safe. [`Error::PayloadGone`] if the letter is
-    /// [cut](DeadLetter::is_cut) and the stream does not have the original any more.
+    /// [`Error::Full`] and [`Error::Backend`], as those of an add; repeating it is safe. [`Error::PayloadGone`] if the
+    /// letter is [cut](DeadLetter::is_cut) and the stream does not have the original any more.
     pub async fn replay(&self, letter: &DeadLetter) -> Result<EventId, Error> {
         let once = letter::short(format!("replay/{}/{}", self.group, letter.id()));
         let once = Once::new(once, REMEMBERED);

@@ -51,8 +51,8 @@ impl PartitionedStreamBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], and [`Error::InvalidOption`] for a number of zero, more than 4,096 partitions, or a time under a
-    /// millisecond or over a year.
+    /// [`Error::InvalidName`], and [`Error::InvalidOption`] for a number of zero, more than 4,096 partitions, or a time
+    /// under a millisecond or over a year.
     pub fn open(self, client: &Client) -> Result<PartitionedStream, Error> {
         let Self { name, partitions, terms } = self;
         let scope = Scope::new(&name).map_err(Error::name)?;

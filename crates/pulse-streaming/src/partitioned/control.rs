@@ -1,8 +1,8 @@
 //! The maps that the instances of a partitioned sink agree through. They live in the scope of the stream's name.
 //!
-//! One map records the number of partitions. For each sink there is one with an entry for each instance (`i/ID`) and one for
-//! each partition that has an owner (`p/PARTITION`, its value the owner's id). The entries are bound to the instance's
-//! lease, so that they go with it, and every change is one transaction.
+//! One map records the number of partitions. For each sink there is one with an entry for each instance (`i/ID`) and
+//! one for each partition that has an owner (`p/PARTITION`, its value the owner's id). The entries are bound to the
+//! instance's lease, so that they go with it, and every change is one transaction.
 
 use bytes::Bytes;
 use pulse_core::{

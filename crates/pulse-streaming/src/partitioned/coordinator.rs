@@ -1,7 +1,7 @@
 //! The task that keeps an instance a member of its sink, and takes and hands over partitions.
 //!
-//! It looks at the control map whenever that changes, and at a third of the lease anyway; what it does then is decided by
-//! [`assign::steps`]. Every step is repeated until the map shows it, so a lost answer does no harm.
+//! It looks at the control map whenever that changes, and at a third of the lease anyway; what it does then is decided
+//! by [`assign::steps`]. Every step is repeated until the map shows it, so a lost answer does no harm.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -244,7 +244,8 @@ impl Coordinator {
         self.life.held.insert(partition, Held { phase: Phase::Reading, release, task });
     }
 
-    /// Stops everything, because others may take over, and joins again as a new instance. Fails once the client is closed.
+    /// Stops everything, because others may take over, and joins again as a new instance. Fails once the client is
+    /// closed.
     async fn begin_anew(&mut self) -> Outcome<()> {
         self.life.readers.abort_all();
         self.life.held.clear();

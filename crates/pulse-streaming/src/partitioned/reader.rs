@@ -38,7 +38,8 @@ impl PartitionedReaderBuilder {
         self
     }
 
-    /// Sets how long one read waits at the backend for an event; see [`ReaderBuilder::block`](crate::ReaderBuilder::block).
+    /// Sets how long one read waits at the backend for an event; see
+    /// [`ReaderBuilder::block`](crate::ReaderBuilder::block).
     pub fn block(mut self, time: Duration) -> Self {
         self.block = Some(time);
         self
@@ -48,7 +49,8 @@ impl PartitionedReaderBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::PartitionsDiffer`], [`Error::InvalidOption`], [`Error::InvalidPattern`], and [`Error::Backend`] if the start could not be settled.
+    /// [`Error::PartitionsDiffer`], [`Error::InvalidOption`], [`Error::InvalidPattern`], and [`Error::Backend`] if the
+    /// start could not be settled.
     pub async fn join(self) -> Result<Reader, Error> {
         self.stream.settle().await?;
         let mut partitions = self.stream.partitions().iter();

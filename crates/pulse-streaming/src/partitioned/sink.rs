@@ -35,8 +35,8 @@ use crate::{
 /// - **Order**: the events of a partition, and so those of a key, are handed out for the first time in their order,
 ///   across all instances. The next owner of a partition gets everything that is unacknowledged of it, oldest first,
 ///   before anything newer.
-/// - **An event that is given back** ([`Delivery::nack`]) comes again before anything of its partition that had not been
-///   handed out. What had been handed out before it was given back is in the user's hands already. With
+/// - **An event that is given back** ([`Delivery::nack`]) comes again before anything of its partition that had not
+///   been handed out. What had been handed out before it was given back is in the user's hands already. With
 ///   [`in_flight(1)`](PartitionedSinkBuilder::in_flight) there is no such thing, and nothing newer is handed out before
 ///   everything older is done.
 /// - **An event that is dropped without a word, or held for longer than the ack grace period**, comes again after that
@@ -47,20 +47,20 @@ use crate::{
 ///
 /// Partitions are assigned by rendezvous hashing over the living instances: one that comes takes only the
 /// partitions that it wins, one that leaves moves only its own. Before a partition goes from a living owner to
-/// another one, the old owner hands out nothing more of it and waits until what the user holds of it is acknowledged, given
-/// back or dropped, for the ack grace period at most.
+/// another one, the old owner hands out nothing more of it and waits until what the user holds of it is acknowledged,
+/// given back or dropped, for the ack grace period at most.
 ///
 /// An instance proves by a lease, kept by the server's clock, that it is alive. If it dies, its partitions and all
-/// that was pending of them go to others once the lease has run out ([`lease`](PartitionedSinkBuilder::lease)). If it is cut
-/// off or stopped for so long, it hands nothing out any more, even before others may take over, and joins again when it
-/// can. What the user holds at that moment is delivered to others too; acknowledging it late does no harm.
+/// that was pending of them go to others once the lease has run out ([`lease`](PartitionedSinkBuilder::lease)). If it
+/// is cut off or stopped for so long, it hands nothing out any more, even before others may take over, and joins again
+/// when it can. What the user holds at that moment is delivered to others too; acknowledging it late does no harm.
 ///
 /// # Limits
 ///
-/// An instance that lives keeps its partitions, whether or not it takes anything. Every event is to be acknowledged: what
-/// moves with a partition to the next owner is what is pending. There is no use in more instances than
-/// partitions. The hashes decide who owns how many: with many more partitions than instances the shares are about
-/// equal. A machine that sleeps as a whole does not notice it before its next renewal is refused.
+/// An instance that lives keeps its partitions, whether or not it takes anything. Every event is to be acknowledged:
+/// what moves with a partition to the next owner is what is pending. There is no use in more instances than partitions.
+/// The hashes decide who owns how many: with many more partitions than instances the shares are about equal. A machine
+/// that sleeps as a whole does not notice it before its next renewal is refused.
 ///
 /// [`close`](Self::close) hands everything over. Dropping the sink is like a crash.
 #[derive(Debug)]
@@ -112,8 +112,8 @@ impl PartitionedSink {
     /// Hands over the partitions and leaves. Nothing is handed out afterwards.
     ///
     /// As in every hand-over, it waits for the deliveries that the user still holds, for the ack grace period at most:
-    /// settle or drop them first, or from another task. Safe to call twice. Ends soon after that period even if the backend
-    /// does not answer.
+    /// settle or drop them first, or from another task. Safe to call twice. Ends soon after that period even if the
+    /// backend does not answer.
     pub async fn close(&self) {
         self.lanes.close();
         self.closing.cancel();
@@ -136,8 +136,8 @@ impl Drop for PartitionedSink {
     }
 }
 
-/// Options of a [`PartitionedSink`]; made by [`PartitionedStream::sink`], used up by [`join`](Self::join). All instances
-/// of a sink should have the same.
+/// Options of a [`PartitionedSink`]; made by [`PartitionedStream::sink`], used up by [`join`](Self::join). All
+/// instances of a sink should have the same.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it joins"]
 pub struct PartitionedSinkBuilder {
@@ -185,8 +185,8 @@ impl PartitionedSinkBuilder {
     }
 
     /// Sets how many events of one partition may be handed out and not acknowledged at once. With 1, an event is handed
-    /// out only when everything older of its partition is done. Default: any number, so that the work of a partition can be
-    /// pipelined.
+    /// out only when everything older of its partition is done. Default: any number, so that the work of a partition
+    /// can be pipelined.
     pub fn in_flight(mut self, events: usize) -> Self {
         self.in_flight = Some(events);
         self
@@ -206,23 +206,23 @@ impl PartitionedSinkBuilder {
         self
     }
 
-    /// Sets how long the lease of an instance lasts without a renewal, and so how long after its death others take over its
-    /// partitions. From a tenth of a second to a year. Default 10 s.
+    /// Sets how long the lease of an instance lasts without a renewal, and so how long after its death others take over
+    /// its partitions. From a tenth of a second to a year. Default 10 s.
     pub fn lease(mut self, time: Duration) -> Self {
         self.lease = time;
         self
     }
 
     /// Sets how often an event is delivered at most. One that was not acknowledged by then goes to the
-    /// [dead letters](PartitionedStream::dead_letters) of the sink instead of being delivered once more, and what follows it in
-    /// its partition goes on. Default: no bound.
+    /// [dead letters](PartitionedStream::dead_letters) of the sink instead of being delivered once more, and what
+    /// follows it in its partition goes on. Default: no bound.
     pub fn max_deliveries(mut self, deliveries: u64) -> Self {
         self.max_deliveries = Some(deliveries);
         self
     }
 
-    /// Joins the sink, creating its cursors, and the partitions, if need be. Where a new sink begins is settled when this
-    /// returns: every event added from then on is delivered.
+    /// Joins the sink, creating its cursors, and the partitions, if need be. Where a new sink begins is settled when
+    /// this returns: every event added from then on is delivered.
     ///
     /// # Errors
     ///

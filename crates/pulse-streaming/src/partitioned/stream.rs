@@ -15,8 +15,8 @@ use crate::{DeadLetters, Error, EventStream, Operation};
 /// One logical stream over a fixed number of partitions, each an [`EventStream`] in a scope of its own, so that a Redis
 /// Cluster spreads them over its shards. Events of one key go to one partition, and keep their order.
 ///
-/// The partition of a key is `xxh3_64(key) mod partitions`, in this and every later version. The number of partitions is
-/// therefore part of what the stream is: the first use records it, and using the stream with another number is an
+/// The partition of a key is `xxh3_64(key) mod partitions`, in this and every later version. The number of partitions
+/// is therefore part of what the stream is: the first use records it, and using the stream with another number is an
 /// error. A cheap clone.
 ///
 /// - **Sinks** ([`sink`](Self::sink)) give each partition to one instance at a time, so that the events of a key are
@@ -62,8 +62,8 @@ pub(super) struct Shared {
 }
 
 impl PartitionedStream {
-    /// The stream of that name with that many partitions, from 1 to 4,096. Talks to nobody yet. Partition `i` is the stream
-    /// `NAME` in the scope `NAME#i`.
+    /// The stream of that name with that many partitions, from 1 to 4,096. Talks to nobody yet. Partition `i` is the
+    /// stream `NAME` in the scope `NAME#i`.
     ///
     /// # Errors
     ///
@@ -72,7 +72,8 @@ impl PartitionedStream {
         Self::builder(name, partitions).open(client)
     }
 
-    /// Options of the stream of that name with that many partitions: what it keeps, how much it takes, how long it lives.
+    /// Options of the stream of that name with that many partitions: what it keeps, how much it takes, how long it
+    /// lives.
     pub fn builder(name: impl Into<String>, partitions: u32) -> PartitionedStreamBuilder {
         PartitionedStreamBuilder::new(name.into(), partitions)
     }
@@ -103,8 +104,8 @@ impl PartitionedStream {
         u32::try_from(partition).unwrap_or_default()
     }
 
-    /// Adds an event under a key: after every event of that key whose adding has returned. Returns its id, which is unique
-    /// within its partition.
+    /// Adds an event under a key: after every event of that key whose adding has returned. Returns its id, which is
+    /// unique within its partition.
     ///
     /// # Errors
     ///
@@ -175,8 +176,9 @@ impl PartitionedStream {
         self.of(key).add_event(event).await
     }
 
-    /// Adds events, each under its key, and returns their ids in the same order. Events of one partition are added in this
-    /// order, all or none, in one round trip; the partitions are independent of each other and go at the same time.
+    /// Adds events, each under its key, and returns their ids in the same order. Events of one partition are added in
+    /// this order, all or none, in one round trip; the partitions are independent of each other and go at the same
+    /// time.
     ///
     /// # Errors
     ///

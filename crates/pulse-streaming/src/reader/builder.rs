@@ -50,8 +50,8 @@ impl ReaderBuilder {
     }
 
     /// Sets how long one read waits at the backend for an event. New events end the wait at once, so this is no
-    /// latency; only that events were added and dropped again while nobody read is told as late as that. At most a year.
-    /// Default 20 s.
+    /// latency; only that events were added and dropped again while nobody read is told as late as that. At most a
+    /// year. Default 20 s.
     pub fn block(mut self, time: Duration) -> Self {
         self.block = time;
         self

@@ -1,8 +1,8 @@
 //! Whether a reader has seen everything that the stream ever had after its start.
 //!
-//! Retention drops events from the old end only. So as long as the last entry that was read still stands, nothing after it
-//! was dropped, and reading tells that at no cost. Only where it does not stand, the stream is asked how many entries it
-//! ever had and has: what is gone and was not read was missed. Plain decisions: no clock, no I/O.
+//! Retention drops events from the old end only. So as long as the last entry that was read still stands, nothing after
+//! it was dropped, and reading tells that at no cost. Only where it does not stand, the stream is asked how many
+//! entries it ever had and has: what is gone and was not read was missed. Plain decisions: no clock, no I/O.
 
 use pulse_core::{EventId, StreamInfo};
 
@@ -61,8 +61,8 @@ impl Continuity {
         !self.behind
     }
 
-    /// Whether the stream has to be asked about a read: where its `stands` does not vouch for it, and where a look at the
-    /// stream tells the place that was not known.
+    /// Whether the stream has to be asked about a read: where its `stands` does not vouch for it, and where a look at
+    /// the stream tells the place that was not known.
     pub(super) fn doubts(&self, stands: bool, read: &[EventId]) -> bool {
         !stands || (self.index.is_none() && read.is_empty())
     }

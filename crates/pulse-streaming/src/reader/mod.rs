@@ -108,8 +108,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Stops reading a stream, and drops what waits of it. Returns when none of its events will be handed out any more. The
-    /// subscription ends with its last stream.
+    /// Stops reading a stream, and drops what waits of it. Returns when none of its events will be handed out any more.
+    /// The subscription ends with its last stream.
     ///
     /// # Cancel safety
     ///
@@ -134,8 +134,8 @@ impl Reader {
         Ok(reading)
     }
 
-    /// Another subscriber of this reader in this process: it gets every event and notice that is read from now on, as this
-    /// one does, at the price of one read for all. The buffer is common too, so that the slowest of them slows the
+    /// Another subscriber of this reader in this process: it gets every event and notice that is read from now on, as
+    /// this one does, at the price of one read for all. The buffer is common too, so that the slowest of them slows the
     /// reading down; one that is dropped holds nobody up. Streams are added and removed, and [`close`](Self::close)
     /// closes, for all of them.
     #[must_use = "it slows the others down if nobody takes its events"]

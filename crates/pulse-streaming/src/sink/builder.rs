@@ -14,8 +14,8 @@ use crate::{
     streams::Streams,
 };
 
-/// Options of a [`Sink`]; made by [`EventStream::sink`], used up by [`join`](Self::join). All instances of a sink should
-/// have the same.
+/// Options of a [`Sink`]; made by [`EventStream::sink`], used up by [`join`](Self::join). All instances of a sink
+/// should have the same.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it joins"]
 pub struct SinkBuilder {
@@ -54,8 +54,8 @@ impl SinkBuilder {
 
     filter_options!(" The others are acknowledged for this sink, whichever instance gets them.");
 
-    /// Sets how many events may wait for the subscriber of this instance. They are kept from other instances, so a small
-    /// buffer spreads slow work better, and a large one carries quick work faster. Default 128.
+    /// Sets how many events may wait for the subscriber of this instance. They are kept from other instances, so a
+    /// small buffer spreads slow work better, and a large one carries quick work faster. Default 128.
     pub fn buffer(mut self, events: usize) -> Self {
         self.buffer = events;
         self
@@ -68,8 +68,8 @@ impl SinkBuilder {
         self
     }
 
-    /// Sets how long a delivery may stay unacknowledged before it is made again; at most about a third longer passes until
-    /// an instance notices. At most a year. Default 30 s.
+    /// Sets how long a delivery may stay unacknowledged before it is made again; at most about a third longer passes
+    /// until an instance notices. At most a year. Default 30 s.
     pub fn ack_grace(mut self, time: Duration) -> Self {
         self.ack_grace = time;
         self
@@ -82,9 +82,10 @@ impl SinkBuilder {
         self
     }
 
-    /// Takes events as acknowledged when they are read: each goes to one instance, at most once. What an instance had read
-    /// and not handed out when it ended is lost. [`ack`](crate::Delivery::ack) then does nothing, and events cannot be given
-    /// back. Faster, for work that is worth less than its repetition. Default: events are to be acknowledged.
+    /// Takes events as acknowledged when they are read: each goes to one instance, at most once. What an instance had
+    /// read and not handed out when it ended is lost. [`ack`](crate::Delivery::ack) then does nothing, and events
+    /// cannot be given back. Faster, for work that is worth less than its repetition. Default: events are to be
+    /// acknowledged.
     pub fn no_ack(mut self) -> Self {
         self.acks = Acks::None;
         self
@@ -95,7 +96,8 @@ impl SinkBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::InvalidOption`], [`Error::InvalidPattern`], and [`Error::Backend`] if the cursor could not be made.
+    /// [`Error::InvalidName`], [`Error::InvalidOption`], [`Error::InvalidPattern`], and [`Error::Backend`] if the
+    /// cursor could not be made.
     pub async fn join(self) -> Result<Sink, Error> {
         check_buffer(self.stream.id(), self.buffer)?;
         check_block(self.stream.id(), self.block)?;

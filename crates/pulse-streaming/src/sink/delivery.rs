@@ -19,8 +19,8 @@ use crate::{Error, Event, options::LONGEST};
 
 /// An event that a sink handed out. Dereferences to the [`Event`].
 ///
-/// Acknowledge it when the work is done. Dropped without a word, or held for longer than the ack grace period, the event
-/// is delivered again, to this instance or to another one.
+/// Acknowledge it when the work is done. Dropped without a word, or held for longer than the ack grace period, the
+/// event is delivered again, to this instance or to another one.
 #[derive(Debug)]
 pub struct Delivery {
     event: Event,
@@ -76,8 +76,8 @@ impl Delivery {
         settlement
     }
 
-    /// Gives the event back: it is delivered again as soon as an instance has room for it, with a delivery count one higher.
-    /// The request is on its way when this returns.
+    /// Gives the event back: it is delivered again as soon as an instance has room for it, with a delivery count one
+    /// higher. The request is on its way when this returns.
     ///
     /// # Errors
     ///
@@ -91,9 +91,9 @@ impl Delivery {
     /// Gives the event back for later: it is delivered again once the delay has passed and an instance has room for it,
     /// with a delivery count one higher. The request is on its way when this returns.
     ///
-    /// The backend keeps a delay of up to the ack grace period. The rest of a longer one is kept by this instance: if that
-    /// ends, is closed or loses the backend for a grace period, the event comes back after the grace period already. In a
-    /// [partition](crate::PartitionedStream) the events that follow wait with it.
+    /// The backend keeps a delay of up to the ack grace period. The rest of a longer one is kept by this instance: if
+    /// that ends, is closed or loses the backend for a grace period, the event comes back after the grace period
+    /// already. In a [partition](crate::PartitionedStream) the events that follow wait with it.
     ///
     /// # Errors
     ///
@@ -131,8 +131,9 @@ impl Delivery {
         settlement
     }
 
-    /// Gives the event up: it goes to the [dead letters](crate::DeadLetters) of the sink, with a reason, and is acknowledged,
-    /// in one transaction. The request is on its way when this returns; it is tried again as an acknowledgement is.
+    /// Gives the event up: it goes to the [dead letters](crate::DeadLetters) of the sink, with a reason, and is
+    /// acknowledged, in one transaction. The request is on its way when this returns; it is tried again as an
+    /// acknowledgement is.
     ///
     /// # Errors
     ///
@@ -231,7 +232,8 @@ impl fmt::Debug for Hold {
 ///
 /// # Cancel safety
 ///
-/// Dropping it does not take the request back. Only after the sink was closed is the request first sent when this is awaited.
+/// Dropping it does not take the request back. Only after the sink was closed is the request first sent when this is
+/// awaited.
 pub struct Settlement {
     id: EventId,
     verdict: Verdict,

@@ -1,5 +1,5 @@
-//! What an instance knows about the deliveries it made: which the user holds, and which copies in the buffer must not be
-//! handed out because the event was acknowledged meanwhile.
+//! What an instance knows about the deliveries it made: which the user holds, and which copies in the buffer must not
+//! be handed out because the event was acknowledged meanwhile.
 //!
 //! An event that the user holds for longer than the grace period is delivered again, maybe to the same instance. If the
 //! user then acknowledges the first delivery while the second still waits in the buffer, or is still on its way from
@@ -20,8 +20,8 @@ pub(super) struct Ledger {
     void: HashMap<EventId, u32>,
     /// How many acknowledgements of an event are on their way to the backend.
     unsettled: HashMap<EventId, u32>,
-    /// Events that a claim which is under way may bring although they were acknowledged: those whose acknowledgement was on
-    /// its way when the claim began, or was asked for since.
+    /// Events that a claim which is under way may bring although they were acknowledged: those whose acknowledgement
+    /// was on its way when the claim began, or was asked for since.
     acked_during_claim: Option<HashSet<EventId>>,
 }
 

@@ -49,9 +49,9 @@ use crate::{
 /// It is a `futures::Stream` of [`Delivery`]s, with an `Err` of [`Notice`] where there is something to be said; see
 /// there. Made by [`EventStream::sink`].
 ///
-/// - **Abandoned deliveries** are made again. An event that is not acknowledged within the ack grace period, because its
-///   instance died or its delivery was dropped or took too long, is claimed by any instance that has room, also
-///   the same one, with a delivery count one higher. The grace period begins when the event is handed out;
+/// - **Abandoned deliveries** are made again. An event that is not acknowledged within the ack grace period, because
+///   its instance died or its delivery was dropped or took too long, is claimed by any instance that has room, also the
+///   same one, with a delivery count one higher. The grace period begins when the event is handed out;
 ///   [`Delivery::in_progress`] begins it anew.
 /// - **Waiting events** in the buffer belong to this instance as long as its subscriber takes at least one per grace
 ///   period; otherwise other instances may claim them, and they are not handed out here any more.
@@ -60,7 +60,8 @@ use crate::{
 /// - **Order**: an instance hands out the first deliveries of a stream's events in the order of the stream.
 ///
 /// [`close`](Self::close) gives what was not handed out to other instances at once. Dropping a sink, with all that
-/// [subscribe](Self::subscribe) to it, without closing it is like a crash: other instances get those events after the grace period.
+/// [subscribe](Self::subscribe) to it, without closing it is like a crash: other instances get those events after the
+/// grace period.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -151,8 +152,8 @@ impl Sink {
     }
 
     /// Stops reading a stream, settles what is on its way, and gives what waits of it back to the other instances, as
-    /// [`close`](Self::close) does with all of them. Deliveries that the user still holds stay valid. The subscription ends
-    /// with its last stream.
+    /// [`close`](Self::close) does with all of them. Deliveries that the user still holds stay valid. The subscription
+    /// ends with its last stream.
     ///
     /// # Cancel safety
     ///
@@ -199,8 +200,8 @@ impl Sink {
         }
     }
 
-    /// Another subscriber of this instance in this process. They take turns: each delivery and notice goes to one of them.
-    /// Streams are added and removed, and [`close`](Self::close) closes, for all of them; so does a
+    /// Another subscriber of this instance in this process. They take turns: each delivery and notice goes to one of
+    /// them. Streams are added and removed, and [`close`](Self::close) closes, for all of them; so does a
     /// [`run`](Self::run) that ends.
     #[must_use = "it takes its share of the deliveries only if somebody asks it for them"]
     pub fn subscribe(&self) -> Self {

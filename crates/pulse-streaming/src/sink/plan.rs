@@ -24,8 +24,8 @@ pub(super) struct Timing {
 }
 
 impl Timing {
-    /// When to look after pending events next: about every quarter of the grace period, jittered by `random` from 0 to 1
-    /// so that the instances take turns.
+    /// When to look after pending events next: about every quarter of the grace period, jittered by `random` from 0 to
+    /// 1 so that the instances take turns.
     pub(super) fn tick(&self, random: f64) -> Duration {
         (self.grace / 4).clamp(MIN_TICK, MAX_TICK).mul_f64(0.75 + random.clamp(0.0, 1.0) / 2.0)
     }

@@ -170,8 +170,8 @@ impl SinkTask {
         Ok(())
     }
 
-    /// Reads until the next tick at the latest. Waits for no event while something may be left to claim. `None` if it did not
-    /// come to a read.
+    /// Reads until the next tick at the latest. Waits for no event while something may be left to claim. `None` if it
+    /// did not come to a read.
     async fn read(&mut self) -> Outcome<Option<Vec<CoreDelivery>>> {
         let Member { stream, group, consumer, timing, .. } = &*self.member;
         let Ok(room) = tokio::time::timeout_at(self.next_tick, self.output.room()).await else {
@@ -392,8 +392,8 @@ impl SinkTask {
         Ok(())
     }
 
-    /// Lets the settler finish, offers what the user does not hold to the other instances, and leaves the group unless the
-    /// user still holds something.
+    /// Lets the settler finish, offers what the user does not hold to the other instances, and leaves the group unless
+    /// the user still holds something.
     async fn leave(&mut self) -> Outcome<()> {
         let Member { stream, group, consumer, .. } = &*self.member;
         // Nothing of this stream is handed out any more, also if only it was removed.

@@ -74,8 +74,8 @@ impl EventStream {
     }
 
     /// Adds an event unless one was added by the same id already, within the time that
-    /// [`once_within`](super::StreamBuilder::once_within) sets, and returns the id of the first one. So an add of unknown
-    /// outcome can be repeated; over a server it is, by itself, as long as the client's time-out allows.
+    /// [`once_within`](super::StreamBuilder::once_within) sets, and returns the id of the first one. So an add of
+    /// unknown outcome can be repeated; over a server it is, by itself, as long as the client's time-out allows.
     ///
     /// # Errors
     ///
@@ -137,8 +137,9 @@ impl EventStream {
         self.append(|txn, stream| events.iter().fold(txn, |txn, event| txn.append(stream.clone(), event.clone()))).await
     }
 
-    /// Puts the adding of an event into a transaction of your own in the stream's scope, on the stream's terms: together with
-    /// writes to maps, all or nothing. If the stream has a capacity, the transaction then expects it to have room.
+    /// Puts the adding of an event into a transaction of your own in the stream's scope, on the stream's terms:
+    /// together with writes to maps, all or nothing. If the stream has a capacity, the transaction then expects it to
+    /// have room.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

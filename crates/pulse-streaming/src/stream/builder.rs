@@ -42,8 +42,8 @@ impl StreamBuilder {
         Self { name, scope: None, terms: Terms::default() }
     }
 
-    /// Sets the scope that the stream belongs to. Maps and streams of one scope can be changed in one transaction. Default:
-    /// a scope with the name of the stream.
+    /// Sets the scope that the stream belongs to. Maps and streams of one scope can be changed in one transaction.
+    /// Default: a scope with the name of the stream.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
         self
@@ -55,8 +55,8 @@ impl StreamBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], and [`Error::InvalidOption`] for a number of zero or a time under a millisecond or over a
-    /// year.
+    /// [`Error::InvalidName`], and [`Error::InvalidOption`] for a number of zero or a time under a millisecond or over
+    /// a year.
     pub fn open(self, client: &Client) -> Result<EventStream, Error> {
         let scope = self.scope.map_or_else(|| Scope::new(&self.name), Ok).map_err(Error::name)?;
         let id = scope.stream(&self.name).map_err(Error::name)?;

@@ -61,8 +61,8 @@ impl EventStream {
         Self::in_scope(client, &scope, name)
     }
 
-    /// The stream of that name in a given scope. One [`Transaction`] can then change the maps of the scope and append to
-    /// the stream, both or neither.
+    /// The stream of that name in a given scope. One [`Transaction`] can then change the maps of the scope and append
+    /// to the stream, both or neither.
     ///
     /// # Errors
     ///
@@ -108,8 +108,8 @@ impl EventStream {
         self.client.backend().stream_detail(&self.id).await.map_err(Error::on(Operation::Describe, &self.id))
     }
 
-    /// Describes a sink of the stream: its cursor, how far it lags behind, what is pending for which instance. `None` if
-    /// there is no such sink.
+    /// Describes a sink of the stream: its cursor, how far it lags behind, what is pending for which instance. `None`
+    /// if there is no such sink.
     ///
     /// # Errors
     ///
@@ -119,8 +119,8 @@ impl EventStream {
         self.client.backend().group_info(&self.id, &group).await.map_err(Error::on(Operation::Describe, &self.id))
     }
 
-    /// Removes single events, for everybody, and returns how many there were. Sinks that hold them may go on with them; those
-    /// that had not acknowledged them learn that they are [lost](crate::Notice::Lost).
+    /// Removes single events, for everybody, and returns how many there were. Sinks that hold them may go on with them;
+    /// those that had not acknowledged them learn that they are [lost](crate::Notice::Lost).
     ///
     /// # Errors
     ///

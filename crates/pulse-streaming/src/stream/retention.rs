@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use pulse_core::Trim;
 
-/// Which events a stream keeps. The events beyond are dropped in the same step as an event is added, from the oldest on.
+/// Which events a stream keeps. The events beyond are dropped in the same step as an event is added, from the oldest
+/// on.
 ///
 /// Readers and sinks that had not had them yet are told ([`Notice::Missed`](crate::Notice::Missed)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

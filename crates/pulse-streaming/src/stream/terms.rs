@@ -1,5 +1,5 @@
-//! The terms on which events are added: what a stream keeps, how much it takes, how long it lives. They become parts of the
-//! transaction that adds, and options of the builders of streams.
+//! The terms on which events are added: what a stream keeps, how much it takes, how long it lives. They become parts of
+//! the transaction that adds, and options of the builders of streams.
 
 use std::{sync::Arc, time::Duration};
 
@@ -92,8 +92,9 @@ macro_rules! term_options {
             self
         }
 
-        /// Refuses to add while the stream has that many events, with [`Error::Full`](crate::Error::Full). With [`Retention::UntilConsumed`](crate::Retention::UntilConsumed) that
-        /// is back-pressure: producers are refused until sinks have caught up. Default: no bound.
+        /// Refuses to add while the stream has that many events, with [`Error::Full`](crate::Error::Full). With
+        /// [`Retention::UntilConsumed`](crate::Retention::UntilConsumed) that is back-pressure: producers are refused
+        /// until sinks have caught up. Default: no bound.
         ///
         /// A batch is taken as a whole as long as there is room for one.
         #[doc = $each]
@@ -102,15 +103,16 @@ macro_rules! term_options {
             self
         }
 
-        /// Lets the stream expire that long after the first event that was added through a handle that says so; later ones do
-        /// not put it off. It then vanishes with all its events and sinks. At a resolution of one millisecond, by the server's clock.
+        /// Lets the stream expire that long after the first event that was added through a handle that says so; later
+        /// ones do not put it off. It then vanishes with all its events and sinks. At a resolution of one millisecond,
+        /// by the server's clock.
         pub fn expires_after(mut self, time: std::time::Duration) -> Self {
             self.terms.lifetime = Some(pulse_core::Deadline::IfUnset(time));
             self
         }
 
-        /// Lets the stream expire that long after the last event that was added through a handle that says so. It then vanishes
-        /// with all its events and sinks. At a resolution of one millisecond, by the server's clock.
+        /// Lets the stream expire that long after the last event that was added through a handle that says so. It then
+        /// vanishes with all its events and sinks. At a resolution of one millisecond, by the server's clock.
         pub fn expires_unless_added_to_for(mut self, time: std::time::Duration) -> Self {
             self.terms.lifetime = Some(pulse_core::Deadline::Renew(time));
             self

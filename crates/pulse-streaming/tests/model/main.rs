@@ -1,6 +1,7 @@
 //! Random histories of a sink on the embedded backend with paused time, checked against what was promised:
-//! no settled event is delivered again, none is lost in silence, first deliveries keep the order of the stream, delivery
-//! counts rise, delays are kept, and who is given up has one letter. A reader beside it hears of every event or gap.
+//! no settled event is delivered again, none is lost in silence, first deliveries keep the order of the stream,
+//! delivery counts rise, delays are kept, and who is given up has one letter. A reader beside it hears of every event
+//! or gap.
 //!
 //! A failure names its seed; `PULSE_SEED=… cargo test -p pulse-streaming --test model` runs that history alone.
 

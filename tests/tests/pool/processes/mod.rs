@@ -1,5 +1,5 @@
-//! What pools promise when their processes, their server or their connections fail in the middle of the work: real nodes in
-//! real processes, each of which says all the time what it runs.
+//! What pools promise when their processes, their server or their connections fail in the middle of the work: real
+//! nodes in real processes, each of which says all the time what it runs.
 
 mod program;
 mod report;

@@ -1,5 +1,5 @@
-//! The node program: this test program itself, told by the environment to be a node. It says every tenth of a second what it
-//! runs.
+//! The node program: this test program itself, told by the environment to be a node. It says every tenth of a second
+//! what it runs.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,5 @@
-//! What could stop a transaction or a sweep half-way: nothing is done, or everything, or the error says that nobody knows.
+//! What could stop a transaction or a sweep half-way: nothing is done, or everything, or the error says that nobody
+//! knows.
 
 use std::time::Duration;
 

@@ -13,7 +13,8 @@ pub(super) struct Books {
     unacked: BTreeSet<EventId>,
     /// Given back by the user, and not yet here again.
     returning: BTreeSet<EventId>,
-    /// Handed out since the claim under way began, which may therefore bring them although they are in the user's hands.
+    /// Handed out since the claim under way began, which may therefore bring them although they are in the user's
+    /// hands.
     handed_during_claim: Option<HashSet<EventId>>,
 }
 

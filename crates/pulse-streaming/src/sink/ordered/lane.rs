@@ -167,8 +167,8 @@ impl Lane {
         state.waiting.iter().filter(|(_, waiting)| waiting.since.elapsed() >= idle).map(|(id, _)| *id).collect()
     }
 
-    /// Takes note of which of these are still pending here, as of then. Returns whether all that wait are; the others wait
-    /// no longer.
+    /// Takes note of which of these are still pending here, as of then. Returns whether all that wait are; the others
+    /// wait no longer.
     pub(super) fn touched(&self, member: &Member, asked: &[EventId], held: &HashSet<EventId>, now: Instant) -> bool {
         let mut state = self.lock();
         let mut all = true;

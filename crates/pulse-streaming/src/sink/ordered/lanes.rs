@@ -55,7 +55,8 @@ impl Lanes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next delivery that may be handed out, of a stream of which one is wanted, or notice; `None` once closed.
+    /// Takes the next delivery that may be handed out, of a stream of which one is wanted, or notice; `None` once
+    /// closed.
     pub(crate) fn poll_next(
         &self,
         cx: &Context<'_>,

@@ -2,8 +2,8 @@
 //!
 //! [`task::OrderedTask`] brings events to a [`lane::Lane`], and the subscriber takes them from there through [`Lanes`].
 //! The owner is the only one with a right to the partition, but not the only one who might touch it: a read or a
-//! claim that an earlier owner sent before it lost the partition may arrive at the backend at any time. What such a ghost
-//! takes is noticed before anything newer is handed out, and taken back.
+//! claim that an earlier owner sent before it lost the partition may arrive at the backend at any time. What such a
+//! ghost takes is noticed before anything newer is handed out, and taken back.
 //!
 //! Who owns what is decided elsewhere ([`crate::partitioned`]).
 

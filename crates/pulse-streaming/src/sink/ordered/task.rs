@@ -1,8 +1,9 @@
 //! The task that reads one partition for its owner.
 //!
 //! Before it reads anything new it takes over, oldest first, everything that is pending of the partition. It looks
-//! again wherever something may be pending that it does not know of: after a call whose outcome is unknown, and when what
-//! a read brought does not follow what the one before it brought, because an earlier owner's read came between them.
+//! again wherever something may be pending that it does not know of: after a call whose outcome is unknown, and when
+//! what a read brought does not follow what the one before it brought, because an earlier owner's read came between
+//! them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -98,8 +99,8 @@ struct OrderedTask {
 type Outcome<T> = Result<T, pulse_core::Error>;
 
 impl Ordered {
-    /// Reads a partition until the session is lost or `release` is cancelled. In the second case it returns once nothing
-    /// of the partition is in the user's hands, or the grace period has passed.
+    /// Reads a partition until the session is lost or `release` is cancelled. In the second case it returns once
+    /// nothing of the partition is in the user's hands, or the grace period has passed.
     pub(crate) async fn own(
         self,
         stream: EventStream,
@@ -415,8 +416,8 @@ impl OrderedTask {
         Ok(())
     }
 
-    /// Removes the consumers that earlier owners left behind. They have no right to the partition any more, so that only
-    /// what is still pending for them has to be taken over first.
+    /// Removes the consumers that earlier owners left behind. They have no right to the partition any more, so that
+    /// only what is still pending for them has to be taken over first.
     async fn tidy(&self) -> Outcome<()> {
         let Member { stream, group, consumer, .. } = self.member();
         let Some(info) = self.member().backend().group_info(stream, group).await? else { return Ok(()) };
@@ -460,8 +461,8 @@ impl OrderedTask {
         Ok(())
     }
 
-    /// Waits until the user has put everything down, and lets the settler finish. What was not handed out stays pending: the
-    /// next owner takes it over at once.
+    /// Waits until the user has put everything down, and lets the settler finish. What was not handed out stays
+    /// pending: the next owner takes it over at once.
     async fn leave(mut self) {
         self.lane().shut();
         let member = self.tenure.member.clone();

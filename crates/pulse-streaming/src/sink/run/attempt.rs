@@ -40,8 +40,8 @@ impl Attempt {
     }
 
     /// Cancelled when the handler should stop: its time is up, the run does not wait any longer, or the event was
-    /// taken over by another instance. The handler's future is dropped right after it in the first two cases; the token is for what
-    /// it started elsewhere.
+    /// taken over by another instance. The handler's future is dropped right after it in the first two cases; the token
+    /// is for what it started elsewhere.
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
         &self.cancelled
@@ -74,7 +74,8 @@ impl<E: fmt::Display> fmt::Display for Failure<E> {
     }
 }
 
-/// Runs a handler's future to its end, or to the end of its time, and keeps the deliveries from being made again meanwhile.
+/// Runs a handler's future to its end, or to the end of its time, and keeps the deliveries from being made again
+/// meanwhile.
 pub(super) async fn attend<E>(
     deliveries: &[Delivery],
     handling: impl Future<Output = Result<(), E>>,

@@ -36,13 +36,13 @@ pub struct Runner<S, H, E> {
 }
 
 impl Sink {
-    /// Handles events until the run is told to end or the client is closed: each is given to `handler`, up to `concurrency`
-    /// of them side by side (at least one), each in a task of its own.
+    /// Handles events until the run is told to end or the client is closed: each is given to `handler`, up to
+    /// `concurrency` of them side by side (at least one), each in a task of its own.
     ///
     /// - `Ok` acknowledges the event.
-    /// - `Err`, a panic and a [time-out](Runner::timeout) are failures: the event is handled again after a pause that grows with
-    ///   each failure ([`retry`](Runner::retry)), and after the last attempt it goes to the
-    ///   [dead letters](crate::DeadLetters).
+    /// - `Err`, a panic and a [time-out](Runner::timeout) are failures: the event is handled again after a pause that
+    ///   grows with each failure ([`retry`](Runner::retry)), and after the last attempt it goes to the [dead
+    ///   letters](crate::DeadLetters).
     /// - While a handler works, its event is not delivered again, however long it takes.
     ///
     /// Acknowledgements travel many at a time, and no handler waits for one. Returns when everything is settled.
@@ -90,10 +90,10 @@ impl Sink {
 }
 
 impl PartitionedSink {
-    /// Handles events as [`Sink::run`] does, but those of a partition one after the other, in their order: where one has to be
-    /// handled again, the others of its partition wait, and those of other partitions go on. So up to as many are handled
-    /// side by side as the instance owns partitions. [`keyed_by`](Runner::keyed_by) keeps the order of keys instead,
-    /// and with `|event| event.id()` none.
+    /// Handles events as [`Sink::run`] does, but those of a partition one after the other, in their order: where one
+    /// has to be handled again, the others of its partition wait, and those of other partitions go on. So up to as many
+    /// are handled side by side as the instance owns partitions. [`keyed_by`](Runner::keyed_by) keeps the order of keys
+    /// instead, and with `|event| event.id()` none.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -135,9 +135,10 @@ impl PartitionedSink {
 impl<S, H, E> Runner<S, H, E> {
     common_options!();
 
-    /// Handles events of one key one after the other, in the order in which they were handed out, also where one has to be
-    /// handled again: the others of its key wait. When `concurrency` events wait, nothing more is taken until one of them has
-    /// its turn. Holds for this instance; [`PartitionedStream`](crate::PartitionedStream) keeps the order across instances.
+    /// Handles events of one key one after the other, in the order in which they were handed out, also where one has to
+    /// be handled again: the others of its key wait. When `concurrency` events wait, nothing more is taken until one of
+    /// them has its turn. Holds for this instance; [`PartitionedStream`](crate::PartitionedStream) keeps the order
+    /// across instances.
     pub fn keyed_by<K: Hash>(mut self, key: impl Fn(&Event) -> K + Send + Sync + 'static) -> Self {
         self.order = Order::ByKey(Arc::new(move |event| number(&key(event))));
         self

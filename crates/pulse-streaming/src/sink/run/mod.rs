@@ -174,28 +174,29 @@ impl<E: fmt::Display> Terms<E> {
 /// Writes the methods of a runner that set the common options.
 macro_rules! common_options {
     () => {
-        /// Sets how often and after which pauses an event is handled again. Default: ten attempts, pauses from half a second to
-        /// a minute.
+        /// Sets how often and after which pauses an event is handled again. Default: ten attempts, pauses from half a
+        /// second to a minute.
         pub fn retry(mut self, policy: RetryPolicy) -> Self {
             self.options.retry = policy;
             self
         }
 
-        /// Gives an event up at once where this is true of the handler's error, because no other attempt would do better.
+        /// Gives an event up at once where this is true of the handler's error, because no other attempt would do
+        /// better.
         pub fn give_up_if(mut self, is_hopeless: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
             self.options.give_up = Some(std::sync::Arc::new(is_hopeless));
             self
         }
 
-        /// Sets how long one call of the handler may take. Its future is then dropped, and the attempt has failed. Default: for
-        /// ever.
+        /// Sets how long one call of the handler may take. Its future is then dropped, and the attempt has failed.
+        /// Default: for ever.
         pub fn timeout(mut self, limit: Duration) -> Self {
             self.options.timeout = Some(limit);
             self
         }
 
-        /// Ends the run in good order when this future resolves: nothing more is taken, handlers that run come to their end
-        /// ([`drain`](Self::drain)), what they did is settled, and the sink is closed.
+        /// Ends the run in good order when this future resolves: nothing more is taken, handlers that run come to their
+        /// end ([`drain`](Self::drain)), what they did is settled, and the sink is closed.
         ///
         /// ```no_run
         /// # async fn run(sink: pulse_streaming::Sink) {
@@ -208,8 +209,8 @@ macro_rules! common_options {
             self
         }
 
-        /// Sets how long handlers that run may go on when the run ends. After it their futures are dropped, and their events go
-        /// back at once. Default: 30 s.
+        /// Sets how long handlers that run may go on when the run ends. After it their futures are dropped, and their
+        /// events go back at once. Default: 30 s.
         pub fn drain(mut self, limit: Duration) -> Self {
             self.options.drain = limit;
             self

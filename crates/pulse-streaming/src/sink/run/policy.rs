@@ -6,8 +6,9 @@ use crate::backoff::Backoff;
 
 /// How often and after which pauses an event is handled again.
 ///
-/// Pauses double from the shortest to the longest, and each is jittered between half of itself and all of it, so that what
-/// failed together does not come back together. The attempts of all instances count, and those that ended with a crash.
+/// Pauses double from the shortest to the longest, and each is jittered between half of itself and all of it, so that
+/// what failed together does not come back together. The attempts of all instances count, and those that ended with a
+/// crash.
 ///
 /// ```
 /// use std::time::Duration;
