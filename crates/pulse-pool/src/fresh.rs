@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,10 +20,10 @@ const MOST_BYTES: usize = 4 << 20;
 /// What is larger is fetched: it would push many others out.
 const LARGEST: usize = 64 << 10;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Fresh(Mutex<Kept>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Kept {
     by_dispatch: HashMap<DispatchId, Bytes>,
     /// In the order in which they came, also those that are taken.
@@ -42,7 +43,8 @@ impl Fresh {
             return;
         }
         let mut kept = self.lock();
-        if kept.by_dispatch.insert(dispatch, entry.clone()).is_some() {
+        // Copied: it may be a small piece of a large buffer.
+        if kept.by_dispatch.insert(dispatch, Bytes::copy_from_slice(entry)).is_some() {
             return;
         }
         kept.order.push_back(dispatch);
@@ -55,6 +57,12 @@ impl Fresh {
 
     pub(crate) fn take(&self, dispatch: DispatchId) -> Option<Bytes> {
         self.lock().remove(dispatch)
+    }
+}
+
+impl fmt::Debug for Fresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fresh").field("bytes", &self.lock().bytes).finish_non_exhaustive()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Group commit: what many tasks ask of the backend at the same moment travels as one request.
 //!
-//! Whoever finds the way free asks at once and alone, so that a lone caller waits for nobody. While [`Kind::FLIGHTS`]
-//! requests are on their way, those who come wait for one of them to return, and then go together. What is asked
-//! together and how the answers are shared out is up to a [`Kind`].
+//! Whoever finds the way free is asked for at once. While [`Kind::FLIGHTS`] requests are on their way, those who come wait
+//! for one of them to return, and then go together. What is asked together and how the answers are shared out is up to a
+//! [`Kind`]. Requests are carried by tasks of their own, so that nobody waits for a caller who does not poll.
 
 use std::{
     collections::VecDeque,
@@ -46,35 +46,27 @@ struct Lane<K: Kind> {
 /// Items that go together, and where their answers go.
 type Company<K> = (Vec<<K as Kind>::Item>, Vec<oneshot::Sender<<K as Kind>::Answer>>);
 
-/// What somebody is told who comes with an item.
-pub(crate) enum Turn<K: Kind> {
-    /// To ask alone, and to keep the flight until that is done.
-    Alone(K::Item, Flight<K>),
-    /// It was asked together with others.
-    Together(K::Answer),
-    /// The runtime has ended.
-    Nobody,
-}
-
 impl<K: Kind> Group<K> {
     pub(crate) fn new(kind: K) -> Self {
         Self(Arc::new(Shared { kind, lane: Mutex::new(Lane { flights: 0, waiting: VecDeque::new() }) }))
     }
 
-    /// Waits for a turn, and for the answer if the item goes with others. Dropped while it waits, the item may be asked
-    /// for all the same.
-    pub(crate) async fn turn(&self, item: K::Item) -> Turn<K> {
-        let answer = {
-            let mut lane = self.0.lock();
-            if lane.flights < K::FLIGHTS && lane.waiting.is_empty() {
-                lane.flights += 1;
-                return Turn::Alone(item, Flight(self.0.clone()));
-            }
-            let (sender, answer) = oneshot::channel();
-            lane.waiting.push_back((item, sender));
-            answer
-        };
-        answer.await.map_or(Turn::Nobody, Turn::Together)
+    /// Asks, together with others if others ask; `None` if nobody can be asked, because the runtime ends or the request
+    /// panicked. Dropped while it waits, the item may be asked for all the same.
+    pub(crate) async fn ask(&self, item: K::Item) -> Option<K::Answer> {
+        self.wait(item)?.await.ok()
+    }
+
+    fn wait(&self, item: K::Item) -> Option<oneshot::Receiver<K::Answer>> {
+        let (sender, answer) = oneshot::channel();
+        let runtime = Handle::try_current().ok()?;
+        let mut lane = self.0.lock();
+        lane.waiting.push_back((item, sender));
+        if lane.flights < K::FLIGHTS {
+            lane.flights += 1;
+            runtime.spawn(self.0.clone().carry());
+        }
+        Some(answer)
     }
 }
 
@@ -84,24 +76,14 @@ impl<K: Kind> Shared<K> {
         self.lane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those who go next.
-    fn next(&self) -> Option<Company<K>> {
-        let mut lane = self.lock();
-        // Whoever gave up is not asked for.
-        lane.waiting.retain(|(_, sender)| !sender.is_closed());
-        let count = lane.waiting.len().min(MOST);
-        (count > 0).then(|| lane.waiting.drain(..count).unzip())
-    }
-
     /// Asks for those who wait, until nobody does.
     async fn carry(self: Arc<Self>) {
-        // Ends it, also if a request panics.
-        let _flight = Flight(self.clone());
+        let mut flight = Flight { shared: self, landed: false };
         loop {
             // Those whom the last answer woke come back with their next items.
             tokio::task::yield_now().await;
-            let Some((items, senders)) = self.next() else { return };
-            for (sender, answer) in senders.into_iter().zip(self.kind.ask(items).await) {
+            let Some((items, senders)) = flight.next() else { return };
+            for (sender, answer) in senders.into_iter().zip(flight.shared.kind.ask(items).await) {
                 // Whoever asked may have gone.
                 let _ = sender.send(answer);
             }
@@ -109,24 +91,44 @@ impl<K: Kind> Shared<K> {
     }
 }
 
-/// The right to have one request on its way; when it ends, those who wait go.
-pub(crate) struct Flight<K: Kind>(Arc<Shared<K>>);
+/// The right to have one request on its way.
+struct Flight<K: Kind> {
+    shared: Arc<Shared<K>>,
+    landed: bool,
+}
+
+impl<K: Kind> Flight<K> {
+    /// Those who go next. If there are none, the flight is over from then on, so that whoever comes begins another.
+    fn next(&mut self) -> Option<Company<K>> {
+        let mut lane = self.shared.lock();
+        // Whoever gave up is not asked for.
+        lane.waiting.retain(|(_, sender)| !sender.is_closed());
+        let count = lane.waiting.len().min(MOST);
+        if count == 0 {
+            lane.flights -= 1;
+            self.landed = true;
+            return None;
+        }
+        Some(lane.waiting.drain(..count).unzip())
+    }
+}
 
 impl<K: Kind> Drop for Flight<K> {
     fn drop(&mut self) {
-        let mut lane = self.0.lock();
+        if self.landed {
+            return;
+        }
+        // The request panicked, or the runtime ends.
+        let mut lane = self.shared.lock();
         match (lane.waiting.is_empty(), Handle::try_current()) {
             (false, Ok(runtime)) => {
-                drop(lane);
-                // The flight goes on, with others.
-                runtime.spawn(self.0.clone().carry());
+                runtime.spawn(self.shared.clone().carry());
             }
+            (true, _) => lane.flights -= 1,
             (false, Err(_)) => {
-                // Outside of the runtime nobody can be asked for; they are told so.
                 lane.waiting.clear();
                 lane.flights -= 1;
             }
-            (true, _) => lane.flights -= 1,
         }
     }
 }
@@ -166,14 +168,6 @@ mod tests {
         }
     }
 
-    async fn double(group: &Group<Doubling>, kind: &Doubling, number: u32) -> Option<u32> {
-        match group.turn(number).await {
-            Turn::Alone(number, _flight) => Some(kind.ask(vec![number]).await[0]),
-            Turn::Together(answer) => Some(answer),
-            Turn::Nobody => None,
-        }
-    }
-
     fn group() -> (Arc<Group<Doubling>>, Doubling) {
         let kind = Doubling { let_through: Arc::new(Semaphore::new(0)), requests: Arc::default() };
         (Arc::new(Group::new(kind.clone())), kind)
@@ -183,18 +177,18 @@ mod tests {
     async fn those_who_come_while_others_are_on_their_way_go_together() {
         let (group, kind) = group();
         let calls = (100..150).map(|number| {
-            let (group, kind) = (group.clone(), kind.clone());
-            tokio::spawn(async move { double(&group, &kind, number).await })
+            let group = group.clone();
+            tokio::spawn(async move { group.ask(number).await })
         });
         let calls: Vec<_> = calls.collect();
-        while kind.requests.load(Ordering::Relaxed) < Doubling::FLIGHTS {
+        while kind.requests.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
         }
         kind.let_through.add_permits(100);
         for (number, call) in (100..).zip(calls) {
             assert_eq!(call.await.unwrap(), Some(number * 2));
         }
-        assert!(kind.requests.load(Ordering::Relaxed) <= Doubling::FLIGHTS + 2, "{:?}", kind.requests);
+        assert!(kind.requests.load(Ordering::Relaxed) <= Doubling::FLIGHTS, "{:?}", kind.requests);
         landed(&group).await;
     }
 
@@ -203,8 +197,8 @@ mod tests {
         let (group, kind) = group();
         kind.let_through.add_permits(1000);
         let call = |number| {
-            let (group, kind) = (group.clone(), kind.clone());
-            tokio::spawn(async move { double(&group, &kind, number).await })
+            let group = group.clone();
+            tokio::spawn(async move { group.ask(number).await })
         };
         let unlucky: Vec<_> = (0..40).map(call).collect();
         for call in unlucky {
@@ -220,17 +214,27 @@ mod tests {
         let (group, kind) = group();
         let given_up: Vec<_> = (0..9)
             .map(|number| {
-                let (group, kind) = (group.clone(), kind.clone());
-                tokio::spawn(async move { double(&group, &kind, number).await })
+                let group = group.clone();
+                tokio::spawn(async move { group.ask(number).await })
             })
             .collect();
-        while kind.requests.load(Ordering::Relaxed) < Doubling::FLIGHTS {
+        while kind.requests.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
         }
         given_up.iter().for_each(tokio::task::JoinHandle::abort);
         kind.let_through.add_permits(100);
-        assert_eq!(double(&group, &kind, 4).await, Some(8));
+        assert_eq!(group.ask(4).await, Some(8));
         landed(&group).await;
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_is_not_polled_holds_up_nobody() {
+        let (group, kind) = group();
+        let mut idle = Box::pin(group.ask(1));
+        assert!(futures::poll!(&mut idle).is_pending());
+        kind.let_through.add_permits(100);
+        assert_eq!(group.ask(4).await, Some(8));
+        assert_eq!(idle.await, Some(2));
     }
 
     /// The last flight ends right after its answers.

@@ -22,7 +22,7 @@ use crate::{
     post::Waiting,
     record::{JobRecord, Phase, PlacedBy},
     tables::{KnownWorker, Tables},
-    together::{Confirming, Fetching, Recording},
+    together::{Confirming, Fetching, Finishing, Recording},
     watch::Watches,
 };
 
@@ -51,6 +51,7 @@ pub(crate) struct Pool {
     pub(crate) recording: Group<Recording>,
     pub(crate) fetching: Group<Fetching>,
     pub(crate) confirming: Group<Confirming>,
+    pub(crate) finishing: Group<Finishing>,
     pub(crate) fresh: Fresh,
     pub(crate) watches: Arc<Watches>,
     /// Those who wait for answers from other nodes.

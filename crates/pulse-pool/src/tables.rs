@@ -276,18 +276,17 @@ impl Tables {
         self.client.commit(self.begin().destroy_map(inbox_of(node))).await.map(|_| ())
     }
 
-    /// Removes a job that has ended, and leaves its result for some time.
-    pub(crate) fn finish(
+    /// Removes jobs that have ended, all under the same lease, and leaves their results for some time.
+    pub(crate) fn finish<'a>(
         &self,
-        key: &JobKey,
-        old: &Bytes,
         lease: LeaseId,
-        result: Bytes,
-        keep_for: Duration,
+        jobs: impl Iterator<Item = (&'a JobKey, &'a Bytes, Bytes, Duration)>,
     ) -> Transaction {
-        let finish = self.expect_record(key, old).expect_lease_alive(lease);
-        let keep_for = keep_for.max(Duration::from_millis(1));
-        remove_job(finish, key).put_bound(RESULTS, key.shared(), result, Binding::Ttl(keep_for))
+        jobs.fold(self.begin().expect_lease_alive(lease), |finish, (key, old, result, keep_for)| {
+            let finish = finish.expect_equals(JOBS, key.shared(), old.clone());
+            let keep_for = Binding::Ttl(keep_for.max(Duration::from_millis(1)));
+            remove_job(finish, key).put_bound(RESULTS, key.shared(), result, keep_for)
+        })
     }
 
     /// Keeps a job that was given up among the dead.

@@ -1,9 +1,10 @@
-//! What goes to the backend in company: jobs that are dispatched, payloads that are fetched, jobs that have started.
+//! What goes to the backend in company: jobs that are dispatched, payloads that are fetched, jobs that have started, and
+//! those that have ended.
 //!
 //! All of it only saves requests. Where company is refused, because of one of those in it or for whatever reason, each
 //! goes on alone, and finds out for itself.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,8 +19,15 @@ use crate::{
 /// How often company is tried again without those because of whom it was refused.
 const ATTEMPTS: usize = 4;
 
-/// `None`: it is not certain that it was written. Otherwise the version of the jobs right after, if known.
-type Wrote = Option<Option<Version>>;
+/// What became of something that was to be written in company.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wrote {
+    /// It was written. The version of the jobs right after, if known.
+    Yes(Option<Version>),
+    No,
+    /// Nobody knows.
+    Perhaps,
+}
 
 /// Records jobs.
 #[derive(Debug)]
@@ -65,10 +73,45 @@ impl Kind for Confirming {
         let Some(lease) = jobs.first().map(|job| job.lease) else { return Vec::new() };
         if jobs.iter().any(|job| job.lease != lease) {
             // The node has lost a lease a moment ago.
-            return jobs.iter().map(|_| None).collect();
+            return jobs.iter().map(|_| Wrote::No).collect();
         }
         let build =
             |some: &[&Started]| self.tables.running(lease, some.iter().map(|job| (&job.key, &job.old, &job.new)));
+        write_together(&self.tables, &jobs, |job| &job.key, build).await
+    }
+}
+
+/// A job that has ended well.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) key: JobKey,
+    pub(crate) old: Bytes,
+    pub(crate) result: Bytes,
+    pub(crate) keep_for: Duration,
+    pub(crate) lease: LeaseId,
+}
+
+/// Removes jobs that have ended well, and leaves their results.
+#[derive(Debug)]
+pub(crate) struct Finishing {
+    pub(crate) tables: Arc<Tables>,
+}
+
+#[async_trait]
+impl Kind for Finishing {
+    type Item = Done;
+    type Answer = Wrote;
+    const FLIGHTS: usize = 1;
+
+    async fn ask(&self, jobs: Vec<Done>) -> Vec<Wrote> {
+        let Some(lease) = jobs.first().map(|job| job.lease) else { return Vec::new() };
+        if jobs.iter().any(|job| job.lease != lease) {
+            return jobs.iter().map(|_| Wrote::No).collect();
+        }
+        let build = |some: &[&Done]| {
+            let jobs = some.iter().map(|job| (&job.key, &job.old, job.result.clone(), job.keep_for));
+            self.tables.finish(lease, jobs)
+        };
         write_together(&self.tables, &jobs, |job| &job.key, build).await
     }
 }
@@ -82,7 +125,7 @@ async fn write_together<T: Sync>(
 ) -> Vec<Wrote> {
     let mut keys = HashSet::new();
     let mut within: Vec<bool> = all.iter().map(|one| keys.insert(key_of(one).clone())).collect();
-    let mut wrote = None;
+    let mut wrote = Wrote::No;
     for _ in 0..ATTEMPTS {
         let some: Vec<&T> = all.iter().zip(&within).filter(|(_, within)| **within).map(|(one, _)| one).collect();
         if some.is_empty() {
@@ -92,18 +135,23 @@ async fn write_together<T: Sync>(
         drop(some);
         match tables.client().commit(change).await {
             Ok(committed) => {
-                wrote = Some(jobs_version(&committed));
+                wrote = Wrote::Yes(jobs_version(&committed));
                 break;
             }
             Err(error) => match Tables::refused_job(&error) {
                 Some(refused) => all.iter().zip(&mut within).for_each(|(one, within)| {
                     *within &= key_of(one).as_str() != refused;
                 }),
-                None => break,
+                None => {
+                    if error.is_outcome_unknown() {
+                        wrote = Wrote::Perhaps;
+                    }
+                    break;
+                }
             },
         }
     }
-    within.into_iter().map(|within| wrote.filter(|_| within)).collect()
+    within.into_iter().map(|within| if within { wrote } else { Wrote::No }).collect()
 }
 
 /// Fetches what stands beside the records of jobs.

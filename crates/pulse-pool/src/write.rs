@@ -41,8 +41,18 @@ pub(crate) async fn write(
     leaves: Option<&Bytes>,
     deadline: Option<Instant>,
 ) -> Result<Written, Error> {
+    write_on(client, change, leaves, deadline, false).await
+}
+
+/// As [`write`], after an attempt by somebody else that may have taken effect.
+pub(crate) async fn write_on(
+    client: &Client,
+    change: &Transaction,
+    leaves: Option<&Bytes>,
+    deadline: Option<Instant>,
+    mut may_have_happened: bool,
+) -> Result<Written, Error> {
     let mut back_off = BackOff::new(PAUSE.0, PAUSE.1);
-    let mut may_have_happened = false;
     loop {
         match client.commit(change.clone()).await {
             Ok(committed) => return Ok(Written::Done(jobs_version(&committed))),

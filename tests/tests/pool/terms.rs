@@ -78,13 +78,14 @@ async fn a_worker_runs_no_more_than_it_has_room_for_and_the_urgent_first(subject
     let (node, board) = (node().join(&client).await.unwrap(), Board::default());
     node.add_worker_with(board.player("a"), WorkerOptions::default().with_concurrency(1)).await.unwrap();
     node.dispatch("first", "").await.unwrap();
-    for (key, priority) in [("low", -1), ("middle", 0), ("high", 7), ("later", 0)] {
+    // Of those that were dispatched in the same millisecond, the lesser key goes first.
+    for (key, priority) in [("low", -1), ("early", 0), ("high", 7), ("late", 0)] {
         node.enqueue_job(NewJob::new(key, "").priority(priority)).await.unwrap();
         is(&node, key, JobState::Starting).await;
     }
     assert_eq!(board.begun(), ["first"]);
     let mut running = "first".to_owned();
-    for next in ["high", "middle", "later", "low"] {
+    for next in ["high", "early", "late", "low"] {
         node.stop(&running).await.unwrap();
         board.runs_all(&[next.to_owned()]).await;
         next.clone_into(&mut running);

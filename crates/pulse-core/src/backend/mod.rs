@@ -91,6 +91,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// - Expectations are judged on the state before the transaction; writes take effect in order and see each other.
     /// - Entries, maps and leases whose deadline has passed but that were not swept yet: leases count as expired
     ///   at once; entries and maps count as present until a [`Backend::sweep`] removes them.
+    /// - Where the transaction is [without](Transaction::without_previous) what it replaces, the results of puts and
+    ///   deletions are [`WriteResult::Done`](crate::WriteResult::Done).
     /// - Each map that really changed gets its revision raised by exactly one, whatever the number of changes, and one
     ///   [`MapCommit`] goes to its feeds, with the changes in order as absolute values. A map that no write changed
     ///   (a delete of an absent key, say) keeps its revision and sends nothing. A put counts as a change even

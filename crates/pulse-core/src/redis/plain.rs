@@ -16,6 +16,7 @@ use rmp::encode::write_sint;
 use super::{
     Redis,
     commit::{COMMIT, expectation_failed, read_version},
+    encode::millis,
     errors::{Ask, Refusal},
     keys::Keys,
     link::Answer,
@@ -29,11 +30,14 @@ use crate::{
 /// The most keys of one map; they travel through the interpreter's stack, some with a value.
 const MOST_KEYS: usize = 1000;
 
+/// The most maps; their plans travel there too.
+const MOST_MAPS: usize = 100;
+
 /// The place of the first channel among the script's arguments, which count from 1.
 const CHANNELS: usize = 4;
 
 impl Redis {
-    /// Carries out a transaction of unbound puts, deletions and comparisons; `None` if it is not one, or if the general
+    /// Carries out a transaction of puts that are not bound to leases, deletions and comparisons; `None` if it is not one, or if the general
     /// script has to do it.
     pub(super) async fn commit_plainly(&self, transaction: &Transaction) -> Result<Option<Committed>, Error> {
         let Some(plan) = Plan::of(transaction) else { return Ok(None) };
@@ -85,6 +89,8 @@ struct MapPlan<'a> {
     /// Keys that are put and not compared.
     others: Vec<&'a Arc<str>>,
     puts: Vec<(&'a Arc<str>, &'a Bytes)>,
+    /// For how long the puts are, in milliseconds; empty if they are for good.
+    ttls: Vec<u64>,
     deletions: Vec<&'a Arc<str>>,
     fewer_than: Option<u64>,
 }
@@ -98,6 +104,7 @@ impl<'a> MapPlan<'a> {
             present: Vec::new(),
             others: Vec::new(),
             puts: Vec::new(),
+            ttls: Vec::new(),
             deletions: Vec::new(),
             fewer_than: None,
         }
@@ -130,16 +137,21 @@ impl Texts {
 }
 
 impl<'a> Plan<'a> {
-    /// `None` if the transaction is more than comparisons, unbound puts and deletions.
+    /// `None` if the transaction is more than comparisons, puts that are not bound to leases, and deletions.
     fn of(transaction: &'a Transaction) -> Option<Self> {
         // Without a map there is no key to send the script to.
         transaction.writes().first()?;
         let mut plan = Self::default();
         for write in transaction.writes() {
             match write {
-                Write::Put { map, key, value, binding: Binding::Permanent } => {
+                Write::Put { map, key, value, binding } => {
                     let place = plan.map(map);
                     plan.maps[place].puts.push((key, value));
+                    match binding {
+                        Binding::Permanent => {}
+                        Binding::Ttl(ttl) => plan.maps[place].ttls.push(millis(*ttl)),
+                        Binding::Lease(_) => return None,
+                    }
                 }
                 Write::Delete { map, key } => {
                     let place = plan.map(map);
@@ -186,15 +198,18 @@ impl<'a> Plan<'a> {
 
     /// Whether the script can do it.
     fn suits(&self) -> bool {
-        self.maps.iter().all(|map| {
-            // The changes are told in the order of the writes.
-            (map.puts.is_empty() || map.deletions.is_empty())
+        self.maps.len() <= MOST_MAPS
+            && self.maps.iter().all(|map| {
+                // The changes are told in the order of the writes.
+                (map.puts.is_empty() || map.deletions.is_empty())
                 && map.count() <= MOST_KEYS
                 && map.puts.len() <= MOST_KEYS
+                // All for a time, or none.
+                && (map.ttls.is_empty() || map.ttls.len() == map.puts.len())
                 // The second deletion of a key is none, and its second put replaces the first.
                 && !repeats(map.deletions.iter().copied())
                 && (self.previous.is_none() || !repeats(map.puts.iter().map(|(key, _)| *key)))
-        })
+            })
     }
 
     /// Finds out where the previous value of each written key will stand. `None` if the plan does not suit the script.
@@ -264,9 +279,10 @@ impl<'a> Plan<'a> {
             }
             let (kind, from, to) = match (map.puts.len(), map.deletions.len()) {
                 (0, 0) => (0, 0, 0),
-                (puts, 0) => (1, values, values + 2 * puts),
+                (puts, 0) => (if map.ttls.is_empty() { 1 } else { 3 }, values, values + 2 * puts),
                 (_, deletions) => (2, last - deletions, last),
             };
+            strings.extend(map.ttls.iter().map(|ttl| Value::Bytes(ttl.to_string().into())));
             let ends = [absent, equal, equal + map.present.len(), last].map(|end| end - 1);
             let most = map
                 .fewer_than

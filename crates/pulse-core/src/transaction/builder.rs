@@ -252,7 +252,7 @@ impl Transaction {
         &self.writes
     }
 
-    /// Takes the transaction apart.
+    /// Takes the transaction apart. Put together again it is not [without](Self::without_previous) anything.
     #[must_use]
     pub fn into_parts(self) -> (Scope, Vec<Expectation>, Vec<Write>) {
         (self.scope, self.expectations, self.writes)

@@ -47,8 +47,10 @@ impl Committed {
         Self { results, versions }
     }
 
-    /// The report of a transaction that is [without](crate::Transaction::without_previous) what it replaced.
-    pub(crate) fn forget_previous(mut self) -> Self {
+    /// Replaces what puts and deletions say they replaced by [`WriteResult::Done`], for backends to report on a transaction
+    /// that is [without](crate::Transaction::without_previous).
+    #[must_use]
+    pub fn forget_previous(mut self) -> Self {
         for result in &mut self.results {
             if matches!(result, WriteResult::Previous(_)) {
                 *result = WriteResult::Done;
@@ -72,7 +74,8 @@ impl Committed {
         }
     }
 
-    /// The value that the key of the put or delete at this place had before.
+    /// The value that the key of the put or delete at this place had before; `None` if it was absent, or if the
+    /// transaction is [without](crate::Transaction::without_previous).
     #[must_use]
     pub fn previous(&self, index: usize) -> Option<&Bytes> {
         match self.results.get(index) {

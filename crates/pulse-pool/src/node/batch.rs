@@ -84,7 +84,9 @@ impl Node {
         deadline: Instant,
     ) -> Vec<Result<JobInfo, Error>> {
         let mut outcomes = Vec::with_capacity(jobs.size_hint().0);
-        let patience = Instant::now() + IN_TURN;
+        // What is left of the time has to do for what follows from a refusal.
+        let now = Instant::now();
+        let patience = now + IN_TURN.min(deadline.saturating_duration_since(now) / 2);
         while let Some((recorded, watch)) = jobs.next() {
             let mut run = pin!(self.recorded_runs(recorded, watch, deadline));
             if let Ok(outcome) = timeout_at(patience, &mut run).await {

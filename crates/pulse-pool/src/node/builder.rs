@@ -28,7 +28,7 @@ use crate::{
     post::Waiting,
     runner::Runner,
     tables::{Refusal, Tables},
-    together::{Confirming, Fetching, Recording},
+    together::{Confirming, Fetching, Finishing, Recording},
     watch::Watches,
     write::{Written, write},
 };
@@ -144,6 +144,7 @@ impl NodeBuilder {
             recording: Group::new(Recording { tables: tables.clone(), max_queued: self.options.max_queued }),
             fetching: Group::new(Fetching { tables: tables.clone() }),
             confirming: Group::new(Confirming { tables: tables.clone() }),
+            finishing: Group::new(Finishing { tables: tables.clone() }),
             options: self.options,
             fresh: Fresh::default(),
             watches: Watches::new(self.options.replicates),

@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{JobInfo, Node};
 use crate::{
     Error, JobKey, NewJob,
-    group::Turn,
     id::DispatchId,
     new_job::Ready,
     record::{JobRecord, PlacedBy, Terms},
     tables::{Dispatch, KnownWorker, Refusal},
+    together::Wrote,
     watch::{Fate, Follow, Seen, Sighting, Watch},
     write::{Written, write},
 };
@@ -152,19 +152,31 @@ impl Node {
         dispatch: DispatchId,
         deadline: Instant,
     ) -> Result<Recorded, Error> {
+        let recorded = self.try_to_record(key, job, dispatch, deadline).await;
+        if recorded.is_err() {
+            self.pool.fresh.take(dispatch);
+        }
+        recorded
+    }
+
+    async fn try_to_record(
+        &self,
+        key: &JobKey,
+        job: &Ready,
+        dispatch: DispatchId,
+        deadline: Instant,
+    ) -> Result<Recorded, Error> {
         let pool = &self.pool;
         let mut owner = pool.owner(key, job.terms(&pool.clock).needs());
         let mut trace = None;
-        let mut _flight = None;
         if job.entry.len() <= LARGE && !self.is_closed() {
             let (planned, _) = self.plan(key, job, dispatch, owner.clone(), None)?;
-            let turn = timeout_at(deadline, pool.recording.turn(planned));
-            match turn.await.map_err(|_| pool.timed_out("dispatch"))? {
-                Turn::Together(Some(version)) => return Ok((dispatch, version)),
-                // It may be recorded; if so, it is recognised.
-                Turn::Together(None) => {}
-                Turn::Alone(_, flight) => _flight = Some(flight),
-                Turn::Nobody => return Err(pool.closed()),
+            let wrote = timeout_at(deadline, pool.recording.ask(planned)).await;
+            match wrote.map_err(|_| pool.timed_out("dispatch"))? {
+                Some(Wrote::Yes(version)) => return Ok((dispatch, version)),
+                // If it is recorded, it is recognised.
+                Some(Wrote::No | Wrote::Perhaps) => {}
+                None => return Err(pool.closed()),
             }
         }
         loop {

@@ -69,7 +69,7 @@ impl From<Small> for u64 {
 }
 
 /// What most jobs have nothing of. Read by nodes of every version: fields may be added with a default, never changed or
-/// removed.
+/// removed. Whatever a later version adds to the record belongs here, where older ones read past it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Rare {
     #[serde(rename = "b", default, skip_serializing_if = "is_default")]

@@ -1,6 +1,6 @@
 //! What becomes of a job that says of itself that it has ended.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use pulse_core::{LeaseId, Version};
@@ -19,8 +19,12 @@ use crate::{
     record::{DeadRecord, JobRecord, Phase},
     result::{JobResult, Outcome},
     tables::Refusal,
-    write::{BackOff, Written, write},
+    together::{Done, Wrote},
+    write::{BackOff, Written, write_on},
 };
+
+/// Results larger than this gain nothing from company.
+const LARGE: usize = 8 << 10;
 
 /// How much of a reason is kept, in characters.
 const LONGEST_REASON: usize = 1024;
@@ -118,6 +122,15 @@ impl Finish {
         is_ours
     }
 
+    /// Writes down that the job ended well, together with others that end at the same moment.
+    async fn in_company(&self, result: Bytes, keep_for: Duration) -> Wrote {
+        if result.len() > LARGE {
+            return Wrote::No;
+        }
+        let done = Done { key: self.key.clone(), old: self.raw.clone(), result, keep_for, lease: self.lease };
+        self.pool.finishing.ask(done).await.unwrap_or(Wrote::Perhaps)
+    }
+
     /// # Errors
     ///
     /// Those that sending again does not heal.
@@ -125,10 +138,19 @@ impl Finish {
         let Self { pool, key, record, raw, lease, .. } = self;
         let (tables, now) = (&pool.tables, pool.clock.now());
         let result = |outcome| JobResult { dispatch: record.dispatch, outcome }.encode();
+        let mut may_have_happened = false;
         let (change, leaves) = match ending {
             Ending::Done { value, keep_for } => {
                 let result = result(Outcome::Done(value.clone()));
-                (tables.finish(key, raw, *lease, result, *keep_for), None)
+                match self.in_company(result.clone(), *keep_for).await {
+                    Wrote::Yes(version) => {
+                        pool.meter.done();
+                        return Ok(Written::Done(version));
+                    }
+                    Wrote::No => {}
+                    Wrote::Perhaps => may_have_happened = true,
+                }
+                (tables.finish(*lease, [(key, raw, result, *keep_for)].into_iter()), None)
             }
             Ending::Again { after, failure } => {
                 let again = record.again(now.saturating_add(millis(*after)), failure.is_some());
@@ -143,12 +165,13 @@ impl Finish {
                 let dead = pulse_core::message_pack::encode(&dead)
                     .map_err(|source| crate::Error::Encode { key: key.to_string(), source })?;
                 let entry = self.entry().await;
-                let finish = tables.finish(key, raw, *lease, result(Outcome::Failed(reason)), *keep_for);
+                let failed = (key, raw, result(Outcome::Failed(reason)), *keep_for);
+                let finish = tables.finish(*lease, [failed].into_iter());
                 (tables.bury(finish, key, dead, entry), None)
             }
         };
-        let written =
-            write(tables.client(), &change, leaves.as_ref(), None).await.map_err(pool.backend("end a job"))?;
+        let written = write_on(tables.client(), &change, leaves.as_ref(), None, may_have_happened).await;
+        let written = written.map_err(pool.backend("end a job"))?;
         if matches!(written, Written::Done(_)) {
             match ending {
                 Ending::Done { .. } => pool.meter.done(),

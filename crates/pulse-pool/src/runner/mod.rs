@@ -273,7 +273,7 @@ impl Runner {
         }
     }
 
-    /// Takes what else has ended as well: to wait for everything between any two costs more than they do.
+    /// Takes what else has ended as well: to look for everything else between any two costs more than they do.
     fn on_tasks_ended(&mut self, ended: Option<TaskEnded>) {
         self.on_task_ended(ended);
         for _ in 1..AT_ONCE {

@@ -17,14 +17,13 @@ use super::{
 };
 use crate::{
     Job, JobKey,
-    group::Turn,
     handler::{Failure, contain},
     headers::Content,
     new_job::millis,
     pool::Pool,
     record::JobRecord,
     tables::Refusal,
-    together::Started,
+    together::{Started, Wrote},
     trace::{Activity, Origin},
     write::{BackOff, Written, write},
 };
@@ -152,12 +151,8 @@ impl Start {
         }
         let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
-            let fetched = match self.pool.fetching.turn(self.key.clone()).await {
-                Turn::Alone(key, _flight) => self.pool.tables.read_entry(&key).await,
-                Turn::Together(fetched) => fetched,
-                Turn::Nobody => Err(pulse_core::Error::Closed),
-            };
-            match fetched {
+            let fetched = self.pool.fetching.ask(self.key.clone()).await;
+            match fetched.unwrap_or(Err(pulse_core::Error::Closed)) {
                 Ok(Some(entry)) => {
                     return self.pool.tables.open(&self.key, entry).map_err(unreadable);
                 }
@@ -220,13 +215,12 @@ impl Start {
     async fn write_running(&self, old: &Bytes, record: Bytes) -> Result<Written, pulse_core::Error> {
         let tables = &self.pool.tables;
         let started = Started { key: self.key.clone(), old: old.clone(), new: record.clone(), lease: self.lease };
-        let _flight = match self.pool.confirming.turn(started).await {
-            Turn::Together(Some(version)) => return Ok(Written::Done(version)),
-            // It may be written down; if so, it is recognised.
-            Turn::Together(None) => None,
-            Turn::Alone(_, flight) => Some(flight),
-            Turn::Nobody => return Err(pulse_core::Error::Closed),
-        };
+        match self.pool.confirming.ask(started).await {
+            Some(Wrote::Yes(version)) => return Ok(Written::Done(version)),
+            // If it is written down, it is recognised.
+            Some(Wrote::No | Wrote::Perhaps) => {}
+            None => return Err(pulse_core::Error::Closed),
+        }
         let change = tables.running(self.lease, [(&self.key, old, &record)].into_iter());
         match write(tables.client(), &change, Some(&record), None).await? {
             // In company it was.

@@ -113,7 +113,9 @@ impl Tables {
     /// The workers as the replica shows them.
     pub(crate) fn members(&self) -> Members {
         let snapshot = self.workers.snapshot();
-        let workers = snapshot.iter().filter_map(|(worker, record)| Some((worker.parse().ok()?, record.clone())));
+        // No worker is called 0, which stands for nobody.
+        let id = |worker: &str| worker.parse().ok().filter(|id: &WorkerId| id.0 != 0);
+        let workers = snapshot.iter().filter_map(|(worker, record)| Some((id(worker)?, record.clone())));
         Members::new(snapshot.version().map(PlacedBy::from), workers.collect())
     }
 

@@ -68,9 +68,17 @@ async fn a_hash_that_is_no_map_is_called_corrupt_and_left_alone() {
     let server = Server::start();
     let client = connect(&server).await;
     let key = "pulse:{orders}:m:m";
-    for header in
-        [None, Some(""), Some("short"), Some("zzzzzzzzzzzzzzzz7"), Some("0123456789abcdef"), Some("0123456789abcdef1x")]
-    {
+    let odd = ["", "short", "zzzzzzzzzzzzzzzz7", "0123456789abcdef", "0123456789abcdef1x"];
+    // What counts as a number elsewhere.
+    let numbers = [
+        "0123456789abcdef7 ",
+        "0123456789abcdef+7",
+        "0123456789abcdef7.0",
+        "0123456789abcdef0x10",
+        "0123456789abcdefnan",
+    ];
+    let shifted = ["0x123456789abcde7", " 123456789abcdef7"];
+    for header in [None].into_iter().chain(odd.into_iter().chain(numbers).chain(shifted).map(Some)) {
         server.cli(&["DEL", key]);
         server.cli(&["HSET", key, "k", "v"]);
         if let Some(header) = header {
@@ -79,6 +87,8 @@ async fn a_hash_that_is_no_map_is_called_corrupt_and_left_alone() {
         for transaction in [
             Transaction::new(&scope()).put("m", "k", "w"),
             Transaction::new(&scope()).expect_present("m", "k").add("m", "n", 1),
+            Transaction::new(&scope()).expect_present("m", "k").put("m", "k", "w"),
+            Transaction::new(&scope()).delete("m", "k").put("n", "k", "w"),
         ] {
             let error = refusal(&client, transaction).await;
             assert!(matches!(&error, Error::Corrupt { key: named, .. } if named == key), "{header:?}: {error:?}");

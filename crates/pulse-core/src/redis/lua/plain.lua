@@ -1,7 +1,7 @@
--- Transactions that only compare, put and delete entries of maps that exist, none of which is bound to anything, perhaps
--- as long as a lease lives. Does exactly what the general script would do; replies 0, with nothing changed, where it would
--- have to do more. It makes no function but one, and few tables, which cost more here than all else. An error that begins
--- with HALFWAY says that something was written, nobody knows what.
+-- Transactions that only compare, put and delete entries of maps that exist, perhaps as long as a lease lives: entries that
+-- are bound to nothing, or are put for a time. Does exactly what the general script would do; replies 0, with nothing
+-- changed, where it would have to do more. It makes no function but one, and few tables, which cost more here than all
+-- else. An error that begins with HALFWAY says that something was written, nobody knows what.
 --
 -- KEYS     the hashes of the maps, first those that are written.
 -- ARGV[1]  numbers, in MessagePack: 1 if nobody asks what was replaced, else 0; then ten for each map, where places are
@@ -10,6 +10,7 @@
 --            the last of those that must be absent, of those that must hold a value, of those that must be present, of all,
 --            the first of the values that must be held,
 --            what is written: 0 nothing, 1 keys and values in turn, 2 the last of the keys that are read are deleted,
+--            3 keys and values in turn, for as many milliseconds as the arguments after them say,
 --            the first and the last of what is written,
 --            and how many entries are too many, -1 if no number is.
 -- ARGV[2]  what every key of the scope begins with.
@@ -20,13 +21,15 @@
 -- expected, with nothing changed: whether the lease lives, then for each map how many entries it has, where that was asked,
 -- and a list that begins with its header.
 
-local call, sub, tonumber, unpack, KEYS, ARGV = redis.call, string.sub, tonumber, unpack, KEYS, ARGV
+local call, sub, match, tonumber, unpack = redis.call, string.sub, string.match, tonumber, unpack
+local KEYS, ARGV = KEYS, ARGV
 local plan = { cmsgpack.unpack(ARGV[1]) }
-local all, holds, alive = {}, true, 1
+local all, holds, alive, now = {}, true, 1, nil
 
 if ARGV[3] ~= '' then
   local deadline, time = tonumber(call('ZSCORE', ARGV[2] .. 'l', ARGV[3]) or nil), call('TIME')
-  if not deadline or deadline <= time[1] * 1000 + math.floor(time[2] / 1000) then
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+  if not deadline or deadline <= now then
     holds, alive = false, 0
   end
 end
@@ -38,17 +41,19 @@ for i = 1, #KEYS do
   local first, absent, equal, present, last = unpack(plan, at + 1, at + 5)
   local before = first - 2
   local found = last < first and { call('HGET', key, '') } or call('HMGET', key, '', unpack(ARGV, first, last))
-  local header = found[1]
-  if not header then
-    return 0
-  end
-  local revision, flags = tonumber(sub(header, 17)), ''
-  if not revision then
-    revision, flags = string.match(header, '^(%d+)(b?@?%d*)$', 17)
-    revision = tonumber(revision)
-  end
-  -- A stranger's header may hold anything; revisions below this one are exact, and become text as they are.
-  if not revision or revision < 1 or revision >= 1e14 or revision % 1 > 0 or not tonumber(sub(header, 1, 16), 16) then
+  local kind, header, revision, flags = plan[at + 7], found[1], 0, ''
+  if header then
+    revision = match(header, '^%x+$') and match(header, '^%d+$', 17)
+    if not revision then
+      revision, flags = match(header, '^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x(%d+)(b?@?%d*)$')
+    end
+    revision = tonumber(revision or nil)
+    -- A stranger's header may hold anything; revisions below this one are exact, and become text as they are.
+    if not revision or revision < 1 or revision >= 99999999999999 then
+      return 0
+    end
+  elseif kind ~= 2 or call('HLEN', key) > 0 then
+    -- From a map that does not exist, nothing is deleted.
     return 0
   end
 
@@ -71,16 +76,26 @@ for i = 1, #KEYS do
     plan[at + 10] = count
   end
 
-  if flags ~= '' and sub(flags, 1, 1) == 'b' and plan[at + 7] > 0 then
+  if kind == 3 then
+    -- Whether there are bindings shows in the header, and their end depends on that of the map.
+    if flags ~= 'b' then
+      return 0
+    end
+    if not now then
+      local time = call('TIME')
+      now = time[1] * 1000 + math.floor(time[2] / 1000)
+    end
+    call('ZCARD', ARGV[2] .. 'd')
+  end
+  if kind > 0 and flags ~= '' and sub(flags, 1, 1) == 'b' then
     local keys, count = {}, 0
-    for k = plan[at + 8], plan[at + 9], plan[at + 7] == 1 and 2 or 1 do
+    for k = plan[at + 8], plan[at + 9], kind == 2 and 1 or 2 do
       count = count + 1
       keys[count] = ARGV[k]
     end
-    -- The scope is the hash tag, and nothing before or in it can hold this pattern.
-    local bindings = call('HMGET', (string.gsub(key, '}:m:', '}:b:', 1)), unpack(keys))
+    local bindings = call('HMGET', ARGV[2] .. 'b:' .. sub(key, #ARGV[2] + 3), unpack(keys))
     for k = 1, count do
-      if bindings[k] then
+      if bindings[k] and (kind ~= 3 or sub(bindings[k], 1, 1) ~= 'T') then
         return 0
       end
     end
@@ -105,12 +120,24 @@ local function apply()
       break
     end
     local found = all[i]
-    local incarnation = sub(found[1], 1, 16)
-    local version = incarnation .. (plan[at + 1] + 1)
-    if kind == 1 then
+    local incarnation = found[1] and sub(found[1], 1, 16)
+    local version = incarnation and incarnation .. (plan[at + 1] + 1) or ''
+    if kind ~= 2 then
       call('HSET', key, '', version .. plan[at + 2], unpack(ARGV, first, last))
+      if kind == 3 then
+        local name = sub(key, #ARGV[2] + 3)
+        local entry, bindings, deadlines, count = 'E' .. #name .. ':' .. name, {}, {}, 0
+        for k = first, last, 2 do
+          count = count + 1
+          local deadline = string.format('%.0f', now + ARGV[last + count])
+          bindings[2 * count - 1], bindings[2 * count] = ARGV[k], 'T' .. deadline
+          deadlines[2 * count - 1], deadlines[2 * count] = deadline, entry .. ARGV[k]
+        end
+        call('HSET', ARGV[2] .. 'b:' .. name, unpack(bindings))
+        call('ZADD', ARGV[2] .. 'd', unpack(deadlines))
+      end
       call('SPUBLISH', ARGV[3 + i], cmsgpack.pack(version, unpack(ARGV, first, last)))
-    else
+    elseif incarnation then
       -- They are the last of what was read.
       local gone, changes, count, before = {}, {}, 0, last - #found
       for k = first, last do
@@ -143,6 +170,6 @@ if fine then
 end
 local text = tostring(type(reply) == 'table' and reply.err or reply)
 -- The server refuses these before the first write of a script, or not at all: nothing was written.
-local word = string.match(text, '^%-?(%u+)')
+local word = match(text, '^%-?(%u+)')
 local harmless = word == 'OOM' or word == 'READONLY' or word == 'MISCONF' or word == 'NOREPLICAS'
 return redis.error_reply(harmless and text or 'HALFWAY ' .. text)

@@ -37,7 +37,7 @@ else
   end
 end
 -- A stranger's header may hold any number; below this one they are exact, and become text as they are.
-if revision < 1 or revision >= 1e14 then
+if revision < 1 or revision >= 99999999999999 then
   return 0
 end
 
