@@ -79,14 +79,13 @@ impl<K: Kind> Shared<K> {
     /// Asks for those who wait, until nobody does.
     async fn carry(self: Arc<Self>) {
         let mut flight = Flight { shared: self, landed: false };
-        loop {
-            // Those whom the last answer woke come back with their next items.
-            tokio::task::yield_now().await;
-            let Some((items, senders)) = flight.next() else { return };
+        while let Some((items, senders)) = flight.next() {
             for (sender, answer) in senders.into_iter().zip(flight.shared.kind.ask(items).await) {
                 // Whoever asked may have gone.
                 let _ = sender.send(answer);
             }
+            // Those whom the answer woke come back with their next items.
+            tokio::task::yield_now().await;
         }
     }
 }
