@@ -45,6 +45,11 @@ impl Lifeline {
         self.recorded.set(()).is_ok()
     }
 
+    /// Whether it is written down that the job runs.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.recorded.initialized()
+    }
+
     /// Waits until it is written down that the job runs.
     pub(crate) async fn recorded(&self) {
         self.recorded.wait().await;

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::content::{Pool, key};
+use super::content::{Pool, connect, key, node};
 use crate::harness::{
     Bare, Bench, Goal, PAYLOAD, Paired, Row, Yardstick, median_latency, micros, per_second, thousands,
 };
@@ -87,6 +87,37 @@ pub(super) async fn batches(bench: &Bench) -> Vec<Row> {
     let rate = rate(bench, 4, 100).await;
     let goal = Goal::AtLeast(0.4);
     vec![Row::multiple("dispatch_batch of 100, 4 callers", thousands(rate.ours()), &rate, "X1", goal, "has none")]
+}
+
+/// 64 callers that wait for what functions make of their payloads.
+pub(super) async fn tasks(bench: &Bench) -> Vec<Row> {
+    let mut rate = Paired::default();
+    for _ in 0..bench.options.rounds {
+        let yardstick = bench.yardsticks.measure(Yardstick::X1, bench.options.requests(90_000.0)).await;
+        let clients = [connect(bench).await, connect(bench).await];
+        let mut nodes = Vec::new();
+        for client in &clients {
+            let node = node().join(client).await.expect("cannot join");
+            node.worker_fn(|job| async move { Ok(job.payload().len()) }).concurrency(256).await.expect("no worker");
+            nodes.push(Arc::new(node));
+        }
+        let (of, next) = (nodes.clone(), Arc::new(AtomicUsize::new(0)));
+        let done = per_second(64, bench.options.window, move |task, _| {
+            let (node, key) = (of[task % 2].clone(), key(next.fetch_add(1, Ordering::Relaxed)));
+            async move {
+                let length: usize = node.dispatch_and_wait((key, PAYLOAD.as_slice())).await.expect("the task failed");
+                assert_eq!(length, PAYLOAD.len());
+            }
+        });
+        rate.push(done.await, yardstick);
+        nodes[0].shutdown().await.expect("the pool does not shut down");
+        for client in clients {
+            client.close().await;
+        }
+    }
+    let (low, high) = rate.spread();
+    let multiple = format!("{:.2} X1 ({low:.2} to {high:.2})", rate.multiple());
+    vec![Row::shown("tasks until their results are known, 64 callers", thousands(rate.ours()), multiple)]
 }
 
 /// How many jobs come to run per second.

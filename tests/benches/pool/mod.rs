@@ -14,6 +14,7 @@ pub(crate) async fn run(bench: &Bench, table: &mut Table) {
         "sequential" => dispatch::one_after_the_other,
         "callers" => dispatch::many_callers,
         "batches" => dispatch::batches,
+        "tasks" => dispatch::tasks,
         "join" => moves::a_fifth_worker_joins,
         "leave" => moves::a_worker_leaves,
         "crash" => moves::a_node_dies,

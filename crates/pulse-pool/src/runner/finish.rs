@@ -203,6 +203,20 @@ impl Runner {
         self.look_at(&self.pool.tables.jobs.snapshot(), &key);
     }
 
+    /// The record of a job of ours as it stands in the backend: a short one ends before the replica shows that it runs.
+    fn as_recorded(&self, key: &JobKey, record: &Value<JobRecord>) -> (JobRecord, Bytes) {
+        if record.phase == Phase::Assigned
+            && let Some(activation) = self.jobs.running(key, record.assignment)
+            && activation.lifeline.is_recorded()
+        {
+            let running = record.running(activation.activity.epoch);
+            if let Ok(raw) = self.pool.encode(&running) {
+                return (running, raw);
+            }
+        }
+        ((**record).clone(), record.raw())
+    }
+
     /// Has the end of a job written down that has said it. Returns whether the job is settled for now.
     pub(super) fn finish_job(
         &mut self,
@@ -224,12 +238,13 @@ impl Runner {
                     (record.filter(is_ours), self.lease.as_ref(), worker, version)
                 {
                     let job = InHand::new(key.clone(), record, worker, version);
+                    let (record, raw) = self.as_recorded(key, record);
                     let finish = Finish {
                         job,
                         pool: self.pool.clone(),
                         key: key.clone(),
-                        record: (**record).clone(),
-                        raw: record.raw(),
+                        record,
+                        raw,
                         lease: lease.session.lease(),
                         lost: lease.lost.clone(),
                     };
