@@ -1,16 +1,18 @@
 //! Group commit: what many tasks ask of the backend at the same moment travels as one request.
 //!
-//! Whoever finds the way free is asked for at once. While [`Kind::FLIGHTS`] requests are on their way, those who come wait
-//! for one of them to return, and then go together. What is asked together and how the answers are shared out is up to a
-//! [`Kind`]. Requests are carried by tasks of their own, so that nobody waits for a caller who does not poll.
+//! Whoever finds the way free is asked for at once. While [`Kind::FLIGHTS`] requests are on their way, those who come
+//! wait for one of them to return, and then go together. What is asked together and how the answers are shared out is
+//! up to a [`Kind`]. Requests are carried by tasks of their own, so that nobody waits for a caller who does not poll.
 
 use std::{
     collections::VecDeque,
     fmt,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use tokio::{runtime::Handle, sync::oneshot};
 
 /// The most that go together.
@@ -35,6 +37,8 @@ pub(crate) struct Group<K: Kind>(Arc<Shared<K>>);
 
 struct Shared<K: Kind> {
     kind: K,
+    /// Of whoever made the group: those who ask may have one that is not driven all the time.
+    runtime: Handle,
     lane: Mutex<Lane<K>>,
 }
 
@@ -47,26 +51,30 @@ struct Lane<K: Kind> {
 type Company<K> = (Vec<<K as Kind>::Item>, Vec<oneshot::Sender<<K as Kind>::Answer>>);
 
 impl<K: Kind> Group<K> {
+    /// On the current runtime.
     pub(crate) fn new(kind: K) -> Self {
-        Self(Arc::new(Shared { kind, lane: Mutex::new(Lane { flights: 0, waiting: VecDeque::new() }) }))
+        let lane = Mutex::new(Lane { flights: 0, waiting: VecDeque::new() });
+        Self(Arc::new(Shared { kind, runtime: Handle::current(), lane }))
     }
 
-    /// Asks, together with others if others ask; `None` if nobody can be asked, because the runtime ends or the request
-    /// panicked. Dropped while it waits, the item may be asked for all the same.
+    /// Asks, together with others if others ask; `None` if the request panicked, or the runtime ends. Dropped while it
+    /// waits, the item may be asked for all the same.
     pub(crate) async fn ask(&self, item: K::Item) -> Option<K::Answer> {
-        self.wait(item)?.await.ok()
+        let (sender, answer) = oneshot::channel();
+        if let Some(flight) = self.wait(item, sender) {
+            self.0.runtime.spawn(flight.carry());
+        }
+        answer.await.ok()
     }
 
-    fn wait(&self, item: K::Item) -> Option<oneshot::Receiver<K::Answer>> {
-        let (sender, answer) = oneshot::channel();
-        let runtime = Handle::try_current().ok()?;
+    /// Returns the flight that is to be carried, if there is room for one.
+    fn wait(&self, item: K::Item, sender: oneshot::Sender<K::Answer>) -> Option<Flight<K>> {
         let mut lane = self.0.lock();
         lane.waiting.push_back((item, sender));
-        if lane.flights < K::FLIGHTS {
+        (lane.flights < K::FLIGHTS).then(|| {
             lane.flights += 1;
-            runtime.spawn(self.0.clone().carry());
-        }
-        Some(answer)
+            Flight { shared: self.0.clone(), landed: false }
+        })
     }
 }
 
@@ -74,19 +82,6 @@ impl<K: Kind> Shared<K> {
     fn lock(&self) -> MutexGuard<'_, Lane<K>> {
         // Nothing panics while holding it.
         self.lane.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks for those who wait, until nobody does.
-    async fn carry(self: Arc<Self>) {
-        let mut flight = Flight { shared: self, landed: false };
-        while let Some((items, senders)) = flight.next() {
-            for (sender, answer) in senders.into_iter().zip(flight.shared.kind.ask(items).await) {
-                // Whoever asked may have gone.
-                let _ = sender.send(answer);
-            }
-            // Those whom the answer woke come back with their next items.
-            tokio::task::yield_now().await;
-        }
     }
 }
 
@@ -97,6 +92,20 @@ struct Flight<K: Kind> {
 }
 
 impl<K: Kind> Flight<K> {
+    /// Asks for those who wait, until nobody does.
+    async fn carry(mut self) {
+        while let Some((items, senders)) = self.next() {
+            // A panic concerns those who were asked for; they are told by the end of their senders.
+            let answers = AssertUnwindSafe(self.shared.kind.ask(items)).catch_unwind().await;
+            for (sender, answer) in senders.into_iter().zip(answers.unwrap_or_default()) {
+                // Whoever asked may have gone.
+                let _ = sender.send(answer);
+            }
+            // Those whom the answer woke come back with their next items.
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Those who go next. If there are none, the flight is over from then on, so that whoever comes begins another.
     fn next(&mut self) -> Option<Company<K>> {
         let mut lane = self.shared.lock();
@@ -114,20 +123,13 @@ impl<K: Kind> Flight<K> {
 
 impl<K: Kind> Drop for Flight<K> {
     fn drop(&mut self) {
-        if self.landed {
-            return;
-        }
-        // The request panicked, or the runtime ends.
-        let mut lane = self.shared.lock();
-        match (lane.waiting.is_empty(), Handle::try_current()) {
-            (false, Ok(runtime)) => {
-                runtime.spawn(self.shared.clone().carry());
-            }
-            (true, _) => lane.flights -= 1,
-            (false, Err(_)) => {
-                lane.waiting.clear();
-                lane.flights -= 1;
-            }
+        if !self.landed {
+            // The runtime ends, and with it the waiting.
+            let mut lane = self.shared.lock();
+            lane.flights -= 1;
+            let waiting = std::mem::take(&mut lane.waiting);
+            drop(lane);
+            drop(waiting);
         }
     }
 }
@@ -234,6 +236,24 @@ mod tests {
         kind.let_through.add_permits(100);
         assert_eq!(group.ask(4).await, Some(8));
         assert_eq!(idle.await, Some(2));
+    }
+
+    #[test]
+    fn a_caller_whose_runtime_stands_still_holds_up_nobody() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (ours, theirs) = (runtime(), runtime());
+        let (group, kind) = ours.block_on(async { group() });
+        kind.let_through.add_permits(100);
+        let asked = theirs.spawn({
+            let group = group.clone();
+            async move { group.ask(1).await }
+        });
+        // It has asked, and is not driven any more.
+        theirs.block_on(tokio::task::yield_now());
+        assert_eq!(ours.block_on(group.ask(4)), Some(8));
+        assert_eq!(theirs.block_on(asked).unwrap(), Some(2));
+        drop(ours);
+        assert_eq!(theirs.block_on(group.ask(4)), None, "nobody can be asked any more");
     }
 
     /// The last flight ends right after its answers.

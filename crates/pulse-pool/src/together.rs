@@ -1,5 +1,5 @@
-//! What goes to the backend in company: jobs that are dispatched, payloads that are fetched, jobs that have started, and
-//! those that have ended.
+//! What goes to the backend in company: jobs that are dispatched, payloads that are fetched, jobs that have started,
+//! and those that have ended.
 //!
 //! All of it only saves requests. Where company is refused, because of one of those in it or for whatever reason, each
 //! goes on alone, and finds out for itself.

@@ -18,7 +18,8 @@ async fn a_task_that_ends_before_its_node_sees_that_it_runs_is_not_held_up() {
     node.worker_fn(|job| async move { Ok(job.payload().len()) }).await.unwrap();
     let _: usize = node.dispatch_and_wait(("warm", "up")).await.unwrap();
 
-    // What is written is known at once, and shows 10 ms later: that the job is there, that it runs, and that it is gone.
+    // What is written is known at once, and shows 10 ms later: that the job is there, that it runs, and that it is
+    // gone.
     let delay = Duration::from_millis(10);
     link.set_feed_chances(FeedChances::none().with_delay(delay..=delay));
     let begun = Instant::now();

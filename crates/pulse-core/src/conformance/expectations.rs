@@ -67,6 +67,9 @@ pub(super) async fn every_kind_that_fails_says_what_was_found_and_changes_nothin
         (begin().expect_shorter_than("s", 1), Found::Count(1)),
         (begin().expect_shorter_than("none", 0), Found::Count(0)),
     ];
+    let nothing = begin().expect_fewer_than("none", 0).delete("none", "k");
+    let error = room.refused(nothing).await;
+    assert_eq!(error.failed_expectation().map(|failed| failed.found.clone()), Some(Found::Count(0)));
     for (transaction, found) in failing {
         let expected = transaction.expectations()[0].clone();
         let transaction = transaction.put("m", "k", "changed").append("s", NewEvent::new("e", "p"));

@@ -1,8 +1,8 @@
 //! Commits: which way a transaction takes, and what its answer means.
 //!
 //! Any can go through `lua/transaction/`. Four kinds have a shorter way with the same effect: unbound puts into one map
-//! (`puts`), comparisons with unbound puts and deletions (`plain`), appends to one stream (`appends`), and a single
-//! acknowledgement (`XACK`).
+//! (`puts`), comparisons with deletions and puts that are not bound to leases (`plain`), appends to one stream
+//! (`appends`), and a single acknowledgement (`XACK`).
 
 use std::{sync::Arc, time::Duration};
 

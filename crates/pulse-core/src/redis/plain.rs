@@ -37,8 +37,8 @@ const MOST_MAPS: usize = 100;
 const CHANNELS: usize = 4;
 
 impl Redis {
-    /// Carries out a transaction of puts that are not bound to leases, deletions and comparisons; `None` if it is not one, or if the general
-    /// script has to do it.
+    /// Carries out a transaction of puts that are not bound to leases, deletions and comparisons; `None` if it is not
+    /// one, or if the general script has to do it.
     pub(super) async fn commit_plainly(&self, transaction: &Transaction) -> Result<Option<Committed>, Error> {
         let Some(plan) = Plan::of(transaction) else { return Ok(None) };
         let scope = transaction.scope();

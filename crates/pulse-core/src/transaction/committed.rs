@@ -47,8 +47,8 @@ impl Committed {
         Self { results, versions }
     }
 
-    /// Replaces what puts and deletions say they replaced by [`WriteResult::Done`], for backends to report on a transaction
-    /// that is [without](crate::Transaction::without_previous).
+    /// Replaces what puts and deletions say they replaced by [`WriteResult::Done`], for backends to report on a
+    /// transaction that is [without](crate::Transaction::without_previous).
     #[must_use]
     pub fn forget_previous(mut self) -> Self {
         for result in &mut self.results {

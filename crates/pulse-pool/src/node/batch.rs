@@ -76,8 +76,8 @@ impl Node {
         self.all_run(recorded.into_iter().zip(watches), deadline).await
     }
 
-    /// Waits for each in turn: while it waits for one, what becomes of the others is kept for it. If that takes long, for
-    /// all at once, so that each can look for what became of its own.
+    /// Waits for each in turn: while it waits for one, what becomes of the others is kept for it. If that takes long,
+    /// for all at once, so that each can look for what became of its own.
     async fn all_run(
         &self,
         mut jobs: impl Iterator<Item = (Result<(JobKey, Recorded), Error>, Option<Watch>)> + Send,

@@ -175,8 +175,7 @@ impl Node {
             match wrote.map_err(|_| pool.timed_out("dispatch"))? {
                 Some(Wrote::Yes(version)) => return Ok((dispatch, version)),
                 // If it is recorded, it is recognised.
-                Some(Wrote::No | Wrote::Perhaps) => {}
-                None => return Err(pool.closed()),
+                Some(Wrote::No | Wrote::Perhaps) | None => {}
             }
         }
         loop {

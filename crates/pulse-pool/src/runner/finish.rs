@@ -66,8 +66,9 @@ impl Finish {
     async fn write_whole(&mut self, ending: Ending) {
         let mut ending = ending;
         let mut given_up = false;
+        let mut may_have_happened = false;
         loop {
-            let written = self.attempt(&ending).await;
+            let written = self.attempt(&ending, &mut may_have_happened).await;
             // What was refused at first was ours until then. After an unknown outcome the key may be another job's.
             if let Ok(refused @ Written::Refused(_)) = &written
                 && let Some(damaged) = damage::found(refused)
@@ -134,11 +135,10 @@ impl Finish {
     /// # Errors
     ///
     /// Those that sending again does not heal.
-    async fn attempt(&self, ending: &Ending) -> Result<Written, crate::Error> {
+    async fn attempt(&self, ending: &Ending, may_have_happened: &mut bool) -> Result<Written, crate::Error> {
         let Self { pool, key, record, raw, lease, .. } = self;
         let (tables, now) = (&pool.tables, pool.clock.now());
         let result = |outcome| JobResult { dispatch: record.dispatch, outcome }.encode();
-        let mut may_have_happened = false;
         let (change, leaves) = match ending {
             Ending::Done { value, keep_for } => {
                 let result = result(Outcome::Done(value.clone()));
@@ -148,7 +148,7 @@ impl Finish {
                         return Ok(Written::Done(version));
                     }
                     Wrote::No => {}
-                    Wrote::Perhaps => may_have_happened = true,
+                    Wrote::Perhaps => *may_have_happened = true,
                 }
                 (tables.finish(*lease, [(key, raw, result, *keep_for)].into_iter()), None)
             }
@@ -170,7 +170,10 @@ impl Finish {
                 (tables.bury(finish, key, dead, entry), None)
             }
         };
-        let written = write_on(tables.client(), &change, leaves.as_ref(), None, may_have_happened).await;
+        let written = write_on(tables.client(), &change, leaves.as_ref(), None, *may_have_happened).await;
+        if matches!(written, Ok(Written::Refused(_) | Written::RefusedAfterUnknown(_))) {
+            *may_have_happened = false;
+        }
         let written = written.map_err(pool.backend("end a job"))?;
         if matches!(written, Written::Done(_)) {
             match ending {

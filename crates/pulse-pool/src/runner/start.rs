@@ -218,8 +218,7 @@ impl Start {
         match self.pool.confirming.ask(started).await {
             Some(Wrote::Yes(version)) => return Ok(Written::Done(version)),
             // If it is written down, it is recognised.
-            Some(Wrote::No | Wrote::Perhaps) => {}
-            None => return Err(pulse_core::Error::Closed),
+            Some(Wrote::No | Wrote::Perhaps) | None => {}
         }
         let change = tables.running(self.lease, [(&self.key, old, &record)].into_iter());
         match write(tables.client(), &change, Some(&record), None).await? {

@@ -1,13 +1,14 @@
--- Transactions that only compare, put and delete entries of maps that exist, perhaps as long as a lease lives: entries that
--- are bound to nothing, or are put for a time. Does exactly what the general script would do; replies 0, with nothing
--- changed, where it would have to do more. It makes no function but one, and few tables, which cost more here than all
--- else. An error that begins with HALFWAY says that something was written, nobody knows what.
+-- Transactions that only compare, put and delete entries of maps that exist, perhaps as long as a lease lives: entries
+-- that are bound to nothing, or are put for a time. Does exactly what the general script would do; replies 0, with
+-- nothing changed, where it would have to do more. It makes no function but one, and few tables, which cost more here
+-- than all else. An error that begins with HALFWAY says that something was written, nobody knows what.
 --
 -- KEYS     the hashes of the maps, first those that are written.
 -- ARGV[1]  numbers, in MessagePack: 1 if nobody asks what was replaced, else 0; then ten for each map, where places are
 --          those of arguments:
 --            the first of the keys that are read,
---            the last of those that must be absent, of those that must hold a value, of those that must be present, of all,
+--            the last of those that must be absent, of those that must hold a value, of those that must be present, and
+--            of all,
 --            the first of the values that must be held,
 --            what is written: 0 nothing, 1 keys and values in turn, 2 the last of the keys that are read are deleted,
 --            3 keys and values in turn, for as many milliseconds as the arguments after them say,
@@ -17,9 +18,9 @@
 -- ARGV[3]  the lease that must live, or "".
 -- ARGV[4…] the channels of the commits of the maps that are written, then keys and values.
 --
--- Replies for each map that is written a list: its version, and the values that were read, if somebody asks for them. If something is not as
--- expected, with nothing changed: whether the lease lives, then for each map how many entries it has, where that was asked,
--- and a list that begins with its header.
+-- Replies for each map that is written a list: its version, and the values that were read, if somebody asks for them.
+-- If something is not as expected, with nothing changed: whether the lease lives, then for each map how many entries it
+-- has, where that was asked, and a list that begins with its header.
 
 local call, sub, match, tonumber, unpack = redis.call, string.sub, string.match, tonumber, unpack
 local KEYS, ARGV = KEYS, ARGV
@@ -34,8 +35,8 @@ if ARGV[3] ~= '' then
   end
 end
 
--- In the plan of each map, revision and flags replace the first places once they are not needed any more, and the number of
--- entries that of too many.
+-- In the plan of each map, revision and flags replace the first places once they are not needed any more, and the number
+-- of entries that of too many.
 for i = 1, #KEYS do
   local at, key = 10 * i - 9, KEYS[i]
   local first, absent, equal, present, last = unpack(plan, at + 1, at + 5)
@@ -46,8 +47,11 @@ for i = 1, #KEYS do
     revision = match(header, '^%x+$') and match(header, '^%d+$', 17)
     if not revision then
       revision, flags = match(header, '^%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x(%d+)(b?@?%d*)$')
+      if revision and not match(flags, '^b?$') and not match(flags, '^b?@%d+$') then
+        return 0
+      end
     end
-    revision = tonumber(revision or nil)
+    revision = revision and #revision <= 15 and tonumber(revision)
     -- A stranger's header may hold anything; revisions below this one are exact, and become text as they are.
     if not revision or revision < 1 or revision >= 99999999999999 then
       return 0
@@ -71,7 +75,7 @@ for i = 1, #KEYS do
   end
   local most = plan[at + 10]
   if most >= 0 then
-    local count = call('HLEN', key) - 1
+    local count = math.max(call('HLEN', key) - 1, 0)
     holds = holds and count < most
     plan[at + 10] = count
   end
