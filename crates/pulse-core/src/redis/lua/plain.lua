@@ -35,8 +35,8 @@ if ARGV[3] ~= '' then
   end
 end
 
--- In the plan of each map, revision and flags replace the first places once they are not needed any more, and the number
--- of entries that of too many.
+-- In the plan of each map, revision and flags replace the first places once they are not needed any more, and the
+-- number of entries that of too many.
 for i = 1, #KEYS do
   local at, key = 10 * i - 9, KEYS[i]
   local first, absent, equal, present, last = unpack(plan, at + 1, at + 5)
