@@ -209,20 +209,25 @@ impl History {
         } else if state.holds_until.is_none() {
             state.flips = 0;
         }
-        state.floor = state.floor.max(stands.floor);
-        state.longest_ttl = state.longest_ttl.max(Duration::from_millis(stands.longest_ttl));
-        let passed = Duration::from_millis(now.saturating_sub(stands.since));
-        let left = state.longest_ttl.saturating_sub(passed);
-        // Once for each loss, however the server's clock is set meanwhile.
-        if stands.since != state.held_for && !left.is_zero() {
-            state.hold_for(left);
-        }
-        state.held_for = stands.since;
+        state.learn(stands, now);
         state.set_verified(reading, told);
     }
 }
 
 impl State {
+    /// Takes in what others have noticed.
+    fn learn(&mut self, stands: &ServerRecord, now: u64) {
+        self.floor = self.floor.max(stands.floor);
+        self.longest_ttl = self.longest_ttl.max(Duration::from_millis(stands.longest_ttl));
+        let passed = Duration::from_millis(now.saturating_sub(stands.since));
+        let left = self.longest_ttl.saturating_sub(passed);
+        // Once for each loss, however the server's clock is set meanwhile.
+        if stands.since != self.held_for && !left.is_zero() {
+            self.hold_for(left);
+        }
+        self.held_for = stands.since;
+    }
+
     fn find_lost(&mut self) {
         // One loss may show in several ways.
         if self.holds_until.is_none_or(|until| until <= Instant::now()) {
@@ -262,6 +267,16 @@ impl State {
         }
         let until = Instant::now() + time;
         self.holds_until = Some(self.holds_until.map_or(until, |before| before.max(until)));
+    }
+}
+
+/// Takes in what others have noticed between two readings. Whoever notices a loss begins nothing for the time of the
+/// longest lease from when that is written down; so everybody knows by then what epochs are raised by.
+pub(crate) async fn learn(pool: &Pool) {
+    // If it fails, the next look will tell, or the lease runs out.
+    let raw = pool.tables.read_server().await.ok().flatten();
+    if let Some(stands) = raw.and_then(|raw| pulse_core::message_pack::decode::<ServerRecord>(&raw).ok()) {
+        pool.history.lock().learn(&stands, pool.clock.now());
     }
 }
 

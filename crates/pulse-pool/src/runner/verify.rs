@@ -73,6 +73,7 @@ impl Runner {
         let (pool, reading) = (self.pool.clone(), self.pool.tables.jobs.snapshot().readings());
         self.tasks.spawn(async move {
             // If it fails, the next look will tell, or the lease runs out.
+            history::learn(&pool).await;
             let run = pool.tables.client().backend().server_run(pool.tables.scope()).await.ok().flatten();
             match run {
                 Some(run) if pool.history.see_run(&run, reading) => TaskEnded::Outdated,
