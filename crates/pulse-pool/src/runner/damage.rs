@@ -10,7 +10,7 @@
 //! replica shows whatever it may have written. Others ask a job to stop; if the replica shows that, it is kept.
 
 use bytes::Bytes;
-use pulse_rmap::Value;
+use pulse_rmap::{Snapshot, Value};
 
 use super::{
     Runner,
@@ -43,7 +43,11 @@ pub(super) fn found(written: &Written) -> Option<Bytes> {
 
 /// What stands in the place of a record, if the replica shows that it is none.
 pub(super) fn shown(pool: &Pool, key: &JobKey) -> Option<Bytes> {
-    let jobs = pool.tables.jobs.snapshot();
+    shown_in(&pool.tables.jobs.snapshot(), key)
+}
+
+/// The same for what the replica showed at one moment, to be judged together with whatever else it showed then.
+pub(super) fn shown_in(jobs: &Snapshot<JobRecord>, key: &JobKey) -> Option<Bytes> {
     if jobs.contains_key(key.as_str()) { None } else { jobs.get_raw(key.as_str()) }
 }
 
@@ -105,11 +109,11 @@ pub(super) async fn mend(pool: &Pool, key: &JobKey, old: &Bytes, damaged: &Bytes
 impl Runner {
     /// Has it written down again that a job runs here, if the replica shows that its record is damaged. Returns whether
     /// that is so. What does not run, or has to end, is seen to when it has ended.
-    pub(super) fn restore_running(&mut self, key: &JobKey) -> bool {
+    pub(super) fn restore_running(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) -> bool {
         if self.lease.is_none() || self.members.is_shut_down() {
             return false;
         }
-        let Some(damaged) = shown(&self.pool, key) else { return false };
+        let Some(damaged) = shown_in(jobs, key) else { return false };
         let Some(activation) = self.jobs.take_running(key) else { return false };
         match self.start_of(key, &activation.record, activation.clone()) {
             Some(start) if !activation.stopped.is_cancelled() => {

@@ -122,7 +122,7 @@ impl Runner {
     pub(super) fn look_at(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) {
         self.watch_history(jobs);
         let record = jobs.value(key.as_str());
-        if record.is_none() && self.restore_running(key) {
+        if record.is_none() && self.restore_running(jobs, key) {
             return;
         }
         if !self.ended.is_empty() && self.finish_job(key, record, jobs.version()) {

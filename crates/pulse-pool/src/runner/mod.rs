@@ -321,6 +321,10 @@ impl Runner {
     fn on_job_updates(&mut self, update: Update<JobRecord>) {
         self.on_job_update(update);
         for _ in 1..AT_ONCE {
+            // What a step has left here counts before what has changed since.
+            while let Some(ended) = self.tasks.try_join_next() {
+                self.on_task_ended(ended.ok());
+            }
             let Some(update) = self.job_changes.try_next() else { break };
             self.on_job_update(update);
         }

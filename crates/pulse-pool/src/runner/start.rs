@@ -132,13 +132,13 @@ impl Start {
     /// Says so if the start was broken off because the job has vanished, and that is a loss. Where its record is
     /// damaged, that is written anew, so that the job is started again.
     async fn see_to_record(&self) {
-        if let Some(damaged) = damage::shown(&self.pool, &self.key) {
+        let jobs = self.pool.tables.jobs.snapshot();
+        if let Some(damaged) = damage::shown_in(&jobs, &self.key) {
             let worker = self.activation.activity.worker;
             let restored = damage::restore(&self.pool, &self.key, worker, &damaged, self.record.raw());
             until(&self.lost, restored).await;
             return;
         }
-        let jobs = self.pool.tables.jobs.snapshot();
         if self.activation.job.has_vanished(jobs.get(self.key.as_str())) {
             self.activation.job.report_if_lost(&self.pool).await;
         }
