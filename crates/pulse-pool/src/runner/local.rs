@@ -133,9 +133,11 @@ impl LocalJobs {
         })
     }
 
-    /// Breaks off the start that is under way.
+    /// Breaks off the start that is under way. One that is written down is through: its end is looked at in a moment.
     pub(super) fn interrupt(&self, key: &JobKey) {
-        if let Some(Local::Starting(activation)) = self.jobs.get(key) {
+        if let Some(Local::Starting(activation)) = self.jobs.get(key)
+            && !activation.lifeline.is_recorded()
+        {
             activation.stopped.cancel();
         }
     }
