@@ -380,6 +380,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_others_have_noticed_holds_up_and_raises_epochs_also_where_nothing_else_tells() {
+        let (history, record) = verified("a", None);
+        history.see_version(at(1, 9));
+        let noticed = ServerRecord { floor: record.floor + LOST_AT_MOST, since: NOW + 5, ..record };
+        history.lock().learn(&noticed, NOW + 5);
+        assert_eq!(history.may_begin(1), Begin::HoldsUntil(Instant::now() + TTL));
+        assert_eq!(history.next_epoch(&job()), Epoch(LOST_AT_MOST + 9));
+        // The same again puts nothing off.
+        let until = Instant::now() + TTL;
+        tokio::time::advance(TTL / 2).await;
+        history.lock().learn(&noticed, NOW + 5_005);
+        assert_eq!(history.may_begin(1), Begin::HoldsUntil(until));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nothing_begins_by_what_was_read_before_the_server_was_looked_at() {
         let (history, record) = verified("a", None);
         assert_eq!(history.may_begin(2), Begin::WhenVerified);

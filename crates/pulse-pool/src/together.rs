@@ -70,11 +70,9 @@ impl Kind for Confirming {
     const FLIGHTS: usize = 1;
 
     async fn ask(&self, jobs: Vec<Started>) -> Vec<Wrote> {
-        let Some(lease) = jobs.first().map(|job| job.lease) else { return Vec::new() };
-        if jobs.iter().any(|job| job.lease != lease) {
-            // The node has lost a lease a moment ago.
+        let Some(lease) = one_lease(jobs.iter().map(|job| job.lease)) else {
             return jobs.iter().map(|_| Wrote::No).collect();
-        }
+        };
         let build =
             |some: &[&Started]| self.tables.running(lease, some.iter().map(|job| (&job.key, &job.old, &job.new)));
         write_together(&self.tables, &jobs, |job| &job.key, build).await
@@ -104,16 +102,21 @@ impl Kind for Finishing {
     const FLIGHTS: usize = 1;
 
     async fn ask(&self, jobs: Vec<Done>) -> Vec<Wrote> {
-        let Some(lease) = jobs.first().map(|job| job.lease) else { return Vec::new() };
-        if jobs.iter().any(|job| job.lease != lease) {
+        let Some(lease) = one_lease(jobs.iter().map(|job| job.lease)) else {
             return jobs.iter().map(|_| Wrote::No).collect();
-        }
+        };
         let build = |some: &[&Done]| {
             let jobs = some.iter().map(|job| (&job.key, &job.old, job.result.clone(), job.keep_for));
             self.tables.finish(lease, jobs)
         };
         write_together(&self.tables, &jobs, |job| &job.key, build).await
     }
+}
+
+/// The lease, if it is one and the same: a node that has lost one a moment ago may have jobs of two.
+fn one_lease(mut leases: impl Iterator<Item = LeaseId>) -> Option<LeaseId> {
+    let first = leases.next()?;
+    leases.all(|lease| lease == first).then_some(first)
 }
 
 /// Writes in one transaction, without those whose records are not as expected, and of each key only the first.

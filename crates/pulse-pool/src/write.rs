@@ -2,6 +2,7 @@
 //!
 //! Every change of the pool expects the record that it replaces and writes one that occurs only once, so it can be sent
 //! again after an unknown outcome: if the first attempt took effect, the second is refused, and finds the new record.
+//! The exception is a dispatch whose job has come, run and gone before it is sent again: that one runs once more.
 
 use std::time::Duration;
 

@@ -9,12 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use pulse_core::{Client, Scope, Transaction, testing::FeedChances};
+use pulse_core::{Client, Transaction, testing::FeedChances};
 use pulse_pool::{Error, HandlerError, Job, JobHandler, JobKey, JobState, Node};
 use tests::{Subject, eventually, on_every_backend, soon};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::{board::Board, faulty_client, keys, mortal_node, node};
+use crate::{board::Board, faulty_client, keys, mortal_node, node, orchestra};
 
 on_every_backend!(
     a_damaged_record_is_written_anew_while_its_job_goes_on,
@@ -26,10 +26,6 @@ on_every_backend!(
 );
 
 const GARBAGE: &[u8] = b"\xc1 no record";
-
-fn orchestra() -> Scope {
-    Scope::new("orchestra").unwrap()
-}
 
 async fn damage(client: &Client, key: &str) {
     client.commit(Transaction::new(&orchestra()).put("pool:jobs", key, GARBAGE)).await.unwrap();

@@ -10,7 +10,7 @@ use pulse_core::{
 use pulse_pool::{Error, JobState, Node};
 use tests::{Subject, eventually, on_every_backend};
 
-use crate::{TTL, board::Board, faulty_client, keys, mortal_node, node};
+use crate::{TTL, board::Board, faulty_client, keys, mortal_node, node, orchestra};
 
 on_every_backend!(
     the_jobs_of_a_dead_node_run_again_and_no_other_job_is_touched,
@@ -302,7 +302,7 @@ async fn what_strangers_write_into_the_pools_maps_harms_nobody(subject: Subject)
     let (client, board) = (subject.client().await, Board::default());
     let node = node().join(&client).await.unwrap();
     node.add_worker(board.player("a")).await.unwrap();
-    let scope = pulse_core::Scope::new("orchestra").unwrap();
+    let scope = orchestra();
     let rubbish = [Bytes::new(), Bytes::from_static(b"\xff\x00"), Bytes::from_static(b"\x93\x01\x02\x03")];
     for (index, rubbish) in rubbish.into_iter().enumerate() {
         let garbage = Transaction::new(&scope)
@@ -335,7 +335,7 @@ async fn a_pool_without_workers_can_be_destroyed(subject: Subject) {
     node.close().await.unwrap();
     pulse_pool::destroy(&client, "orchestra").await.unwrap();
     pulse_pool::destroy(&client, "orchestra").await.unwrap();
-    let scope = pulse_core::Scope::new("orchestra").unwrap();
+    let scope = orchestra();
     for map in ["pool:workers", "pool:jobs", "pool:payloads", "pool:queue"] {
         assert_eq!(client.backend().map_version(&scope.map(map).unwrap()).await.unwrap(), None, "{map}");
     }

@@ -6,11 +6,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use pulse_core::{Scope, Transaction};
+use pulse_core::Transaction;
 use pulse_pool::{Error, HandlerError, Job, JobHandler, JobKey, NewJob, RetryPolicy};
 use tests::{Subject, eventually, on_every_backend};
 
-use crate::{keys, mortal_node, node};
+use crate::{keys, mortal_node, node, orchestra};
 
 on_every_backend!(
     a_job_is_started_with_the_headers_that_it_was_dispatched_with,
@@ -151,7 +151,7 @@ async fn every_job_of_a_batch_and_of_a_crowd_keeps_its_own_headers(subject: Subj
 }
 
 fn payloads() -> pulse_core::MapId {
-    Scope::new("orchestra").unwrap().map("pool:payloads").unwrap()
+    orchestra().map("pool:payloads").unwrap()
 }
 
 /// What the entry of a job with the header `for: Clara` is like.
@@ -183,7 +183,7 @@ async fn headers_that_a_stranger_has_damaged_are_an_error_of_that_job(subject: S
     for (number, damaged) in damaged.into_iter().enumerate() {
         let key = format!("violin {number}");
         node.enqueue(&key, "allegro").await.unwrap();
-        let scope = Scope::new("orchestra").unwrap();
+        let scope = orchestra();
         client.commit(Transaction::new(&scope).put("pool:payloads", key.as_str(), damaged)).await.unwrap();
         let payload = node.job_payload(&key).await;
         let named = payload.as_ref().err().map(|error| format!("{error:?}"));

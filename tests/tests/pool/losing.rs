@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use pulse_core::{
-    Client, Scope, Transaction,
-    testing::{Faulty, Operation},
-};
+use pulse_core::{Client, Transaction, testing::Operation};
 use pulse_pool::{HandlerError, Job, JobHandler, JobKey, NewJob, Node};
 use tests::{Subject, eventually, on_every_backend};
 
-use crate::{TTL, board::Board, keys, mortal_node, node};
+use crate::{TTL, board::Board, faulty_client, keys, mortal_node, node, orchestra};
 
 on_every_backend!(
     a_job_whose_record_is_deleted_is_stopped_and_reported_as_lost,
@@ -55,10 +52,6 @@ mod flushing {
         board.check();
         client.close().await;
     }
-}
-
-fn orchestra() -> Scope {
-    Scope::new("orchestra").unwrap()
 }
 
 async fn deleted(client: &Client, key: &str) {
@@ -233,9 +226,8 @@ async fn what_is_stopped_or_ends_or_moves_is_not_lost(subject: Subject) {
 
 async fn what_others_took_over_and_ended_is_not_lost(subject: Subject) {
     let board = Board::default();
-    let link = Faulty::new(subject.client().await.backend().clone(), 1);
+    let (link, client) = faulty_client(&subject).await;
     link.set_patience(Duration::from_secs(1));
-    let client = Client::from_backend(std::sync::Arc::new(link.clone()));
     let (a, b) = (
         mortal_node().join(&client).await.unwrap(),
         mortal_node().timeout(TTL * 4).join(&subject.client().await).await.unwrap(),

@@ -18,7 +18,7 @@ mod ticking;
 
 use std::{sync::Arc, time::Duration};
 
-use pulse_core::{Client, testing::Faulty};
+use pulse_core::{Client, Scope, testing::Faulty};
 use pulse_pool::{Node, NodeBuilder};
 use tests::Subject;
 
@@ -29,6 +29,11 @@ const TTL: Duration = Duration::from_secs(2);
 /// A node of the pool that all tests use; each has a store of its own.
 fn node() -> NodeBuilder {
     Node::builder("orchestra")
+}
+
+/// Where it keeps its data.
+fn orchestra() -> Scope {
+    Scope::new("orchestra").unwrap()
 }
 
 /// One whose death is noticed soon.

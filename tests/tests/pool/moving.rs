@@ -3,13 +3,13 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Client, Scope, Transaction};
+use pulse_core::{Client, Transaction};
 use pulse_pool::{Error, JobState, Node, WorkerId, WorkerOptions};
 use tests::{Subject, eventually, on_every_backend};
 
 use crate::{
     board::{Board, Run},
-    keys, node,
+    keys, node, orchestra,
 };
 
 on_every_backend!(
@@ -245,10 +245,6 @@ async fn a_worker_may_come_and_go_a_thousand_times(subject: Subject) {
     a.close().await.unwrap();
     b.close().await.unwrap();
     board.check();
-}
-
-fn orchestra() -> Scope {
-    Scope::new("orchestra").unwrap()
 }
 
 /// The record of a worker as the backend has it.

@@ -245,11 +245,7 @@ async fn a_job_whose_node_dies_is_an_attempt_and_too_many_deaths_end_it(subject:
             std::future::pending::<Result<(), HandlerError>>()
         };
         doomed.worker_fn(work).retry(quick()).await.unwrap();
-        eventually("it runs", async || match attempts.lock().unwrap().len() {
-            made if made == death => Ok(()),
-            made => Err(made),
-        })
-        .await;
+        attempted(&attempts, death).await;
         drop(doomed);
     }
     watcher.worker_fn(|_| async { Ok(()) }).retry(quick()).await.unwrap();
@@ -258,6 +254,15 @@ async fn a_job_whose_node_dies_is_an_attempt_and_too_many_deaths_end_it(subject:
     let given_up = watcher.result::<()>("fatal").await;
     assert!(matches!(&given_up, Err(Error::Failed { reason, .. }) if reason.contains("3 attempts")), "{given_up:?}");
     watcher.close().await.unwrap();
+}
+
+/// Waits until so many attempts have begun.
+async fn attempted(attempts: &Mutex<Vec<u32>>, times: usize) {
+    eventually("it is attempted", async || match attempts.lock().unwrap().len() {
+        made if made == times => Ok(()),
+        made => Err(made),
+    })
+    .await;
 }
 
 async fn a_job_that_kills_its_node_at_once_is_given_up_after_its_attempts(subject: Subject) {
@@ -279,11 +284,7 @@ async fn a_job_that_kills_its_node_at_once_is_given_up_after_its_attempts(subjec
             std::future::pending::<Result<(), HandlerError>>()
         };
         doomed.worker_fn(work).retry(quick()).await.unwrap();
-        eventually("it has killed its node", async || match attempts.lock().unwrap().len() {
-            made if made == death => Ok(()),
-            made => Err(made),
-        })
-        .await;
+        attempted(&attempts, death).await;
     }
     watcher.worker_fn(|_| async { Ok(()) }).retry(quick()).await.unwrap();
     gone(&watcher, "fatal").await;

@@ -10,12 +10,12 @@ use std::{
 };
 
 use futures::FutureExt;
-use pulse_core::{Client, Scope, Transaction};
+use pulse_core::{Client, Transaction};
 use pulse_pool::{Cadence, Error, MissedTicks, NewJob, Node, Plan, Tick, Ticker};
 use tests::{Subject, eventually, on_every_backend, soon};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
-use crate::{board::Board, keys, mortal_node, node};
+use crate::{board::Board, keys, mortal_node, node, orchestra};
 
 on_every_backend!(
     every_tick_reaches_exactly_one_node,
@@ -163,7 +163,7 @@ async fn a_closed_node_ticks_no_more_and_the_others_do(subject: Subject) {
 }
 
 async fn commit(client: &Client, change: impl FnOnce(Transaction) -> Transaction) {
-    client.commit(change(Transaction::new(&Scope::new("orchestra").unwrap()))).await.unwrap();
+    client.commit(change(Transaction::new(&orchestra()))).await.unwrap();
 }
 
 async fn a_ticker_whose_record_vanishes_is_made_again(subject: Subject) {
@@ -191,7 +191,7 @@ async fn a_shutdown_ends_tickers_and_leaves_nothing_of_them(subject: Subject) {
     for listener in listeners {
         timeout(LONG, listener).await.expect("the ticker has ended").unwrap();
     }
-    let map = Scope::new("orchestra").unwrap().map("pool:tickers").unwrap();
+    let map = orchestra().map("pool:tickers").unwrap();
     assert_eq!(client.backend().map_version(&map).await.unwrap(), None);
 }
 

@@ -383,6 +383,7 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Whether any key is there twice.
 fn repeats<'a>(keys: impl ExactSizeIterator<Item = &'a Arc<str>>) -> bool {
     let count = keys.len();
     count > 1 && keys.collect::<HashSet<_>>().len() < count

@@ -203,7 +203,8 @@ impl Node {
         let plan = |(index, key, dispatch): &Planned| {
             let job = &jobs[*index];
             let terms = job.terms(&pool.clock);
-            self.plan(key, job, *dispatch, pool.owner(key, terms.needs()), None).ok().map(|(planned, _)| planned)
+            let owner = pool.owner(key, terms.needs());
+            self.plan(key, job, terms, *dispatch, owner, None).ok().map(|(planned, _)| planned)
         };
         let planned: Vec<Dispatch> = chunk.iter().map(plan).collect::<Option<_>>()?;
         if self.is_closed() || planned.len() < 2 {

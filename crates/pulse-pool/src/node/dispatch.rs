@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{JobInfo, Node};
 use crate::{
-    Error, JobKey, NewJob,
+    Error, JobKey, NewJob, WorkerId,
     id::DispatchId,
     new_job::Ready,
     record::{JobRecord, PlacedBy, Terms},
@@ -110,15 +110,25 @@ impl Node {
         job.into().ready(self.pool.tables.client().backend().limits().value_bytes)
     }
 
+    /// A job of a caller's as it is to be recorded, and its record. Its payload is kept if one of our workers is to start
+    /// it now.
     pub(super) fn plan(
         &self,
         key: &JobKey,
         job: &Ready,
+        terms: Terms,
         dispatch: DispatchId,
         owner: Option<(KnownWorker, Option<PlacedBy>)>,
         trace: Option<Bytes>,
     ) -> Result<(Dispatch, Bytes), Error> {
-        self.planned(key, job.entry.clone(), job.terms(&self.pool.clock), dispatch, owner, trace)
+        if terms.not_before <= terms.at && owner.as_ref().is_some_and(|((worker, _), _)| self.is_ours(*worker)) {
+            self.pool.fresh.keep(dispatch, &job.entry);
+        }
+        self.planned(key, job.entry.clone(), terms, dispatch, owner, trace)
+    }
+
+    fn is_ours(&self, worker: WorkerId) -> bool {
+        self.pool.members.borrow().get(worker).is_some_and(|worker| worker.node == self.pool.node)
     }
 
     /// A job as it is to be recorded, and its record.
@@ -133,13 +143,6 @@ impl Node {
     ) -> Result<(Dispatch, Bytes), Error> {
         let (worker, placed_by) = owner.map_or((None, None), |(worker, placed_by)| (Some(worker), placed_by));
         let record = JobRecord::dispatched(dispatch, terms, worker.as_ref().map(|(worker, _)| *worker), placed_by);
-        let members = self.pool.members.borrow();
-        if record.not_before() <= record.at()
-            && record.owner().and_then(|owner| members.get(owner)).is_some_and(|owner| owner.node == self.pool.node)
-        {
-            self.pool.fresh.keep(dispatch, &entry);
-        }
-        drop(members);
         let record = self.pool.encode(&record)?;
         Ok((Dispatch { key: key.clone(), trace, record: record.clone(), entry, owner: worker }, record))
     }
@@ -167,10 +170,11 @@ impl Node {
         deadline: Instant,
     ) -> Result<Recorded, Error> {
         let pool = &self.pool;
-        let mut owner = pool.owner(key, job.terms(&pool.clock).needs());
+        let terms = job.terms(&pool.clock);
+        let mut owner = pool.owner(key, terms.needs());
         let mut trace = None;
         if job.entry.len() <= LARGE && !self.is_closed() {
-            let (planned, _) = self.plan(key, job, dispatch, owner.clone(), None)?;
+            let (planned, _) = self.plan(key, job, terms.clone(), dispatch, owner.clone(), None)?;
             let wrote = timeout_at(deadline, pool.recording.ask(planned)).await;
             match wrote.map_err(|_| pool.timed_out("dispatch"))? {
                 Some(Wrote::Yes(version)) => return Ok((dispatch, version)),
@@ -182,7 +186,7 @@ impl Node {
             if self.is_closed() {
                 return Err(pool.closed());
             }
-            let (planned, record) = self.plan(key, job, dispatch, owner.clone(), trace.clone())?;
+            let (planned, record) = self.plan(key, job, terms.clone(), dispatch, owner.clone(), trace.clone())?;
             let change = pool.tables.dispatch(std::iter::once(&planned), pool.options.max_queued);
             let written = timeout_at(deadline, write(pool.tables.client(), &change, Some(&record), Some(deadline)));
             let written = written.await.map_err(|_| pool.timed_out("dispatch"))?;

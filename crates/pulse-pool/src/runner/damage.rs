@@ -10,7 +10,7 @@
 //! replica shows whatever it may have written. Others ask a job to stop; if the replica shows that, it is kept.
 
 use bytes::Bytes;
-use pulse_rmap::{Snapshot, Value};
+use pulse_rmap::Snapshot;
 
 use super::{
     Runner,
@@ -25,15 +25,11 @@ use crate::{
     write::{BackOff, Written, write},
 };
 
-fn decode(raw: &Bytes) -> Option<JobRecord> {
-    JobRecord::read(raw)
-}
-
 /// What a change found in the place of a record, if it was refused because that is none.
 pub(super) fn found(written: &Written) -> Option<Bytes> {
     match written {
         Written::Refused(Refusal::Record(Some(found))) | Written::RefusedAfterUnknown(Refusal::Record(Some(found)))
-            if decode(found).is_none() =>
+            if JobRecord::read(found).is_none() =>
         {
             Some(found.clone())
         }
@@ -54,13 +50,13 @@ pub(super) fn shown_in(jobs: &Snapshot<JobRecord>, key: &JobKey) -> Option<Bytes
 /// The record of a job that is about to be stopped here, if the replica shows it, or something that is none.
 pub(super) fn as_it_was(
     pool: &Pool,
+    jobs: &Snapshot<JobRecord>,
     key: &JobKey,
     activation: &Activation,
-    record: Option<&Value<JobRecord>>,
 ) -> Option<Bytes> {
-    match record {
+    match jobs.value(key.as_str()) {
         Some(record) => (record.assignment == activation.assignment).then(|| record.raw()),
-        None => shown(pool, key).and_then(|_| activation.running_record(pool)),
+        None => shown_in(jobs, key).and_then(|_| activation.running_record(pool)),
     }
 }
 
@@ -94,7 +90,7 @@ pub(super) async fn restore(pool: &Pool, key: &JobKey, worker: WorkerId, damaged
 /// Restores what a change expected that found this damage instead at the first attempt, if it is the record of a job of
 /// ours.
 pub(super) async fn mend(pool: &Pool, key: &JobKey, old: &Bytes, damaged: &Bytes) {
-    let Some(worker) = decode(old).and_then(|record| record.owner()) else { return };
+    let Some(worker) = JobRecord::read(old).and_then(|record| record.owner()) else { return };
     let is_ours = pool.members.borrow().get(worker).is_some_and(|record| record.node == pool.node);
     if !is_ours {
         return;

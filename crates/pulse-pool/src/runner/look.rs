@@ -145,7 +145,7 @@ impl Runner {
             None => {}
             Some(Step::Interrupt) => self.jobs.interrupt(key),
             Some(Step::Stop) => match self.moves_at(jobs, key) {
-                None => self.stop_job(key, record),
+                None => self.stop_job(jobs, key),
                 Some(Begin::HoldsUntil(moment)) => self.later.at(key, moment),
                 // It is looked at again then.
                 Some(Begin::Now | Begin::WhenVerified) => {}
@@ -288,11 +288,11 @@ impl Runner {
         }
     }
 
-    fn stop_job(&mut self, key: &JobKey, record: Option<&Value<JobRecord>>) {
+    fn stop_job(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) {
         if let Some(activation) = self.jobs.take_running(key) {
             let (pool, of) = (self.pool.clone(), key.clone());
-            let as_it_was = damage::as_it_was(&pool, key, &activation, record);
-            let vanished = self.vanished(&activation, record.map(|record| &**record));
+            let as_it_was = damage::as_it_was(&pool, jobs, key, &activation);
+            let vanished = self.vanished(&activation, jobs.get(key.as_str()));
             let vanished = vanished.filter(|_| as_it_was.is_none());
             let held = self.lease.as_ref().map(|lease| (lease.session.lease(), lease.lost.clone()));
             self.spawn_step(key, async move {
