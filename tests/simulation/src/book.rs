@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::stage::Stage;
 
-/// How long what was sent may still take effect after whoever sent it has given up.
-const ECHO: Duration = Duration::from_secs(4);
+/// How long what was sent may still take effect after whoever sent it has given up: more than a link stands still.
+const ECHO: Duration = Duration::from_secs(5);
 
 /// What is known of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,8 @@ const JOBS: usize = 10;
 /// What a worker has that takes long-running jobs, and one that takes tasks.
 const PLAYS: &str = "plays";
 const WORKS: &str = "works";
+/// How long a link stands still at most. What was sent over it takes effect after that.
+const LONGEST_STANDSTILL: Duration = Duration::from_millis(4_500);
 /// How many of the last states of the server its replica may be at.
 const REPLICATED: usize = 12;
 
@@ -103,12 +105,13 @@ impl<'a> World<'a> {
             3 if many => self.crash(index),
             4 if many => self.close(index),
             5 | 6 => self.trouble(index, "is cut off", Faulty::partition),
-            7 => self.trouble(index, "stands still", Faulty::pause),
+            7 => self.stand_still(index),
             8..=10 => {
                 self.stage.note("all links are well");
-                for member in &self.members {
-                    member.link.heal();
-                    member.link.resume();
+                // Those that are closing have links as well.
+                for link in &self.links {
+                    link.heal();
+                    link.resume();
                 }
             }
             11 | 12 => self.stop(index),
@@ -164,6 +167,17 @@ impl<'a> World<'a> {
         let Member { name, link, .. } = &self.members[index];
         self.stage.note(format!("{name} {what}"));
         make(link);
+    }
+
+    /// A link stands still, and what is on its way over it arrives when it goes on.
+    fn stand_still(&mut self, index: usize) {
+        self.trouble(index, "stands still", Faulty::pause);
+        let (link, time) =
+            (self.members[index].link.clone(), self.dice.random_range(Duration::ZERO..LONGEST_STANDSTILL));
+        tokio::spawn(async move {
+            sleep(time).await;
+            link.resume();
+        });
     }
 
     async fn join(&mut self, may_be_client: bool) {
@@ -260,7 +274,7 @@ impl<'a> World<'a> {
         });
     }
 
-    /// Removes or adds a worker.
+    /// Removes a worker, or adds one, which may leave again at once.
     fn change_worker(&mut self, index: usize) {
         let member = &self.members[index];
         if member.is_client {
@@ -270,7 +284,7 @@ impl<'a> World<'a> {
         let (stage, name, node) = (self.stage.clone(), member.name.clone(), member.node.clone());
         let (crash, call) = (member.crash.clone(), self.book.any_call());
         let remove = self.dice.random_bool(0.6).then(|| workers.choose(&mut self.dice).copied()).flatten();
-        let player = Player::new(self.stage, &self.memory, &member.name);
+        let (player, passes_by) = (Player::new(self.stage, &self.memory, &member.name), self.dice.random_bool(0.5));
         tokio::spawn(async move {
             let change = async {
                 match remove {
@@ -282,6 +296,10 @@ impl<'a> World<'a> {
                     None => {
                         let added = node.add_worker_with(player, WorkerOptions::default().with_label(PLAYS)).await;
                         stage.note(format!("{name} has added a worker: {added:?}"));
+                        if let (true, Ok(worker)) = (passes_by, added) {
+                            let removed = node.remove_worker(worker).await;
+                            stage.note(format!("{name} has removed worker {worker} again: {removed:?}"));
+                        }
                     }
                 }
             };
