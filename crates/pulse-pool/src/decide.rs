@@ -105,6 +105,8 @@ pub(crate) enum Here {
     Starting(AssignmentId),
     /// The handler has this assignment running.
     Running(AssignmentId),
+    /// The handler has this assignment, which was told to stop: whatever is decided since, there is no way back.
+    Ending(AssignmentId),
     /// A step that is not to be disturbed is under way.
     Busy,
 }
@@ -152,6 +154,7 @@ pub(crate) fn decide(
         Here::Busy => None,
         Here::Starting(assignment) => (!stays(key, record, assignment, members, ours)).then_some(Step::Interrupt),
         Here::Running(assignment) => (!stays(key, record, assignment, members, ours)).then_some(Step::Stop),
+        Here::Ending(_) => Some(Step::Stop),
         Here::Nothing => settle(key, record?, members, ours),
     }
 }

@@ -234,9 +234,9 @@ async fn a_worker_may_come_and_go_a_thousand_times(subject: Subject) {
     for _ in 0..1_000 {
         let worker = b.add_worker(board.player("b")).await.unwrap();
         b.remove_worker(worker).await.unwrap();
+        assert_eq!(b.workers(), []);
     }
     board.settles(&keys, |_| Some("a".into())).await;
-    assert_eq!(b.workers(), []);
     eventually("only one worker is left", async || {
         let workers = a.pool_workers().len();
         if workers == 1 { Ok(()) } else { Err(workers) }

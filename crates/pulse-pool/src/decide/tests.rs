@@ -57,6 +57,15 @@ fn a_running_job_is_left_alone_while_nothing_changes() {
 }
 
 #[test]
+fn a_job_that_was_told_to_stop_is_stopped_also_if_it_were_to_go_on_by_now() {
+    let record = record(Some(A)).running(Epoch(3));
+    let step = |here| decide("a", Some(&record), here, &members(&[A]), &ours(&[A]));
+    assert_eq!(step(Here::Ending(record.assignment)), Some(Step::Stop));
+    // And then it starts again.
+    assert_eq!(step(Here::Nothing), Some(Step::Start(A)));
+}
+
+#[test]
 fn a_running_job_is_stopped_before_it_is_handed_over() {
     let key = key_of(B);
     let record = record(Some(A)).running(Epoch(3));

@@ -135,7 +135,7 @@ impl Node {
     }
 
     /// Removes a worker of this node, and returns once its jobs are handed over, or, where it was the pool's last, wait
-    /// for another one. Jobs of other workers do not move.
+    /// for another one. Jobs of other workers do not move. [`Node::workers`] does not show it any more then.
     ///
     /// # Errors
     ///

@@ -231,8 +231,8 @@ impl Runner {
         match self.jobs.here(key.as_str()) {
             // Its start, or its stop, is not through yet.
             Here::Starting(_) | Here::Busy => return false,
-            Here::Running(here) if here != *assignment => {}
-            Here::Running(_) | Here::Nothing => {
+            Here::Running(here) | Here::Ending(here) if here != *assignment => {}
+            Here::Running(_) | Here::Ending(_) | Here::Nothing => {
                 let is_ours = |record: &&Value<JobRecord>| {
                     record.assignment == *assignment && matches!(record.phase, Phase::Running | Phase::Assigned)
                 };

@@ -83,6 +83,10 @@ impl LocalJobs {
         match self.jobs.get(key) {
             None => Here::Nothing,
             Some(Local::Starting(activation)) => Here::Starting(activation.assignment),
+            // The start was through when it was broken off.
+            Some(Local::Running(activation)) if activation.stopped.is_cancelled() => {
+                Here::Ending(activation.assignment)
+            }
             Some(Local::Running(activation)) => Here::Running(activation.assignment),
             Some(Local::Busy(_) | Local::Changing(_)) => Here::Busy,
         }

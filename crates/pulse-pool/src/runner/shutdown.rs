@@ -1,7 +1,7 @@
 //! The end of the whole pool: a mark among the workers, bound to the lease of whoever set it, tells every node to stop
 //! its jobs and to go. When nobody is left but the mark and the node that set it, everything is removed.
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Reply, Runner, TaskEnded, membership::until, step, workers::WorkerState};
 use crate::{
@@ -117,13 +117,18 @@ impl Runner {
     pub(super) fn unregister(&mut self, worker: WorkerId) {
         let Some(lease) = &self.lease else { return };
         let change = self.pool.tables.unregister(worker);
-        let (client, lost) = (self.pool.tables.client().clone(), lease.lost.clone());
+        let (pool, lost) = (self.pool.clone(), lease.lost.clone());
         self.tasks.spawn(async move {
-            match until(&lost, write(&client, &change, None, None)).await {
-                // On an error its entry stays until the lease ends, and draws no jobs.
-                Some(_) => TaskEnded::Unregistered(worker),
-                None => TaskEnded::Nothing,
+            let written = until(&lost, write(pool.tables.client(), &change, None, None)).await;
+            if let Some(Ok(_)) = written {
+                // Whoever removes it is not to find it here after that. If the replica is slow, that is no reason to
+                // hold up those who wait.
+                let mut members = pool.members.subscribe();
+                let is_gone = members.wait_for(|members| members.get(worker).is_none());
+                let _ = timeout(step::AFTER_FAILURE, until(&lost, is_gone)).await;
             }
+            // On an error its entry stays until the lease ends, and draws no jobs.
+            written.map_or(TaskEnded::Nothing, |_| TaskEnded::Unregistered(worker))
         });
     }
 
