@@ -8,6 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use pulse_core::{Session, SessionState};
 use tokio::sync::SetOnce;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, JobKey,
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) struct Lifeline {
     /// Holds the lease that the job may run under. The node owns it.
     session: Weak<Session>,
+    /// Cancelled when the node has lost that lease, or gives it up.
+    lost: CancellationToken,
     pool: Weak<Pool>,
     assignment: AssignmentId,
     endings: Endings,
@@ -31,13 +34,26 @@ pub(crate) struct Lifeline {
 }
 
 impl Lifeline {
-    pub(crate) fn new(session: Weak<Session>, pool: Weak<Pool>, assignment: AssignmentId, endings: Endings) -> Self {
-        Self { session, pool, assignment, endings, has_ended: AtomicBool::new(false), recorded: SetOnce::new() }
+    pub(crate) fn new(
+        session: Weak<Session>,
+        lost: CancellationToken,
+        pool: Weak<Pool>,
+        assignment: AssignmentId,
+        endings: Endings,
+    ) -> Self {
+        let (has_ended, recorded) = (AtomicBool::new(false), SetOnce::new());
+        Self { session, lost, pool, assignment, endings, has_ended, recorded }
     }
 
-    /// Whether the node holds its lease. Compares clocks, so that it is right at any moment.
+    /// Whether the node holds its lease, and has not given it up. Compares clocks, so that it is right at any moment.
     pub(crate) fn is_alive(&self) -> bool {
-        self.session.upgrade().is_some_and(|session| session.state() == SessionState::Alive)
+        let is_held = || self.session.upgrade().is_some_and(|session| session.state() == SessionState::Alive);
+        !self.lost.is_cancelled() && is_held()
+    }
+
+    /// Waits until the node has lost the lease, or gives it up.
+    pub(crate) async fn lost(&self) {
+        self.lost.cancelled().await;
     }
 
     /// Notes that it is written down that the job runs. Returns `false` if it was before, and the backend has lost it.

@@ -332,8 +332,9 @@ impl Job {
         self.lifeline.pool()
     }
 
-    pub(crate) fn is_leased(&self) -> bool {
-        self.lifeline.is_alive()
+    /// Waits until nothing of the job may go on: its node has lost the lease, or gives it up.
+    pub(crate) async fn lost(&self) {
+        self.lifeline.lost().await;
     }
 
     /// Waits until it is written down that the job runs; `false` if it must stop before.

@@ -209,7 +209,9 @@ where
             } else {
                 None
             };
-            running.lock().remove(job.key());
+            // At once, so that whoever stops the job and finds no attempt can know what came of it.
+            let mut attempts = running.lock();
+            attempts.remove(job.key());
             if let Some(ending) = ending {
                 job.end(ending);
             }
@@ -260,13 +262,15 @@ where
         biased;
         returned = &mut call => returned,
         () = job.stopped() => {
-            if !job.is_leased() {
-                return Came::Stopped;
-            }
-            match timeout(terms.stop_grace, call).await {
-                Ok(Ok(Ok(value))) => return Came::Through(value),
-                _ => return Came::Stopped,
-            }
+            // Without the lease somebody else may have the job at any moment.
+            return tokio::select! {
+                biased;
+                () = job.lost() => Came::Stopped,
+                returned = timeout(terms.stop_grace, call) => match returned {
+                    Ok(Ok(Ok(value))) => Came::Through(value),
+                    _ => Came::Stopped,
+                },
+            };
         }
         () = limit => return Came::Failed(format!("the job took longer than {:?}", terms.timeout.unwrap_or_default())),
     };

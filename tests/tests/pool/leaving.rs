@@ -13,6 +13,8 @@ on_every_backend!(
     several_may_shut_the_pool_down_at_once,
     a_shutdown_waits_for_the_dead,
     a_handler_that_hangs_bounds_the_shutdown_and_the_jobs_stay,
+    whoever_asks_while_the_pool_is_shut_down_is_told_when_it_is_over,
+    a_shutdown_that_is_not_through_everywhere_is_told_to_all_who_asked,
     a_node_without_workers_shuts_down_and_is_shut_down,
     a_signal_closes_a_node,
 );
@@ -117,6 +119,39 @@ async fn a_handler_that_hangs_bounds_the_shutdown_and_the_jobs_stay(subject: Sub
     next.add_worker(board.player("next")).await.unwrap();
     board.settles(&["violin".to_owned()], |_| Some("next".to_owned())).await;
     drop(next);
+}
+
+async fn whoever_asks_while_the_pool_is_shut_down_is_told_when_it_is_over(subject: Subject) {
+    let board = Board::default();
+    let (a, b) = two(&subject, &board).await;
+    for key in keys(8) {
+        a.dispatch(&key, "slow in stop").await.unwrap();
+    }
+    let late = async {
+        eventually("the pool is shut down", async || if b.is_shutdown() { Ok(()) } else { Err(()) }).await;
+        let (asked, ()) = tokio::join!(b.shutdown(), async { board.release() });
+        asked
+    };
+    let (first, late) = tokio::join!(a.shutdown(), late);
+    first.unwrap();
+    late.unwrap();
+    board.check();
+}
+
+async fn a_shutdown_that_is_not_through_everywhere_is_told_to_all_who_asked(subject: Subject) {
+    let board = Board::default();
+    let (one, two) = (subject.client().await, subject.client().await);
+    let brief = || mortal_node().shutdown_timeout(Duration::from_millis(500));
+    let (a, b) = (brief().join(&one).await.unwrap(), brief().join(&two).await.unwrap());
+    for (node, name) in [(&a, "a"), (&b, "b")] {
+        node.add_worker(board.player(name)).await.unwrap();
+    }
+    for key in keys(16) {
+        a.dispatch(&key, "hang in stop").await.unwrap();
+    }
+    let (first, second) = tokio::join!(a.shutdown(), b.shutdown());
+    assert!(matches!(first, Err(Error::TimedOut { .. })), "{first:?}");
+    assert!(matches!(second, Err(Error::TimedOut { .. })), "{second:?}");
 }
 
 async fn a_node_without_workers_shuts_down_and_is_shut_down(subject: Subject) {

@@ -135,7 +135,8 @@ impl Node {
     }
 
     /// Removes a worker of this node, and returns once its jobs are handed over, or, where it was the pool's last, wait
-    /// for another one. Jobs of other workers do not move. [`Node::workers`] does not show it any more then.
+    /// for another one. Jobs of other workers do not move. [`Node::workers`] does not show it any more then, unless the
+    /// node is cut off or its replica far behind.
     ///
     /// # Errors
     ///

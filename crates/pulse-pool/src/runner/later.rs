@@ -1,6 +1,7 @@
 //! Jobs of this node that are not to start yet: their time has not come, or their worker has no room for them.
 //!
-//! Both are only reasons to look again: what became of a job meanwhile shows when it is looked at.
+//! Both are only reasons to look again: what became of a job meanwhile shows when it is looked at. Each look forgets
+//! them first, so that nothing stays of jobs that were stopped or have moved.
 
 use std::{
     cmp::Reverse,
@@ -17,6 +18,7 @@ pub(super) struct Later {
     due_of: HashMap<JobKey, Instant>,
     /// Those that wait for room, the next one first.
     turns: HashMap<WorkerId, BTreeSet<Turn>>,
+    turn_of: HashMap<JobKey, (WorkerId, Turn)>,
 }
 
 /// The greater priority first, then the older.
@@ -45,21 +47,84 @@ impl Later {
 
     pub(super) fn queue(&mut self, worker: WorkerId, key: &JobKey, record: &JobRecord) {
         let turn = (Reverse(record.priority()), record.due(), key.clone());
+        if let Some((before, turn)) = self.turn_of.insert(key.clone(), (worker, turn.clone())) {
+            self.remove_turn(before, &turn);
+        }
         self.turns.entry(worker).or_default().insert(turn);
     }
 
     /// The one whose turn it is.
     pub(super) fn next_of(&mut self, worker: WorkerId) -> Option<JobKey> {
-        let turns = self.turns.get_mut(&worker)?;
-        let next = turns.pop_first().map(|(_, _, key)| key);
-        if turns.is_empty() {
-            self.turns.remove(&worker);
+        let next = self.turns.get(&worker)?.first()?.2.clone();
+        self.forget(&next);
+        Some(next)
+    }
+
+    /// Forgets a job that is looked at now: if there is a reason to look again, that shows anew.
+    pub(super) fn forget(&mut self, key: &JobKey) {
+        if !self.due_of.is_empty()
+            && let Some(moment) = self.due_of.remove(key)
+        {
+            self.due.remove(&(moment, key.clone()));
         }
-        next
+        if !self.turn_of.is_empty()
+            && let Some((worker, turn)) = self.turn_of.remove(key)
+        {
+            self.remove_turn(worker, &turn);
+        }
+    }
+
+    fn remove_turn(&mut self, worker: WorkerId, turn: &Turn) {
+        if let Some(turns) = self.turns.get_mut(&worker) {
+            turns.remove(turn);
+            if turns.is_empty() {
+                self.turns.remove(&worker);
+            }
+        }
     }
 
     /// Forgets the workers of a lease that is lost.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{id::DispatchId, record::Terms};
+
+    fn record(priority: i32) -> JobRecord {
+        JobRecord::dispatched(DispatchId(1), Terms { priority, ..Terms::default() }, None, None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_stays_of_what_is_forgotten() {
+        let (mut later, worker) = (Later::default(), WorkerId(1));
+        let [one, two] = ["one", "two"].map(|key| JobKey::new(key).unwrap());
+        let soon = Instant::now() + Duration::from_secs(1);
+        for key in [&one, &two] {
+            later.at(key, soon);
+            later.queue(worker, key, &record(0));
+            // Its terms have changed since.
+            later.queue(worker, key, &record(1));
+        }
+        later.forget(&one);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!((later.take_due(), later.take_due()), (Some(two.clone()), None));
+        assert_eq!((later.next_of(worker), later.next_of(worker)), (Some(two), None));
+        assert!(later.due_of.is_empty() && later.turns.is_empty() && later.turn_of.is_empty());
+    }
+
+    #[test]
+    fn the_next_is_the_most_urgent() {
+        let (mut later, worker) = (Later::default(), WorkerId(1));
+        for (key, priority) in [("low", -1), ("high", 7), ("middle", 0)] {
+            later.queue(worker, &JobKey::new(key).unwrap(), &record(priority));
+        }
+        let next = std::iter::from_fn(|| later.next_of(worker)).map(|key| key.to_string());
+        assert_eq!(next.collect::<Vec<_>>(), ["high", "middle", "low"]);
     }
 }

@@ -120,6 +120,7 @@ impl Runner {
 
     /// Decides on a job, and has the next step done.
     pub(super) fn look_at(&mut self, jobs: &Snapshot<JobRecord>, key: &JobKey) {
+        self.later.forget(key);
         self.watch_history(jobs);
         let record = jobs.value(key.as_str());
         if record.is_none() && self.restore_running(jobs, key) {
@@ -220,6 +221,7 @@ impl Runner {
             handler: self.workers.get(worker)?.handler.clone(),
             lifeline: Arc::new(Lifeline::new(
                 Arc::downgrade(&lease.session),
+                lease.lost.clone(),
                 Arc::downgrade(&self.pool),
                 record.assignment,
                 self.to_endings.clone(),

@@ -106,6 +106,7 @@ impl Runner {
     }
 
     pub(super) fn on_registered(&mut self, workers: &[WorkerId], result: &Result<(), pulse_core::Error>) {
+        let mut again = Vec::new();
         for &worker in workers {
             match result {
                 // It came too late.
@@ -115,11 +116,35 @@ impl Runner {
                         self.drain(worker);
                     }
                 }
-                Err(error) => self.workers.failed(worker, self.pool.backend("add a worker")(error.clone())),
+                Err(error) if self.workers.is_being_added(worker) => {
+                    self.workers.failed(worker, self.pool.backend("add a worker")(error.clone()));
+                }
+                Err(error) => {
+                    tracing::error!(pool = %self.pool.name, %worker, %error, "cannot write a worker down, trying again");
+                    again.push(worker);
+                }
             }
         }
+        self.register_later(again);
         // The replica may have been faster than the answer.
         self.on_members_changed();
+    }
+
+    /// Writes workers down again that somebody counts on, after what cannot have healed at once.
+    fn register_later(&mut self, workers: Vec<WorkerId>) {
+        let Some(lease) = self.lease.as_ref().filter(|_| !workers.is_empty()) else { return };
+        let lost = lease.lost.clone();
+        self.tasks.spawn(async move {
+            step::pause_after_failure(&lost).await;
+            TaskEnded::NotRegistered(workers)
+        });
+    }
+
+    /// Takes up again what [`register_later`](Self::register_later) was left with; those that leave meanwhile stay out.
+    pub(super) fn on_not_registered(&mut self, workers: Vec<WorkerId>) {
+        let stays =
+            |worker: &WorkerId| self.workers.get(*worker).is_some_and(|worker| worker.state != WorkerState::Leaving);
+        self.register(workers.into_iter().filter(stays).collect());
     }
 
     /// Lets no more jobs come to a worker, so that it hands over those that it has.

@@ -74,6 +74,8 @@ enum TaskEnded {
     Joined(Session),
     /// Workers stand in the pool, or could not be written down.
     Registered(Vec<WorkerId>, Result<(), pulse_core::Error>),
+    /// It is time to try again to write workers down.
+    NotRegistered(Vec<WorkerId>),
     /// No job will be assigned to the worker any more, and the replica has all that were.
     Drained(WorkerId),
     /// The worker stands in the pool no more.
@@ -196,7 +198,7 @@ impl Runner {
                 () = ended(self.lease.as_ref()) => self.on_lease_lost(),
                 Some(ended) = self.tasks.join_next() => self.on_tasks_ended(ended.ok()),
                 Some(ended) = self.endings.recv() => self.on_job_ended(ended),
-                command = self.commands.recv(), if !self.closing => self.on_command(command),
+                command = self.commands.recv(), if self.listens() => self.on_command(command),
                 changed = self.worker_changes.wait() => match changed {
                     Ok(()) => self.on_members_changed(),
                     Err(_) => break,
@@ -224,13 +226,18 @@ impl Runner {
         self.closing && self.workers.is_empty() && self.jobs.is_empty() && self.shutdown.is_over()
     }
 
+    /// Whether requests are taken: of a node that closes because of a shutdown, to be told how that ends.
+    fn listens(&self) -> bool {
+        !self.closing || (self.shutdown.begun && !self.commands.is_closed())
+    }
+
     /// Leaves the pool. Where the node was dropped, or its client closed, its lease runs out instead, which gives what
     /// may still go on here the time to end.
     async fn finish(mut self) {
         self.pool.watches.end();
         self.tasks.shutdown().await;
         let orderly = self.is_finished();
-        self.tell_shut_down();
+        self.tell_shut_down(orderly);
         let session = self.lease.filter(|_| orderly).and_then(|lease| Arc::into_inner(lease.session));
         if let Some(session) = session
             && let Err(error) = session.close().await
@@ -247,6 +254,9 @@ impl Runner {
 
     fn on_command(&mut self, command: Option<Command>) {
         match command {
+            Some(Command::Shutdown { reply }) => self.on_shutdown_asked(reply),
+            // Whoever asked is told so by the end of the reply.
+            _ if self.closing => {}
             Some(Command::AddWorker { handler, options, reply }) => {
                 let worker = self.workers.add(handler, options, reply);
                 self.register(vec![worker]);
@@ -259,7 +269,6 @@ impl Runner {
                     let _ = reply.send(Err(Error::UnknownWorker { pool, worker }));
                 }
             },
-            Some(Command::Shutdown { reply }) => self.on_shutdown_asked(reply),
             Some(Command::Close) | None => {
                 self.closing = true;
                 self.workers.ask_all_to_leave();
@@ -301,6 +310,7 @@ impl Runner {
             Some(TaskEnded::Noted(key)) => self.on_noted(&key),
             Some(TaskEnded::Joined(session)) => self.on_joined(session),
             Some(TaskEnded::Registered(workers, result)) => self.on_registered(&workers, &result),
+            Some(TaskEnded::NotRegistered(workers)) => self.on_not_registered(workers),
             Some(TaskEnded::Drained(worker)) => {
                 self.workers.settled(worker);
                 self.let_drained_workers_leave();

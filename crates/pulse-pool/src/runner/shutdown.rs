@@ -158,10 +158,10 @@ impl Runner {
         self.shutdown.removed |= removed;
     }
 
-    /// Tells those who asked how it ended.
-    pub(super) fn tell_shut_down(&mut self) {
+    /// Tells those who asked how it ended. `orderly`: nothing is left here.
+    pub(super) fn tell_shut_down(&mut self, orderly: bool) {
         let shutdown = &mut self.shutdown;
-        let done = shutdown.begun && shutdown.is_over();
+        let done = shutdown.begun && orderly;
         for reply in shutdown.replies.drain(..) {
             let outcome = if done { Ok(()) } else { Err(self.pool.timed_out("shut down")) };
             // Whoever asked may not wait for the answer any more.

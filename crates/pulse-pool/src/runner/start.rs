@@ -21,7 +21,7 @@ use crate::{
     headers::Content,
     new_job::millis,
     pool::Pool,
-    record::JobRecord,
+    record::{JobRecord, Phase},
     tables::Refusal,
     together::{Started, Wrote},
     trace::{Activity, Origin},
@@ -198,6 +198,11 @@ impl Start {
                 }
                 Some(Local::Running(self.activation))
             }
+            Ok(Written::Refused(Refusal::Record(Some(found)))) if self.is_earlier_start(&found) => {
+                let _ = step::stop(pool, &self.key, &self.activation).await;
+                until(&self.lost, step::caught_up(pool, None)).await;
+                None
+            }
             Ok(Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal)) => {
                 tracing::debug!(pool = %pool.name, key = %self.key, ?refusal, "the job changed while it started");
                 Some(Local::Running(self.activation))
@@ -209,6 +214,17 @@ impl Start {
                 None
             }
         }
+    }
+
+    /// Whether a record that stands in the place of ours says that the job runs, by a start of this node that is over.
+    /// So our record is older, because the replica was behind.
+    fn is_earlier_start(&self, found: &Bytes) -> bool {
+        let found = JobRecord::read(found);
+        found.is_some_and(|found| {
+            found.assignment == self.record.assignment
+                && found.phase == Phase::Running
+                && found.epoch() != Some(self.activation.activity.epoch)
+        })
     }
 
     /// Together with others that start at the same moment, or alone.

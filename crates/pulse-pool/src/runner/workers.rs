@@ -122,6 +122,11 @@ impl OurWorkers {
         Some(leaves)
     }
 
+    /// Whether somebody waits to hear that the worker takes jobs.
+    pub(super) fn is_being_added(&self, id: WorkerId) -> bool {
+        self.get(id).is_some_and(|worker| worker.added.is_some())
+    }
+
     /// Gives up a worker that cannot be written down.
     pub(super) fn failed(&mut self, id: WorkerId, error: Error) {
         if let Some(added) = self.remove(id).and_then(|worker| worker.added) {
