@@ -124,6 +124,11 @@ impl Waiting {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Forgets a note when what is returned is dropped, however whoever waits for its answer ends.
+    pub(crate) fn until_dropped<'a>(&'a self, id: &'a str) -> Forgotten<'a> {
+        Forgotten { waiting: self, id }
+    }
+
     /// Waits for the answer to a note that is about to be sent.
     pub(crate) fn wait(&self, id: &str) -> oneshot::Receiver<Answer> {
         let (sender, answer) = oneshot::channel();
@@ -131,15 +136,24 @@ impl Waiting {
         answer
     }
 
-    pub(crate) fn forget(&self, id: &str) {
-        self.lock().remove(id);
-    }
-
     pub(crate) fn answer(&self, id: &str, answer: Answer) {
         if let Some(waiting) = self.lock().remove(id) {
             // Whoever asked may not wait for the answer any more.
             let _ = waiting.send(answer);
         }
+    }
+}
+
+/// Forgets a note when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Forgotten<'a> {
+    waiting: &'a Waiting,
+    id: &'a str,
+}
+
+impl Drop for Forgotten<'_> {
+    fn drop(&mut self) {
+        self.waiting.lock().remove(self.id);
     }
 }
 

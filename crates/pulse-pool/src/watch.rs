@@ -1,9 +1,9 @@
 //! Telling callers what becomes of the job that they wait for.
 //!
 //! The node's runner sees every change of every record, in order, and passes it on to whoever watches that key. So a
-//! caller costs nothing while other jobs change, and misses no state that a record went through, however short. On a
-//! node that does not replicate the jobs, [`follow`](crate::follow) takes the runner's place, for as long as there are
-//! watches.
+//! caller costs nothing while other jobs change, and misses no state that a record went through, however short. Only
+//! where the replica itself has missed changes, it shows what they came to. On a node that does not replicate the jobs,
+//! [`follow`](crate::follow) takes the runner's place, for as long as there are watches.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     JobKey,
     id::DispatchId,
-    record::{JobRecord, Phase},
+    record::{JobRecord, Phase, Terms},
 };
 
 /// How long to see nothing of a job before the backend is asked for it.
@@ -239,6 +239,16 @@ impl Follow {
         record.dispatch == self.dispatch
     }
 
+    /// Whether that is the dispatch that is followed.
+    pub(crate) fn is_dispatch(&self, dispatch: DispatchId) -> bool {
+        dispatch == self.dispatch
+    }
+
+    /// The record as it was made, as far as it is known to somebody who has not seen it: with the time of the dispatch.
+    pub(crate) fn record_from(&self, at: u64) -> JobRecord {
+        JobRecord::dispatched(self.dispatch, Terms { at, ..Terms::default() }, None, None)
+    }
+
     /// Whether nothing was seen yet by which the job could be told from one that is lost.
     pub(crate) fn is_in_the_dark(&self) -> bool {
         !self.seen && !self.is_late
@@ -285,7 +295,7 @@ mod tests {
     use pulse_core::{Incarnation, Revision};
 
     use super::*;
-    use crate::{Epoch, record::Terms};
+    use crate::Epoch;
 
     fn at(revision: u64) -> Option<Version> {
         Some(Version { incarnation: Incarnation(1), revision: Revision(revision) })

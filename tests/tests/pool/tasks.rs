@@ -27,6 +27,7 @@ on_every_backend!(
     a_job_that_kills_its_node_at_once_is_given_up_after_its_attempts,
     an_attempt_that_its_node_stopped_because_it_was_cut_off_does_not_count,
     every_function_is_called_although_answers_are_lost,
+    a_job_that_has_ended_before_its_dispatcher_saw_anything_of_it_has_run,
     a_handler_can_end_its_job,
     a_start_can_put_the_job_back,
     a_stop_can_put_the_job_back,
@@ -371,6 +372,26 @@ async fn puppet(subject: &Subject) -> (Node, &'static Puppet) {
     let node = node().join(&subject.client().await).await.unwrap();
     node.add_worker(puppet).await.unwrap();
     (node, puppet)
+}
+
+async fn a_job_that_has_ended_before_its_dispatcher_saw_anything_of_it_has_run(subject: Subject) {
+    let b = node().join(&subject.client().await).await.unwrap();
+    b.worker_fn(|job: Job| async move { Ok(job.payload().len()) }).await.unwrap();
+    for (builder, key) in [(node(), "sum"), (node().client_only(), "other sum")] {
+        let (link, client) = faulty_client(&subject).await;
+        let a = builder.join(&client).await.unwrap();
+        a.dispatch("warm", "up").await.unwrap();
+        eventually("it is over", async || a.job("warm").await.unwrap().map_or(Ok(()), Err)).await;
+        link.mute();
+        let unseen = async {
+            eventually("it has run", async || b.result::<usize>(key).await.unwrap().ok_or(())).await;
+            link.unmute();
+        };
+        let (dispatched, ()) = tokio::join!(a.dispatch(key, "123"), unseen);
+        assert_eq!(dispatched.unwrap().key.as_str(), key);
+        a.close().await.unwrap();
+    }
+    b.close().await.unwrap();
 }
 
 async fn a_handler_can_end_its_job(subject: Subject) {

@@ -215,6 +215,8 @@ impl Node {
 
     async fn until_running(&self, key: &JobKey, mut follow: Follow, mut watch: Watch) -> Result<JobInfo, Error> {
         let pool = || self.pool.name.to_string();
+        let at = self.pool.clock.now();
+        let mut last_seen = None;
         loop {
             let sighting = self.next_of(key, &mut follow, &mut watch).await?;
             match (follow.judge(sighting.version, sighting.record.as_deref()), &sighting.record) {
@@ -226,10 +228,25 @@ impl Node {
                 (Some(Fate::Rejected(message)), Some(trace)) => {
                     return Err(self.rejected(key, trace, message).await);
                 }
-                (Some(_), _) => return Err(Error::Stopped { pool: pool(), key: key.clone() }),
+                (Some(_), record) => {
+                    let is_gone = record.as_ref().is_none_or(|record| !follow.is_of(record));
+                    if is_gone && self.has_left_result(key, &follow).await? {
+                        let begun = last_seen.unwrap_or_else(|| follow.record_from(at));
+                        return Ok(self.info_of_ended(key.clone(), &begun));
+                    }
+                    return Err(Error::Stopped { pool: pool(), key: key.clone() });
+                }
                 (None, _) => {}
             }
+            last_seen = sighting.record.filter(|record| follow.is_of(record)).map(|record| (*record).clone());
         }
+    }
+
+    /// Whether a job that is there no more has ended by itself. Where changes were missed, or came too fast, a short one
+    /// is gone before anybody here saw it run.
+    async fn has_left_result(&self, key: &JobKey, follow: &Follow) -> Result<bool, Error> {
+        let result = self.pool.tables.read_result(key).await.map_err(self.pool.backend("dispatch"))?;
+        Ok(result.is_some_and(|result| follow.is_dispatch(result.dispatch)))
     }
 
     /// The next that is seen of a job. Where nothing is seen for long, the backend is asked whether it still knows of

@@ -66,9 +66,9 @@ impl Node {
     pub async fn notify(&self, key: impl AsRef<str>, payload: impl Into<Bytes>) -> Result<(), Error> {
         let (key, deadline) = (JobKey::new(key)?, self.deadline());
         let id = format!("{:016x}{:016x}", entropy::number(), entropy::number());
+        let _forgotten = self.pool.waiting.until_dropped(&id);
         // Where the backend is silent nobody looks at the deadline.
         let notified = timeout_at(deadline + MOMENT, self.notify_by(&key, payload.into(), &id, deadline)).await;
-        self.pool.waiting.forget(&id);
         notified.unwrap_or_else(|_| Err(self.pool.timed_out("notify")))
     }
 
@@ -128,15 +128,17 @@ impl Node {
     }
 
     /// The record of a job that may be notified now or soon, from the replica, or from the backend where the replica
-    /// has none.
+    /// shows none: it may be behind.
     async fn running(&self, key: &JobKey) -> Result<Option<(Bytes, JobRecord)>, pulse_core::Error> {
-        let tables = &self.pool.tables;
-        let raw = match tables.jobs.get_raw(key.as_str()) {
-            Some(raw) => Some(raw),
-            None => tables.read_record(key).await?,
+        let running = |raw: Bytes| {
+            let record = JobRecord::read(&raw)?;
+            (record.is_job() && record.phase != Phase::Stopping).then_some((raw, record))
         };
-        let record = raw.and_then(|raw| Some((raw.clone(), JobRecord::read(&raw)?)));
-        Ok(record.filter(|(_, record)| record.is_job() && record.phase != Phase::Stopping))
+        let tables = &self.pool.tables;
+        match tables.jobs.get_raw(key.as_str()).and_then(running) {
+            Some(shown) => Ok(Some(shown)),
+            None => Ok(tables.read_record(key).await?.and_then(running)),
+        }
     }
 
     /// Waits until the record changes, or a moment.

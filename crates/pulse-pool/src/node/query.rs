@@ -7,8 +7,8 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use super::{JobInfo, Node};
-use crate::{Error, JobKey, PoolStats, record::JobRecord, watch::Seen};
+use super::{JobInfo, JobState, Node};
+use crate::{Error, JobKey, NodeId, PoolStats, record::JobRecord, watch::Seen};
 
 impl Node {
     /// The jobs of the pool, in no particular order, as this node's replica shows them. A
@@ -109,8 +109,17 @@ impl Node {
     pub(super) fn info(&self, key: JobKey, record: &JobRecord) -> Option<JobInfo> {
         let members = self.pool.members.borrow();
         let (state, node) = self.pool.state_of(record, &members);
-        let (state, now, terms) = (state?, self.pool.clock.now(), record.terms());
-        Some(JobInfo {
+        Some(self.info_in(key, record, state?, node))
+    }
+
+    /// Of a job that ran, and is there no more.
+    pub(super) fn info_of_ended(&self, key: JobKey, record: &JobRecord) -> JobInfo {
+        self.info_in(key, record, JobState::Running, None)
+    }
+
+    fn info_in(&self, key: JobKey, record: &JobRecord, state: JobState, node: Option<NodeId>) -> JobInfo {
+        let (now, terms) = (self.pool.clock.now(), record.terms());
+        JobInfo {
             key,
             state,
             owner: record.owner(),
@@ -121,6 +130,6 @@ impl Node {
             priority: terms.priority,
             requires: terms.needs().to_vec(),
             failed: terms.failed,
-        })
+        }
     }
 }

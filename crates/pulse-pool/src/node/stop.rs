@@ -61,6 +61,7 @@ impl Node {
     async fn ask_to_stop(&self, key: &JobKey, deadline: Instant) -> Result<Asked, Error> {
         let (pool, failed) = (&self.pool, self.pool.backend("stop"));
         let mut raw = pool.tables.jobs.get_raw(key.as_str());
+        // The replica may be behind: by what it shows a job may be changed, which fails then, but not be given up.
         let mut seen_by_backend = false;
         loop {
             if self.is_closed() {
@@ -68,10 +69,14 @@ impl Node {
             }
             if raw.is_none() && !seen_by_backend {
                 raw = pool.tables.read_record(key).await.map_err(&failed)?;
+                seen_by_backend = true;
             }
             let unknown = || Error::UnknownJob { pool: pool.name.to_string(), key: key.clone() };
             let old = raw.take().ok_or_else(unknown)?;
             let record = self.decode(key, &old)?;
+            if !seen_by_backend && (!record.is_job() || record.phase == Phase::Stopping) {
+                continue;
+            }
             if !record.is_job() {
                 return Err(unknown());
             }
@@ -96,9 +101,10 @@ impl Node {
                     return Ok(Asked::Gone);
                 }
                 (Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal), _) => {
-                    if let Refusal::Record(found) = refusal {
-                        (raw, seen_by_backend) = (found, true);
-                    }
+                    (raw, seen_by_backend) = match refusal {
+                        Refusal::Record(found) => (found, true),
+                        _ => (None, false),
+                    };
                 }
             }
         }
