@@ -125,8 +125,8 @@ impl Waiting {
     }
 
     /// Forgets a note when what is returned is dropped, however whoever waits for its answer ends.
-    pub(crate) fn until_dropped<'a>(&'a self, id: &'a str) -> Forgotten<'a> {
-        Forgotten { waiting: self, id }
+    pub(crate) fn until_dropped<'a>(&'a self, id: &'a str) -> ForgetsOnDrop<'a> {
+        ForgetsOnDrop { waiting: self, id }
     }
 
     /// Waits for the answer to a note that is about to be sent.
@@ -146,12 +146,12 @@ impl Waiting {
 
 /// Forgets a note when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Forgotten<'a> {
+pub(crate) struct ForgetsOnDrop<'a> {
     waiting: &'a Waiting,
     id: &'a str,
 }
 
-impl Drop for Forgotten<'_> {
+impl Drop for ForgetsOnDrop<'_> {
     fn drop(&mut self) {
         self.waiting.lock().remove(self.id);
     }

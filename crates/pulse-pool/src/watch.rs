@@ -278,6 +278,10 @@ impl Follow {
     pub(crate) fn judge(&mut self, version: Option<Version>, record: Option<&JobRecord>) -> Option<Fate> {
         self.is_late |= self.since.is_some_and(|since| version.is_some_and(|version| version.includes(&since)));
         let Some(record) = record.filter(|record| record.dispatch == self.dispatch) else {
+            if self.since.is_some_and(|since| !version.is_some_and(|version| version.includes(&since))) {
+                // The jobs are shown as they were before the dispatch, or are others: the backend has to be asked.
+                (self.seen, self.is_late) = (false, false);
+            }
             return (self.seen || self.is_late).then_some(Fate::Stopped);
         };
         self.seen = true;
@@ -329,6 +333,19 @@ mod tests {
         assert_eq!(follow.judge(at(4), None), None);
         assert_eq!(follow.judge(at(5), Some(&record)), None);
         assert_eq!(follow.judge(at(6), None), Some(Fate::Stopped));
+    }
+
+    #[test]
+    fn a_job_that_is_shown_no_more_by_what_is_older_than_it_may_be_lost() {
+        let record = JobRecord::dispatched(DispatchId(7), Terms::default(), None, None);
+        let mut follow = Follow::new(DispatchId(7), at(5));
+        assert_eq!(follow.judge(at(5), Some(&record)), None);
+        assert!(!follow.is_in_the_dark());
+        // As by a server that has lost its last writes, or all.
+        for version in [at(3), None] {
+            assert_eq!(follow.judge(version, None), None);
+            assert!(follow.is_in_the_dark());
+        }
     }
 
     #[test]

@@ -120,7 +120,7 @@ async fn a_worker_that_cannot_be_written_down_again_yet_is_not_forgotten() {
             return change;
         }
         count.fetch_add(1, Ordering::Relaxed);
-        change.put("pool:workers", "", Bytes::from(vec![0; 1 << 30]))
+        change.put("pool:workers", "", Bytes::from(vec![0; (64 << 20) + 1]))
     });
     link.heal();
     eventually("it cannot write its worker down", async || match refused.load(Ordering::Relaxed) {

@@ -148,7 +148,7 @@ async fn a_task_that_starts_again_before_its_node_sees_that_it_ran_is_called() {
 #[tokio::test(start_paused = true)]
 async fn what_took_the_place_of_a_refused_job_can_be_stopped_before_it_is_seen() {
     let (link, a, b) = two_nodes().await;
-    let ended = b.worker_fn(|job: Job| async move {
+    let endures = b.worker_fn(|job: Job| async move {
         job.stopped().await;
         Ok(())
     });
@@ -161,7 +161,7 @@ async fn what_took_the_place_of_a_refused_job_can_be_stopped_before_it_is_seen()
         job => Err(job),
     })
     .await;
-    ended.await.unwrap();
+    endures.await.unwrap();
     b.remove_worker(refuses).await.unwrap();
     has_workers(&a, 1).await;
 
@@ -171,6 +171,24 @@ async fn what_took_the_place_of_a_refused_job_can_be_stopped_before_it_is_seen()
     assert_eq!(b.job("aria").await.unwrap(), None);
     a.close().await.unwrap();
     b.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_the_server_loses_after_it_was_seen_is_lost_and_not_stopped() {
+    let memory = Arc::new(Memory::default());
+    let link = Faulty::new(memory.clone(), 1);
+    let node = Node::join(&Client::from_backend(Arc::new(link.clone())), "choir").await.unwrap();
+    node.enqueue("duet", "").await.unwrap();
+    let before = memory.checkpoint();
+    let lose = async {
+        eventually("it is seen", async || node.job("aria").await.unwrap().ok_or(())).await;
+        link.partition();
+        memory.restore(&before);
+        link.heal();
+    };
+    let (sung, ()) = tokio::join!(node.dispatch_and_wait::<()>(("aria", "")), lose);
+    assert!(matches!(sung, Err(Error::Lost { .. })), "{sung:?}");
+    drop(node);
 }
 
 /// Refuses everything.

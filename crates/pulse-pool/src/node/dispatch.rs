@@ -1,5 +1,7 @@
 //! Dispatching jobs.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use pulse_core::Version;
 use pulse_rmap::Packed;
@@ -11,10 +13,11 @@ use crate::{
     id::DispatchId,
     new_job::Ready,
     record::{JobRecord, PlacedBy, Terms},
+    result::JobResult,
     tables::{Dispatch, KnownWorker, Refusal},
     together::Wrote,
     watch::{Fate, Follow, Seen, Sighting, Watch},
-    write::{Written, write},
+    write::{BackOff, Written, write},
 };
 
 /// Payloads larger than this gain nothing from company.
@@ -27,6 +30,9 @@ impl Node {
     /// Dispatches a job, and returns once it runs, on whichever node.
     ///
     /// With no worker in the pool the job waits for one, recorded, and so does this call until it times out.
+    ///
+    /// Where the job has ended before this node saw anything of it, the answer tells of it what is known here, which is
+    /// not its priority and the labels that it requires.
     ///
     /// # Errors
     ///
@@ -245,8 +251,20 @@ impl Node {
     /// Whether a job that is there no more has ended by itself. Where changes were missed, or came too fast, a short one
     /// is gone before anybody here saw it run.
     async fn has_left_result(&self, key: &JobKey, follow: &Follow) -> Result<bool, Error> {
-        let result = self.pool.tables.read_result(key).await.map_err(self.pool.backend("dispatch"))?;
+        let result = self.result_of_ended(key).await.map_err(self.pool.backend("dispatch"))?;
         Ok(result.is_some_and(|result| follow.is_dispatch(result.dispatch)))
+    }
+
+    /// What a job has left that is there no more. Reads until the backend answers: to say that this failed would be to
+    /// say that nothing has happened.
+    pub(super) async fn result_of_ended(&self, key: &JobKey) -> Result<Option<JobResult>, pulse_core::Error> {
+        let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
+        loop {
+            match self.pool.tables.read_result(key).await {
+                Err(error) if error.is_retryable() => back_off.pause().await,
+                result => return result,
+            }
+        }
     }
 
     /// The next that is seen of a job. Where nothing is seen for long, the backend is asked whether it still knows of

@@ -66,7 +66,7 @@ impl Node {
     pub async fn notify(&self, key: impl AsRef<str>, payload: impl Into<Bytes>) -> Result<(), Error> {
         let (key, deadline) = (JobKey::new(key)?, self.deadline());
         let id = format!("{:016x}{:016x}", entropy::number(), entropy::number());
-        let _forgotten = self.pool.waiting.until_dropped(&id);
+        let _forgets_on_drop = self.pool.waiting.until_dropped(&id);
         // Where the backend is silent nobody looks at the deadline.
         let notified = timeout_at(deadline + MOMENT, self.notify_by(&key, payload.into(), &id, deadline)).await;
         notified.unwrap_or_else(|_| Err(self.pool.timed_out("notify")))

@@ -56,7 +56,7 @@ impl Node {
         let dispatch = DispatchId::random();
         let (_, since) = self.record(&key, &job, dispatch, deadline).await?;
         self.until_ended(&key, Follow::new(dispatch, since), watch).await?;
-        match self.pool.tables.read_result(&key).await.map_err(self.pool.backend("read a result"))? {
+        match self.result_of_ended(&key).await.map_err(self.pool.backend("read a result"))? {
             Some(result) if result.dispatch == dispatch => self.outcome(&key, result),
             _ => Err(Error::Stopped { pool: self.pool.name.to_string(), key }),
         }
@@ -127,7 +127,7 @@ impl Node {
         let (key, deadline) = (JobKey::new(key)?, self.deadline());
         let (pool, failed) = (&self.pool, self.pool.backend("replay"));
         let unknown = || Error::UnknownJob { pool: pool.name.to_string(), key: key.clone() };
-        let mut trace = None;
+        let (mut trace, dispatch) = (None, DispatchId::random());
         loop {
             let dead = pool.tables.read_dead(&key).await.map_err(&failed)?.ok_or_else(unknown)?;
             let record: DeadRecord = decode(&key, &dead)?;
@@ -135,14 +135,19 @@ impl Node {
             let at = pool.clock.now();
             let terms = crate::record::Terms { at, not_before: 0, failed: 0, cut_off: 0, ..record.terms };
             let owner = pool.owner(&key, terms.needs());
-            let (planned, raw) = self.planned(&key, entry, terms, DispatchId::random(), owner, trace.take())?;
+            let (planned, raw) = self.planned(&key, entry, terms, dispatch, owner, trace.take())?;
             let change = pool.tables.replay(&planned, dead, pool.options.max_queued);
             let written = write(pool.tables.client(), &change, Some(&raw), Some(deadline)).await.map_err(&failed)?;
             match written {
                 Written::Done(_) => return Ok(()),
                 Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal) => match refusal {
                     Refusal::Record(Some(found)) => {
-                        if self.decode(&key, &found)?.is_job() {
+                        let found_record = self.decode(&key, &found)?;
+                        if found_record.dispatch == dispatch {
+                            // An attempt whose answer was lost took effect, and the job has gone on since.
+                            return Ok(());
+                        }
+                        if found_record.is_job() {
                             return Err(Error::Exists { pool: pool.name.to_string(), key });
                         }
                         trace = Some(found);

@@ -73,10 +73,11 @@ impl Node {
             }
             let unknown = || Error::UnknownJob { pool: pool.name.to_string(), key: key.clone() };
             let old = raw.take().ok_or_else(unknown)?;
-            let record = self.decode(key, &old)?;
-            if !seen_by_backend && (!record.is_job() || record.phase == Phase::Stopping) {
+            let is_to_end = |record: &JobRecord| record.is_job() && record.phase != Phase::Stopping;
+            if !seen_by_backend && !JobRecord::read(&old).is_some_and(|record| is_to_end(&record)) {
                 continue;
             }
+            let record = self.decode(key, &old)?;
             if !record.is_job() {
                 return Err(unknown());
             }
@@ -95,7 +96,7 @@ impl Node {
                     return Ok(Asked::Stopping(record.dispatch, since));
                 }
                 (Written::RefusedAfterUnknown(Refusal::Record(found)), _)
-                    if !is_of(found.as_ref(), record.dispatch) =>
+                    if (seen_by_backend || found.is_none()) && !is_of(found.as_ref(), record.dispatch) =>
                 {
                     // The answer was lost, but the job that was to be stopped is gone.
                     return Ok(Asked::Gone);

@@ -47,8 +47,8 @@ impl Later {
 
     pub(super) fn queue(&mut self, worker: WorkerId, key: &JobKey, record: &JobRecord) {
         let turn = (Reverse(record.priority()), record.due(), key.clone());
-        if let Some((before, turn)) = self.turn_of.insert(key.clone(), (worker, turn.clone())) {
-            self.remove_turn(before, &turn);
+        if let Some((before, its_turn)) = self.turn_of.insert(key.clone(), (worker, turn.clone())) {
+            self.remove_turn(before, &its_turn);
         }
         self.turns.entry(worker).or_default().insert(turn);
     }

@@ -75,7 +75,10 @@ impl Runner {
         let (client, lost) = (self.pool.tables.client().clone(), lease.lost.clone());
         self.tasks.spawn(async move {
             // It is refused if the pool is shut down, which the replica shows.
-            let _ = until(&lost, write(&client, &change, None, None)).await;
+            while let Some(Err(error)) = until(&lost, write(&client, &change, None, None)).await {
+                tracing::error!(scope = %change.scope(), %error, "cannot write the node down, trying again");
+                step::pause_after_failure(&lost).await;
+            }
             TaskEnded::Nothing
         });
     }
@@ -142,6 +145,9 @@ impl Runner {
 
     /// Takes up again what [`register_later`](Self::register_later) was left with; those that leave meanwhile stay out.
     pub(super) fn on_not_registered(&mut self, workers: Vec<WorkerId>) {
+        for worker in self.workers.never_in(&workers) {
+            self.workers.left(worker);
+        }
         let stays =
             |worker: &WorkerId| self.workers.get(*worker).is_some_and(|worker| worker.state != WorkerState::Leaving);
         self.register(workers.into_iter().filter(stays).collect());

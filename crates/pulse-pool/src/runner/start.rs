@@ -157,8 +157,14 @@ impl Start {
                     return self.pool.tables.open(&self.key, entry).map_err(unreadable);
                 }
                 Ok(None) => return Err("the job's payload is missing from the backend".into()),
-                Err(error) if error.is_retryable() => back_off.pause().await,
-                Err(error) => return Err(unreadable(error)),
+                Err(error @ pulse_core::Error::Closed) => return Err(unreadable(error)),
+                Err(error) => {
+                    if !error.is_retryable() {
+                        // The job is not to blame, and waits until that is mended.
+                        tracing::error!(pool = %self.pool.name, key = %self.key, %error, "cannot read a payload yet");
+                    }
+                    back_off.pause().await;
+                }
             }
         }
     }
@@ -198,7 +204,10 @@ impl Start {
                 }
                 Some(Local::Running(self.activation))
             }
-            Ok(Written::Refused(Refusal::Record(Some(found)))) if self.is_earlier_start(&found) => {
+            Ok(
+                Written::Refused(Refusal::Record(Some(found)))
+                | Written::RefusedAfterUnknown(Refusal::Record(Some(found))),
+            ) if self.is_earlier_start(&found) => {
                 let _ = step::stop(pool, &self.key, &self.activation).await;
                 until(&self.lost, step::caught_up(pool, None)).await;
                 None

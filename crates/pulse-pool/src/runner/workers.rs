@@ -122,6 +122,12 @@ impl OurWorkers {
         Some(leaves)
     }
 
+    /// Those of them that have to go, and do not stand in the pool.
+    pub(super) fn never_in(&self, ids: &[WorkerId]) -> Vec<WorkerId> {
+        let is_out = |worker: &OurWorker| worker.leaves && worker.state == WorkerState::Joining;
+        ids.iter().copied().filter(|id| self.get(*id).is_some_and(is_out)).collect()
+    }
+
     /// Whether somebody waits to hear that the worker takes jobs.
     pub(super) fn is_being_added(&self, id: WorkerId) -> bool {
         self.get(id).is_some_and(|worker| worker.added.is_some())
