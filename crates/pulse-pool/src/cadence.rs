@@ -78,14 +78,16 @@ impl Cadence {
     /// The time after a tick, and how many were missed in between. `due`: when the tick was due; `now`: when somebody
     /// has it, which is not earlier. All by the server's clock, in milliseconds. `None` if there is none.
     pub(crate) fn after(&self, due: u64, now: u64) -> (Option<u64>, u64) {
+        // A stranger's record may say 0.
+        let interval = |every: &u64| (*every).max(1);
         match (&self.rhythm, self.missed) {
             (Rhythm::Every(every), MissedTicks::Skip) => {
-                let missed = now.saturating_sub(due) / every;
-                (Some(due.saturating_add(every.saturating_mul(missed + 1))), missed)
+                let missed = now.saturating_sub(due) / interval(every);
+                (Some(due.saturating_add(interval(every).saturating_mul(missed.saturating_add(1)))), missed)
             }
-            (Rhythm::Every(every), MissedTicks::Burst) => (Some(due.saturating_add(*every)), 0),
+            (Rhythm::Every(every), MissedTicks::Burst) => (Some(due.saturating_add(interval(every))), 0),
             (Rhythm::Every(every), MissedTicks::Delay) => {
-                (Some(now.saturating_add(*every)), now.saturating_sub(due) / every)
+                (Some(now.saturating_add(interval(every))), now.saturating_sub(due) / interval(every))
             }
             (Rhythm::Cron(pattern, zone), MissedTicks::Burst) => (next_by_cron(pattern, zone, due), 0),
             (Rhythm::Cron(pattern, zone), MissedTicks::Skip | MissedTicks::Delay) => {
@@ -108,11 +110,11 @@ impl Cadence {
         }
     }
 
-    /// Whether this build can tell the time by it.
+    /// Whether this process can tell the time by it: it may lack the time zone, or be of a build without patterns.
     pub(crate) fn is_known(&self) -> bool {
         match &self.rhythm {
             Rhythm::Every(_) => true,
-            Rhythm::Cron(..) => cfg!(feature = "cron"),
+            Rhythm::Cron(pattern, zone) => is_cron(pattern, zone),
         }
     }
 }
@@ -155,8 +157,10 @@ mod cron {
             Self::cron_in(pattern, "UTC")
         }
 
-        /// By a cron pattern in a time zone, as the IANA time zone database calls it. A time that a change of the
-        /// clocks leaves out comes right after it; one that occurs twice comes once.
+        /// By a cron pattern in a time zone, as the IANA time zone database calls it. Of a pattern with one time of day
+        /// (`30 2 * * *`), a time that a change of the clocks leaves out comes right after it, and one that occurs
+        /// twice comes once. One with several (`0 2,14 * * *`, `*/30 * * * *`) goes by the clock as it is shown: what
+        /// is left out does not come, and what occurs twice comes twice.
         ///
         /// # Errors
         ///
@@ -165,14 +169,24 @@ mod cron {
             let (pattern, zone) = (pattern.into(), time_zone.into());
             let invalid = |reason: String| InvalidCron { reason };
             Cron::from_str(&pattern).map_err(|error| invalid(format!("no cron pattern: {pattern:?}: {error}")))?;
-            TimeZone::get(&zone).map_err(|error| invalid(format!("no time zone: {zone:?}: {error}")))?;
+            zone_of(&zone).map_err(|error| invalid(format!("no time zone: {zone:?}: {error}")))?;
             Ok(Self { rhythm: Rhythm::Cron(pattern, zone), missed: MissedTicks::default() })
         }
     }
 
+    /// UTC is known also where there is no database of time zones.
+    fn zone_of(name: &str) -> Result<TimeZone, jiff::Error> {
+        if name == "UTC" { Ok(TimeZone::UTC) } else { TimeZone::get(name) }
+    }
+
+    /// Whether the time can be told by the pattern.
+    pub(super) fn is_known(pattern: &str, zone: &str) -> bool {
+        Cron::from_str(pattern).is_ok() && zone_of(zone).is_ok()
+    }
+
     /// The first time of the pattern after that one.
     pub(super) fn next(pattern: &str, zone: &str, after: u64) -> Option<u64> {
-        let (cron, zone) = (Cron::from_str(pattern).ok()?, TimeZone::get(zone).ok()?);
+        let (cron, zone) = (Cron::from_str(pattern).ok()?, zone_of(zone).ok()?);
         let after = Timestamp::from_millisecond(i64::try_from(after).ok()?).ok()?.to_zoned(zone);
         let next = cron.find_next_occurrence(&after, false).ok()?;
         u64::try_from(next.timestamp().as_millisecond()).ok()
@@ -183,7 +197,12 @@ mod cron {
 pub use self::cron::InvalidCron;
 
 #[cfg(feature = "cron")]
-use self::cron::next as next_by_cron;
+use self::cron::{is_known as is_cron, next as next_by_cron};
+
+#[cfg(not(feature = "cron"))]
+fn is_cron(_pattern: &str, _zone: &str) -> bool {
+    false
+}
 
 /// Nodes of this build cannot tell.
 #[cfg(not(feature = "cron"))]
@@ -222,9 +241,28 @@ mod tests {
         assert_eq!(Cadence::every(Duration::ZERO).first(7), Some(8));
     }
 
+    #[test]
+    fn an_interval_of_nothing_that_a_stranger_has_written_is_no_panic() {
+        for missed in [MissedTicks::Skip, MissedTicks::Burst, MissedTicks::Delay] {
+            let cadence = Cadence { rhythm: Rhythm::Every(0), missed };
+            assert!(cadence.after(100, 147).0 > Some(100), "{missed:?}");
+        }
+    }
+
     #[cfg(feature = "cron")]
     mod cron {
         use super::*;
+
+        #[test]
+        fn what_this_process_cannot_tell_the_time_by_is_left_to_others() {
+            let cadence = |pattern: &str, zone: &str| Cadence {
+                rhythm: Rhythm::Cron(pattern.into(), zone.into()),
+                missed: MissedTicks::default(),
+            };
+            assert!(cadence("0 * * * *", "UTC").is_known());
+            assert!(!cadence("0 * * * *", "Nowhere/Land").is_known());
+            assert!(!cadence("of a later kind", "UTC").is_known());
+        }
 
         /// 2026-03-28 12:00 UTC, the day before the clocks of Europe change.
         const NOON: u64 = 1_774_699_200_000;

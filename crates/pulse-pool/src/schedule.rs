@@ -63,7 +63,8 @@ impl Plan {
         self
     }
 
-    /// Ends the schedule, on every node, once this plan is carried out.
+    /// Ends the schedule, on every node, once this plan is carried out. If something of it cannot be done for now, the
+    /// schedule goes on, so that the next tick makes up for it.
     pub fn end(mut self) -> Self {
         self.end = true;
         self
@@ -128,11 +129,12 @@ impl Node {
         Ok(Schedule { node: self.handle(), name, cadence, task })
     }
 
-    /// Carries out a plan.
-    async fn carry_out(&self, schedule: &str, plan: &Plan) {
+    /// Carries out a plan. Returns whether all of it is done that can be: what fails for now is left to the next.
+    async fn carry_out(&self, schedule: &str, plan: &Plan) -> bool {
         let pool = self.pool();
         let planned: HashSet<&str> = plan.start.iter().map(|job| job.key.as_str()).collect();
         let mut stop: Vec<String> = plan.stop.clone();
+        let mut knows_jobs = true;
         if plan.only {
             match self.job_keys().await {
                 Ok(keys) => {
@@ -140,7 +142,10 @@ impl Node {
                         keys.iter().map(JobKey::as_str).filter(|key| !planned.contains(key)).map(str::to_owned),
                     );
                 }
-                Err(error) => tracing::warn!(pool, schedule, %error, "a plan stops nothing: the jobs are not known"),
+                Err(error) => {
+                    knows_jobs = !error.is_retryable();
+                    tracing::warn!(pool, schedule, %error, "a plan stops nothing: the jobs are not known");
+                }
             }
         }
         let few = Semaphore::new(STOPS);
@@ -149,24 +154,30 @@ impl Node {
             stops.push(self.stop_planned(schedule, key, &few));
         }
         let started = async {
+            let mut all = true;
             for (job, outcome) in plan.start.iter().zip(self.enqueue_batch(plan.start.iter().cloned()).await) {
                 match outcome {
                     Ok(()) | Err(Error::Exists { .. }) => {}
                     Err(error) => {
+                        all &= !error.is_retryable();
                         tracing::warn!(pool, schedule, key = job.key, %error, "a job of a plan could not be started");
                     }
                 }
             }
+            all
         };
-        tokio::join!(join_all(stops), started);
+        let (stopped, all_started) = tokio::join!(join_all(stops), started);
+        knows_jobs && all_started && stopped.into_iter().all(|stopped| stopped)
     }
 
-    async fn stop_planned(&self, schedule: &str, key: &str, few: &Semaphore) {
+    /// Returns whether that is all that can be done.
+    async fn stop_planned(&self, schedule: &str, key: &str, few: &Semaphore) -> bool {
         let _one_of_few = few.acquire().await;
         match self.stop(key).await {
-            Ok(()) | Err(Error::UnknownJob { .. }) => {}
+            Ok(()) | Err(Error::UnknownJob { .. }) => true,
             Err(error) => {
                 tracing::warn!(pool = self.pool(), schedule, key, %error, "a job of a plan could not be stopped");
+                !error.is_retryable()
             }
         }
     }
@@ -181,8 +192,10 @@ where
         let (pool, schedule) = (node.pool(), ticker.name());
         match contain(async { producer(tick).await }).await {
             Ok(plan) => {
-                node.carry_out(schedule, &plan).await;
-                if plan.end {
+                let is_done = node.carry_out(schedule, &plan).await;
+                if plan.end && !is_done {
+                    tracing::warn!(pool, schedule, "a schedule goes on: its last plan is not carried out yet");
+                } else if plan.end {
                     let name = schedule.to_owned();
                     if let Err(error) = ticker.stop().await {
                         tracing::error!(pool, schedule = name, %error, "a schedule could not be ended");

@@ -59,6 +59,9 @@ const DEAD_PAYLOADS: &str = "pool:dead-payloads";
 /// The label of a node that does not replicate the jobs.
 const CLIENT: &str = "client";
 
+/// The longest that anything is kept for: what a backend takes for a time.
+pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// How long the trace of a refused job waits for whoever dispatched it.
 const TRACE_TTL: Duration = Duration::from_secs(60);
 
@@ -284,7 +287,7 @@ impl Tables {
     ) -> Transaction {
         jobs.fold(self.begin().expect_lease_alive(lease), |finish, (key, old, result, keep_for)| {
             let finish = finish.expect_equals(JOBS, key.shared(), old.clone());
-            let keep_for = Binding::Ttl(keep_for.max(Duration::from_millis(1)));
+            let keep_for = Binding::Ttl(keep_for.clamp(Duration::from_millis(1), LONGEST));
             remove_job(finish, key).put_bound(RESULTS, key.shared(), result, keep_for)
         })
     }

@@ -176,14 +176,17 @@ impl Ticker {
             }
             let old = pool.tables.read_ticker(&self.name).await.map_err(&failed)?;
             let record = old.as_ref().and_then(decode).filter(|record| !record.stopped);
-            if record.as_ref().is_none_or(|record| record.cadence != self.cadence) {
+            let now = pool.clock.now();
+            // Somebody who could not tell the time by it may have found that there is no next tick.
+            let has_ended = |record: &TickerRecord| record.due.is_none() && self.cadence.first(now).is_some();
+            if record.as_ref().is_none_or(|record| record.cadence != self.cadence || has_ended(record)) {
                 let new = encode(
                     &self.name,
                     &TickerRecord {
                         id: entropy::number(),
                         cadence: self.cadence.clone(),
                         number: record.map_or(1, |record| record.number),
-                        due: self.cadence.first(pool.clock.now()),
+                        due: self.cadence.first(now),
                         stopped: false,
                     },
                 )?;

@@ -4,7 +4,14 @@
 //! All of it only saves requests. Where company is refused, because of one of those in it or for whatever reason, each
 //! goes on alone, and finds out for itself.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -157,10 +164,43 @@ async fn write_together<T: Sync>(
     within.into_iter().map(|within| if within { wrote } else { Wrote::No }).collect()
 }
 
+/// How much is fetched with one request, as far as that can be known before. All that a process asks of the backend
+/// shares a connection, so that what is fetched must not hold up the renewal of a lease.
+const AT_ONCE: usize = 1 << 20;
+
+/// How large payloads are taken to be before any was seen: larger than most, so that a few tell.
+const UNSEEN: usize = 64 << 10;
+
 /// Fetches what stands beside the records of jobs.
 #[derive(Debug)]
 pub(crate) struct Fetching {
-    pub(crate) tables: Arc<Tables>,
+    tables: Arc<Tables>,
+    /// How large those of the last request were, or might have been.
+    size: AtomicUsize,
+}
+
+impl Fetching {
+    pub(crate) fn new(tables: Arc<Tables>) -> Self {
+        Self { tables, size: AtomicUsize::new(UNSEEN) }
+    }
+
+    /// Fetches as many of those as are not too much for one request; at least one.
+    async fn fetch_some(&self, keys: &[&str]) -> Vec<Result<Option<Bytes>, Error>> {
+        let size = self.size.load(Ordering::Relaxed).max(1);
+        let some = &keys[..(AT_ONCE / size).clamp(1, keys.len())];
+        match self.tables.read_entries(some).await {
+            Ok(entries) => {
+                let bytes: usize = entries.iter().flatten().map(Bytes::len).sum();
+                self.size.store(bytes / some.len(), Ordering::Relaxed);
+                entries.into_iter().map(Ok).collect()
+            }
+            Err(error) => {
+                // It may have been too much: whoever asks again goes with fewer.
+                self.size.store((2 * size).min(AT_ONCE), Ordering::Relaxed);
+                some.iter().map(|_| Err(error.clone())).collect()
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -172,9 +212,10 @@ impl Kind for Fetching {
 
     async fn ask(&self, keys: Vec<JobKey>) -> Vec<Self::Answer> {
         let names: Vec<&str> = keys.iter().map(JobKey::as_str).collect();
-        match self.tables.read_entries(&names).await {
-            Ok(entries) => entries.into_iter().map(Ok).collect(),
-            Err(error) => names.iter().map(|_| Err(error.clone())).collect(),
+        let mut answers = Vec::with_capacity(names.len());
+        while answers.len() < names.len() {
+            answers.extend(self.fetch_some(&names[answers.len()..]).await);
         }
+        answers
     }
 }

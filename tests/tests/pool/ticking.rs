@@ -30,6 +30,7 @@ on_every_backend!(
     a_ticker_that_makes_no_sense_is_an_error,
     a_schedule_starts_and_stops_what_its_plan_says,
     a_plan_can_stop_everything_else_and_end_its_schedule,
+    a_schedule_does_not_end_before_its_last_plan_is_carried_out,
     one_node_makes_the_plan_of_a_tick,
     a_producer_that_fails_is_asked_again,
     a_schedule_is_stopped_on_every_node,
@@ -246,6 +247,29 @@ async fn a_plan_can_stop_everything_else_and_end_its_schedule(subject: Subject) 
     if let Ok(there) = there {
         eventually("the schedule has ended", async || if there.is_finished() { Ok(()) } else { Err(()) }).await;
     }
+}
+
+async fn a_schedule_does_not_end_before_its_last_plan_is_carried_out(subject: Subject) {
+    let node = node().max_queued(1).join(&subject.client().await).await.unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let plan = move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { Ok(Plan::new().start_all(keys(3).into_iter().map(|key| (key, ""))).end()) }
+    };
+    let mut schedule = node.schedule("once", OFTEN, plan).await.unwrap();
+    // There is room for one job only until somebody takes it.
+    eventually("it is asked again", async || match asked.load(Ordering::Relaxed) {
+        0..3 => Err(()),
+        _ => Ok(()),
+    })
+    .await;
+    assert!(!schedule.is_finished());
+    let board = Board::default();
+    node.add_worker(board.player("a")).await.unwrap();
+    soon("the schedule ends", schedule.finished()).await;
+    board.runs_all(&keys(3)).await;
+    node.close().await.unwrap();
 }
 
 async fn one_node_makes_the_plan_of_a_tick(subject: Subject) {

@@ -27,7 +27,7 @@ use crate::{
     pool::{Options, Pool},
     post::Waiting,
     runner::Runner,
-    tables::{Refusal, Tables},
+    tables::{LONGEST, Refusal, Tables},
     together::{Confirming, Fetching, Finishing, Recording},
     watch::Watches,
     write::{Written, write},
@@ -121,9 +121,16 @@ impl NodeBuilder {
     ///
     /// If the future is dropped, a lease may be left behind that runs out by itself.
     pub async fn join(self, client: &Client) -> Result<Node, Error> {
-        if self.options.worker_ttl < SHORTEST_TTL {
-            let reason = format!("a worker TTL of {:?} is less than {SHORTEST_TTL:?}", self.options.worker_ttl);
-            return Err(Error::InvalidOption { pool: self.pool, reason });
+        let Options { worker_ttl, timeout, shutdown_timeout, .. } = self.options;
+        let invalid = |reason| Err(Error::InvalidOption { pool: self.pool.clone(), reason });
+        if worker_ttl < SHORTEST_TTL {
+            return invalid(format!("a worker TTL of {worker_ttl:?} is less than {SHORTEST_TTL:?}"));
+        }
+        for (what, time) in [("worker TTL", worker_ttl), ("time-out", timeout), ("shutdown time-out", shutdown_timeout)]
+        {
+            if time > LONGEST {
+                return invalid(format!("a {what} of {time:?} is more than {LONGEST:?}"));
+            }
         }
         let node = NodeId::random();
         let tables = Arc::new(Tables::join(client, &self.pool, node, self.options.replicates).await?);
@@ -142,7 +149,7 @@ impl NodeBuilder {
             node,
             waiting: Waiting::default(),
             recording: Group::new(Recording { tables: tables.clone(), max_queued: self.options.max_queued }),
-            fetching: Group::new(Fetching { tables: tables.clone() }),
+            fetching: Group::new(Fetching::new(tables.clone())),
             confirming: Group::new(Confirming { tables: tables.clone() }),
             finishing: Group::new(Finishing { tables: tables.clone() }),
             options: self.options,

@@ -164,7 +164,7 @@ impl Finish {
                 let dead = DeadRecord { reason: reason.clone(), at: now, terms: record.terms() };
                 let dead = pulse_core::message_pack::encode(&dead)
                     .map_err(|source| crate::Error::Encode { key: key.to_string(), source })?;
-                let entry = self.entry().await;
+                let entry = self.entry().await.map_err(pool.backend("read a payload"))?;
                 let failed = (key, raw, result(Outcome::Failed(reason)), *keep_for);
                 let finish = tables.finish(*lease, [failed].into_iter());
                 (tables.bury(finish, key, dead, entry), None)
@@ -187,14 +187,14 @@ impl Finish {
     }
 
     /// The job's payload and headers, as they are stored; nothing if they are missing, which is what the dead job then
-    /// is buried with.
-    async fn entry(&self) -> Bytes {
+    /// is buried with. An error is no reason to bury it without them.
+    async fn entry(&self) -> Result<Bytes, pulse_core::Error> {
         let mut back_off = BackOff::new(step::FIRST_PAUSE, step::AFTER_FAILURE);
         loop {
             match self.pool.tables.read_entry(&self.key).await {
-                Ok(entry) => return entry.unwrap_or_default(),
+                Ok(entry) => return Ok(entry.unwrap_or_default()),
                 Err(error) if error.is_retryable() => back_off.pause().await,
-                Err(_) => return Bytes::new(),
+                Err(error) => return Err(error),
             }
         }
     }
