@@ -1,14 +1,18 @@
 //! Schedules: a plan of jobs, made once per interval in the whole pool.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, time::Duration};
 
 use futures::future::join_all;
 use tokio::{sync::Semaphore, task::JoinHandle};
 
-use crate::{Cadence, Error, HandlerError, JobKey, NewJob, Node, Tick, Ticker, handler::contain};
+use crate::{Cadence, Error, HandlerError, JobKey, NewJob, Node, Tick, Ticker, handler::contain, write::BackOff};
 
 /// How many jobs of a plan are stopped at once.
 const STOPS: usize = 64;
+
+/// How long to wait before what is left of a last plan is tried again, at first and at most, and how often.
+const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const ATTEMPTS: usize = 10;
 
 /// What jobs of the pool are to run: what a producer returns to [`Node::schedule`].
 ///
@@ -34,6 +38,10 @@ pub struct Plan {
 }
 
 impl Plan {
+    fn is_empty(&self) -> bool {
+        self.start.is_empty() && self.stop.is_empty() && !self.only
+    }
+
     /// A plan that changes nothing.
     pub fn new() -> Self {
         Self::default()
@@ -63,8 +71,9 @@ impl Plan {
         self
     }
 
-    /// Ends the schedule, on every node, once this plan is carried out. If something of it cannot be done for now, the
-    /// schedule goes on, so that the next tick makes up for it.
+    /// Ends the schedule, on every node, once this plan is carried out. What of it cannot be done for now, as where the
+    /// queue is full, is tried again; if that is in vain for most of a minute, the schedule goes on, and the next tick
+    /// makes a whole plan again.
     pub fn end(mut self) -> Self {
         self.end = true;
         self
@@ -129,8 +138,8 @@ impl Node {
         Ok(Schedule { node: self.handle(), name, cadence, task })
     }
 
-    /// Carries out a plan. Returns whether all of it is done that can be: what fails for now is left to the next.
-    async fn carry_out(&self, schedule: &str, plan: &Plan) -> bool {
+    /// Carries out a plan. Returns what of it could not be done for now.
+    async fn carry_out(&self, schedule: &str, plan: &Plan) -> Plan {
         let pool = self.pool();
         let planned: HashSet<&str> = plan.start.iter().map(|job| job.key.as_str()).collect();
         let mut stop: Vec<String> = plan.stop.clone();
@@ -154,20 +163,26 @@ impl Node {
             stops.push(self.stop_planned(schedule, key, &few));
         }
         let started = async {
-            let mut all = true;
+            let mut rest = Plan::new();
             for (job, outcome) in plan.start.iter().zip(self.enqueue_batch(plan.start.iter().cloned()).await) {
                 match outcome {
                     Ok(()) | Err(Error::Exists { .. }) => {}
                     Err(error) => {
-                        all &= !error.is_retryable();
                         tracing::warn!(pool, schedule, key = job.key, %error, "a job of a plan could not be started");
+                        if error.is_retryable() {
+                            rest = rest.start(job.clone());
+                        }
                     }
                 }
             }
-            all
+            rest
         };
-        let (stopped, all_started) = tokio::join!(join_all(stops), started);
-        knows_jobs && all_started && stopped.into_iter().all(|stopped| stopped)
+        let (stopped, mut rest) = tokio::join!(join_all(stops), started);
+        if !knows_jobs {
+            return plan.clone();
+        }
+        rest.stop = stop.into_iter().zip(stopped).filter(|(_, stopped)| !stopped).map(|(key, _)| key).collect();
+        rest
     }
 
     /// Returns whether that is all that can be done.
@@ -181,6 +196,20 @@ impl Node {
             }
         }
     }
+
+    /// Carries out what is left of the last plan of a schedule, which no later one would make up for. Returns whether
+    /// it is done; it is given up after some time.
+    async fn carry_out_rest(&self, schedule: &str, mut rest: Plan) -> bool {
+        let mut back_off = BackOff::new(REST.0, REST.1);
+        for _ in 0..ATTEMPTS {
+            if rest.is_empty() {
+                return true;
+            }
+            back_off.pause().await;
+            rest = self.carry_out(schedule, &rest).await;
+        }
+        rest.is_empty()
+    }
 }
 
 async fn follow<P, F>(node: &Node, mut ticker: Ticker, producer: P)
@@ -192,9 +221,9 @@ where
         let (pool, schedule) = (node.pool(), ticker.name());
         match contain(async { producer(tick).await }).await {
             Ok(plan) => {
-                let is_done = node.carry_out(schedule, &plan).await;
-                if plan.end && !is_done {
-                    tracing::warn!(pool, schedule, "a schedule goes on: its last plan is not carried out yet");
+                let rest = node.carry_out(schedule, &plan).await;
+                if plan.end && !node.carry_out_rest(schedule, rest).await {
+                    tracing::warn!(pool, schedule, "a schedule goes on: its last plan cannot be carried out yet");
                 } else if plan.end {
                     let name = schedule.to_owned();
                     if let Err(error) = ticker.stop().await {
