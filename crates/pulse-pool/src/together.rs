@@ -175,7 +175,7 @@ const UNSEEN: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Fetching {
     tables: Arc<Tables>,
-    /// How large those of the last request were, or might have been.
+    /// How large those of the last requests were, or might have been.
     size: AtomicUsize,
 }
 
@@ -191,12 +191,13 @@ impl Fetching {
         match self.tables.read_entries(some).await {
             Ok(entries) => {
                 let bytes: usize = entries.iter().flatten().map(Bytes::len).sum();
-                self.size.store(bytes / some.len(), Ordering::Relaxed);
+                // Small ones are no sign that there are no large ones any more.
+                self.size.store((bytes / some.len()).max(size / 2), Ordering::Relaxed);
                 entries.into_iter().map(Ok).collect()
             }
             Err(error) => {
-                // It may have been too much: whoever asks again goes with fewer.
-                self.size.store((2 * size).min(AT_ONCE), Ordering::Relaxed);
+                // It may have been too much: whoever asks again goes alone.
+                self.size.store(AT_ONCE, Ordering::Relaxed);
                 some.iter().map(|_| Err(error.clone())).collect()
             }
         }

@@ -251,18 +251,23 @@ impl Node {
     /// Whether a job that is there no more has ended by itself. Where changes were missed, or came too fast, a short one
     /// is gone before anybody here saw it run.
     async fn has_left_result(&self, key: &JobKey, follow: &Follow) -> Result<bool, Error> {
-        let result = self.result_of_ended(key).await.map_err(self.pool.backend("dispatch"))?;
+        let result = self.result_of_ended(key, "dispatch").await?;
         Ok(result.is_some_and(|result| follow.is_dispatch(result.dispatch)))
     }
 
     /// What a job has left that is there no more. Reads until the backend answers: to say that this failed would be to
     /// say that nothing has happened.
-    pub(super) async fn result_of_ended(&self, key: &JobKey) -> Result<Option<JobResult>, pulse_core::Error> {
+    pub(super) async fn result_of_ended(
+        &self,
+        key: &JobKey,
+        operation: &'static str,
+    ) -> Result<Option<JobResult>, Error> {
         let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
         loop {
             match self.pool.tables.read_result(key).await {
+                Err(_) if self.is_closed() => return Err(self.pool.closed()),
                 Err(error) if error.is_retryable() => back_off.pause().await,
-                result => return result,
+                result => return result.map_err(self.pool.backend(operation)),
             }
         }
     }

@@ -56,7 +56,7 @@ impl Node {
         let dispatch = DispatchId::random();
         let (_, since) = self.record(&key, &job, dispatch, deadline).await?;
         self.until_ended(&key, Follow::new(dispatch, since), watch).await?;
-        match self.result_of_ended(&key).await.map_err(self.pool.backend("read a result"))? {
+        match self.result_of_ended(&key, "read a result").await? {
             Some(result) if result.dispatch == dispatch => self.outcome(&key, result),
             _ => Err(Error::Stopped { pool: self.pool.name.to_string(), key }),
         }
@@ -128,16 +128,26 @@ impl Node {
         let (pool, failed) = (&self.pool, self.pool.backend("replay"));
         let unknown = || Error::UnknownJob { pool: pool.name.to_string(), key: key.clone() };
         let (mut trace, dispatch) = (None, DispatchId::random());
+        // What an attempt took out of the dead, if it took effect.
+        let mut perhaps_taken: Option<Bytes> = None;
         loop {
-            let dead = pool.tables.read_dead(&key).await.map_err(&failed)?.ok_or_else(unknown)?;
+            let dead = pool.tables.read_dead(&key).await.map_err(&failed)?;
+            if perhaps_taken.is_some() && perhaps_taken != dead {
+                // Its answer was lost, and the job may have come to its end since.
+                return Ok(());
+            }
+            let dead = dead.ok_or_else(unknown)?;
             let record: DeadRecord = decode(&key, &dead)?;
             let entry = pool.tables.read_dead_entry(&key).await.map_err(&failed)?.unwrap_or_default();
             let at = pool.clock.now();
             let terms = crate::record::Terms { at, not_before: 0, failed: 0, cut_off: 0, ..record.terms };
             let owner = pool.owner(&key, terms.needs());
             let (planned, raw) = self.planned(&key, entry, terms, dispatch, owner, trace.take())?;
-            let change = pool.tables.replay(&planned, dead, pool.options.max_queued);
+            let change = pool.tables.replay(&planned, dead.clone(), pool.options.max_queued);
             let written = write(pool.tables.client(), &change, Some(&raw), Some(deadline)).await.map_err(&failed)?;
+            if matches!(written, Written::RefusedAfterUnknown(_)) {
+                perhaps_taken = Some(dead);
+            }
             match written {
                 Written::Done(_) => return Ok(()),
                 Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal) => match refusal {

@@ -187,14 +187,19 @@ impl Finish {
     }
 
     /// The job's payload and headers, as they are stored; nothing if they are missing, which is what the dead job then
-    /// is buried with. An error is no reason to bury it without them.
+    /// is buried with. That they cannot be read now is no reason to bury it without them.
     async fn entry(&self) -> Result<Bytes, pulse_core::Error> {
         let mut back_off = BackOff::new(step::FIRST_PAUSE, step::AFTER_FAILURE);
         loop {
             match self.pool.tables.read_entry(&self.key).await {
                 Ok(entry) => return Ok(entry.unwrap_or_default()),
-                Err(error) if error.is_retryable() => back_off.pause().await,
-                Err(error) => return Err(error),
+                Err(error @ pulse_core::Error::Closed) => return Err(error),
+                Err(error) => {
+                    if !error.is_retryable() {
+                        tracing::error!(pool = %self.pool.name, key = %self.key, %error, "cannot read a payload yet");
+                    }
+                    back_off.pause().await;
+                }
             }
         }
     }
