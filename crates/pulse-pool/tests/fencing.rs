@@ -49,6 +49,14 @@ async fn join(client: &Client) -> Node {
     Node::builder("choir").worker_ttl(TTL).timeout(2 * TTL).join(client).await.unwrap()
 }
 
+/// Two nodes of a pool, and the link of the first.
+async fn two_nodes() -> (Faulty, Node, Node) {
+    let memory = Arc::new(Memory::default());
+    let link = Faulty::new(memory.clone(), 1);
+    let a = join(&Client::from_backend(Arc::new(link.clone()))).await;
+    (link, a, join(&Client::from_backend(memory)).await)
+}
+
 /// A worker whose function goes on for as long as it may.
 async fn add_worker(node: &Node, stage: &OnStage) {
     let stage = stage.clone();
@@ -78,10 +86,7 @@ async fn a_function_ends_with_its_node() {
 
 #[tokio::test(start_paused = true)]
 async fn a_function_that_is_given_time_to_stop_loses_it_with_the_lease() {
-    let memory = Arc::new(Memory::default());
-    let link = Faulty::new(memory.clone(), 1);
-    let (one, two) = (Client::from_backend(Arc::new(link.clone())), Client::from_backend(memory));
-    let (a, b) = (join(&one).await, join(&two).await);
+    let (link, a, b) = two_nodes().await;
     let stage = OnStage::default();
     add_worker(&a, &stage).await;
     b.enqueue("aria", "").await.unwrap();
@@ -103,10 +108,7 @@ async fn a_function_that_is_given_time_to_stop_loses_it_with_the_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_cannot_be_written_down_again_yet_is_not_forgotten() {
-    let memory = Arc::new(Memory::default());
-    let link = Faulty::new(memory.clone(), 1);
-    let (one, two) = (Client::from_backend(Arc::new(link.clone())), Client::from_backend(memory));
-    let (a, b) = (join(&one).await, join(&two).await);
+    let (link, a, b) = two_nodes().await;
     let stage = OnStage::default();
     add_worker(&a, &stage).await;
     link.partition();

@@ -222,7 +222,7 @@ impl Node {
     async fn until_running(&self, key: &JobKey, mut follow: Follow, mut watch: Watch) -> Result<JobInfo, Error> {
         let pool = || self.pool.name.to_string();
         let at = self.pool.clock.now();
-        let mut last_seen = None;
+        let mut last_seen: Option<Seen> = None;
         loop {
             let sighting = self.next_of(key, &mut follow, &mut watch).await?;
             match (follow.judge(sighting.version, sighting.record.as_deref()), &sighting.record) {
@@ -237,14 +237,14 @@ impl Node {
                 (Some(_), record) => {
                     let is_gone = record.as_ref().is_none_or(|record| !follow.is_of(record));
                     if is_gone && self.has_left_result(key, &follow).await? {
-                        let begun = last_seen.unwrap_or_else(|| follow.record_from(at));
-                        return Ok(self.info_of_ended(key.clone(), &begun));
+                        let info = |record: &JobRecord| self.info_of_ended(key.clone(), record);
+                        return Ok(last_seen.map_or_else(|| info(&follow.record_from(at)), |seen| info(&seen)));
                     }
                     return Err(Error::Stopped { pool: pool(), key: key.clone() });
                 }
                 (None, _) => {}
             }
-            last_seen = sighting.record.filter(|record| follow.is_of(record)).map(|record| (*record).clone());
+            last_seen = sighting.record.filter(|record| follow.is_of(record)).or(last_seen);
         }
     }
 
