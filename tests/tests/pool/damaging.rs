@@ -63,6 +63,11 @@ mod writing {
         async fn what_is_written_past_all_replicas_holds_up_no_close_and_loses_no_job() {
             super::what_is_written_past_all_replicas_holds_up_no_close_and_loses_no_job().await;
         }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn what_has_ended_is_not_run_again_because_that_cannot_be_written_down() {
+            super::what_has_ended_is_not_run_again_because_that_cannot_be_written_down().await;
+        }
     }
 
     async fn what_is_written_past_all_replicas_holds_up_no_close_and_loses_no_job() {
@@ -89,6 +94,56 @@ mod writing {
         assert_eq!((a.lost_jobs(), b.lost_jobs()), (0, 0));
         b.close().await.unwrap();
         board.check();
+        client.close().await;
+    }
+
+    async fn what_has_ended_is_not_run_again_because_that_cannot_be_written_down() {
+        const RESULTS: &str = "pulse:{orchestra}:m:pool:results";
+        let (server, calls) = (Server::start(), Arc::new(AtomicUsize::new(0)));
+        let client = pulse_pool::connect(&server.url()).await.unwrap();
+        let node = node().join(&client).await.unwrap();
+        let counted = calls.clone();
+        let work = move |_: Job| {
+            let calls = counted.clone();
+            async move { Ok(calls.fetch_add(1, Ordering::SeqCst)) }
+        };
+        node.worker_fn(work).await.unwrap();
+        server.cli(&["SET", RESULTS, "stranger"]);
+        for key in ["kept", "stopped"] {
+            node.enqueue(key, "").await.unwrap();
+        }
+        // What the server refuses, a handful for each time that the two ends are tried to be written down.
+        let refused = || {
+            let stats = server.cli(&["INFO", "commandstats"]);
+            let scripts = stats.lines().filter(|line| line.starts_with("cmdstat_evalsha:"));
+            let failed = scripts.filter_map(|line| line.trim().rsplit_once("failed_calls=")?.1.parse::<usize>().ok());
+            failed.sum::<usize>()
+        };
+        eventually("it is tried again and again", async || match refused() {
+            count if count > 40 => Ok(()),
+            count => Err(count),
+        })
+        .await;
+        assert_eq!(calls.load(Ordering::SeqCst), 2, "a job has run again");
+        soon("a job stops", node.stop("stopped")).await.unwrap();
+        let kept = node.dispatch_and_wait::<usize>(("another", ""));
+        let mended = async {
+            eventually("the third has run", async || match calls.load(Ordering::SeqCst) {
+                3 => Ok(()),
+                count => Err(count),
+            })
+            .await;
+            server.cli(&["DEL", RESULTS]);
+        };
+        let (another, ()) = soon("what is mended counts", async { tokio::join!(kept, mended) }).await;
+        assert_eq!(another.unwrap(), 2);
+        eventually("the first has its result", async || match node.result::<usize>("kept").await.unwrap() {
+            Some(0 | 1) => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        assert_eq!(calls.load(Ordering::SeqCst), 3, "a job has run again");
+        node.close().await.unwrap();
         client.close().await;
     }
 }

@@ -64,11 +64,10 @@ impl Finish {
     }
 
     async fn write_whole(&mut self, ending: Ending) {
-        let mut ending = ending;
-        let mut given_up = false;
+        let mut instead = None;
         let mut may_have_happened = false;
         loop {
-            let written = self.attempt(&ending, &mut may_have_happened).await;
+            let written = self.attempt(instead.as_ref().unwrap_or(&ending), &mut may_have_happened).await;
             // What was refused at first was ours until then. After an unknown outcome the key may be another job's.
             if let Ok(refused @ Written::Refused(_)) = &written
                 && let Some(damaged) = damage::found(refused)
@@ -92,15 +91,20 @@ impl Finish {
                     }
                     BackOff::new(step::AFTER_REFUSAL, step::AFTER_REFUSAL).pause().await;
                 }
-                // What cannot be stored now cannot be stored later, and the job must not run again and again for it.
-                Err(error) if !given_up => {
+                // What cannot be stored now cannot be stored later.
+                Err(error) if instead.is_none() && !is_in_the_way(&error) => {
                     let reason = format!("the job ended, and that cannot be written down: {error}");
-                    ending = Ending::Dead { reason, keep_for: crate::result::KEEP_FOR };
-                    given_up = true;
+                    instead = Some(Ending::Dead { reason, keep_for: crate::result::KEEP_FOR });
                 }
+                // What is in the way may be mended. Until then the job stays here: it must not run again and again for
+                // that.
                 Err(error) => {
                     tracing::error!(pool = %self.pool.name, key = %self.key, %error, "cannot write down how a job ended");
-                    return step::pause_after_failure(&self.lost).await;
+                    instead = None;
+                    step::pause_after_failure(&self.lost).await;
+                    if !self.look_again() {
+                        return;
+                    }
                 }
             }
         }
@@ -203,6 +207,12 @@ impl Finish {
             }
         }
     }
+}
+
+/// Whether an error tells of what stands in the backend, or of the way there, rather than of what is to be stored.
+fn is_in_the_way(error: &crate::Error) -> bool {
+    use pulse_core::Error::{Auth, Closed, Corrupt, WrongType};
+    matches!(error, crate::Error::Backend { source: WrongType { .. } | Corrupt { .. } | Auth { .. } | Closed, .. })
 }
 
 impl Runner {
