@@ -3,6 +3,7 @@
 mod board;
 mod clients;
 mod damaging;
+mod dead;
 mod dispatching;
 mod failing;
 mod headers;
