@@ -193,19 +193,8 @@ impl Finish {
     /// The job's payload and headers, as they are stored; nothing if they are missing, which is what the dead job then
     /// is buried with. That they cannot be read now is no reason to bury it without them.
     async fn entry(&self) -> Result<Bytes, pulse_core::Error> {
-        let mut back_off = BackOff::new(step::FIRST_PAUSE, step::AFTER_FAILURE);
-        loop {
-            match self.pool.tables.read_entry(&self.key).await {
-                Ok(entry) => return Ok(entry.unwrap_or_default()),
-                Err(error @ pulse_core::Error::Closed) => return Err(error),
-                Err(error) => {
-                    if !error.is_retryable() {
-                        tracing::error!(pool = %self.pool.name, key = %self.key, %error, "cannot read a payload yet");
-                    }
-                    back_off.pause().await;
-                }
-            }
-        }
+        let read = || self.pool.tables.read_entry(&self.key);
+        Ok(step::readable(&self.pool, &self.key, read).await?.unwrap_or_default())
     }
 }
 

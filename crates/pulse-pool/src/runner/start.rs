@@ -149,23 +149,13 @@ impl Start {
         if let Some(entry) = self.pool.fresh.take(self.record.dispatch) {
             return self.pool.tables.open(&self.key, entry).map_err(unreadable);
         }
-        let mut back_off = BackOff::new(Duration::from_millis(20), Duration::from_secs(2));
-        loop {
+        let fetch = async || {
             let fetched = self.pool.fetching.ask(self.key.clone()).await;
-            match fetched.unwrap_or(Err(pulse_core::Error::Closed)) {
-                Ok(Some(entry)) => {
-                    return self.pool.tables.open(&self.key, entry).map_err(unreadable);
-                }
-                Ok(None) => return Err("the job's payload is missing from the backend".into()),
-                Err(error @ pulse_core::Error::Closed) => return Err(unreadable(error)),
-                Err(error) => {
-                    if !error.is_retryable() {
-                        // The job is not to blame, and waits until that is mended.
-                        tracing::error!(pool = %self.pool.name, key = %self.key, %error, "cannot read a payload yet");
-                    }
-                    back_off.pause().await;
-                }
-            }
+            fetched.unwrap_or(Err(pulse_core::Error::Closed))
+        };
+        match step::readable(&self.pool, &self.key, fetch).await.map_err(unreadable)? {
+            Some(entry) => self.pool.tables.open(&self.key, entry).map_err(unreadable),
+            None => Err("the job's payload is missing from the backend".into()),
         }
     }
 

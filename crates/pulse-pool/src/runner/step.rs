@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{LeaseId, Transaction, Version};
+use pulse_core::{Error, LeaseId, Transaction, Version};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -126,7 +126,7 @@ pub(super) async fn caught_up(pool: &Pool, version: Option<Version>) {
         match pool.tables.jobs_version().await {
             Ok(Some(now)) => version = Some(now),
             // There are no jobs at all, so that nothing can be mistaken for what it is not.
-            Ok(None) | Err(pulse_core::Error::Closed) => return,
+            Ok(None) | Err(Error::Closed) => return,
             Err(_) => back_off.pause().await,
         }
     }
@@ -138,6 +138,30 @@ pub(super) async fn caught_up(pool: &Pool, version: Option<Version>) {
         {
             // It was confirmed, and is gone.
             return pool.history.note_lost_change();
+        }
+    }
+}
+
+/// Reads what stands beside the record of a job, however long that takes: that it cannot be read now says nothing of the
+/// job.
+///
+/// # Errors
+///
+/// That the client is closed.
+pub(super) async fn readable<F>(pool: &Pool, key: &JobKey, read: impl Fn() -> F) -> Result<Option<Bytes>, Error>
+where
+    F: Future<Output = Result<Option<Bytes>, Error>>,
+{
+    let mut back_off = BackOff::new(FIRST_PAUSE, AFTER_FAILURE);
+    loop {
+        match read().await {
+            Err(error) if !matches!(error, Error::Closed) => {
+                if !error.is_retryable() {
+                    tracing::error!(pool = %pool.name, %key, %error, "cannot read a payload yet");
+                }
+                back_off.pause().await;
+            }
+            read => return read,
         }
     }
 }
