@@ -42,31 +42,31 @@ pub(crate) async fn write(
     leaves: Option<&Bytes>,
     deadline: Option<Instant>,
 ) -> Result<Written, Error> {
-    write_on(client, change, leaves, deadline, false).await
+    write_on(client, change, leaves, deadline, &mut false).await
 }
 
-/// As [`write`], after an attempt by somebody else that may have taken effect.
+/// As [`write`], where an attempt by somebody else may have taken effect. Says so of its own, also if it fails.
 pub(crate) async fn write_on(
     client: &Client,
     change: &Transaction,
     leaves: Option<&Bytes>,
     deadline: Option<Instant>,
-    mut may_have_happened: bool,
+    may_have_happened: &mut bool,
 ) -> Result<Written, Error> {
     let mut back_off = BackOff::new(PAUSE.0, PAUSE.1);
     loop {
         match client.commit(change.clone()).await {
             Ok(committed) => return Ok(Written::Done(jobs_version(&committed))),
             Err(error) => match error.failed_expectation().map(Refusal::of) {
-                Some(Refusal::Record(found)) if may_have_happened && found.as_ref() == leaves => {
+                Some(Refusal::Record(found)) if *may_have_happened && found.as_ref() == leaves => {
                     return Ok(Written::Done(None));
                 }
-                Some(refusal) if may_have_happened => return Ok(Written::RefusedAfterUnknown(refusal)),
+                Some(refusal) if *may_have_happened => return Ok(Written::RefusedAfterUnknown(refusal)),
                 Some(refusal) => return Ok(Written::Refused(refusal)),
                 None if matches!(error, Error::LeaseLost { .. }) => return Ok(Written::Refused(Refusal::Membership)),
                 None if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return Err(error),
                 None if error.is_retryable() || error.is_outcome_unknown() => {
-                    may_have_happened |= error.is_outcome_unknown();
+                    *may_have_happened |= error.is_outcome_unknown();
                     tracing::debug!(scope = %change.scope(), %error, "a change of the pool is sent again");
                     back_off.pause().await;
                 }

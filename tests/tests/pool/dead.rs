@@ -103,6 +103,11 @@ async fn a_replay_whose_answer_is_lost_runs_the_job_once(subject: Subject) {
         link.script(Operation::Commit, 1, Fault::FailAfter);
         soon("the replay is known to have worked", a.replay(key)).await.unwrap();
     }
+    eventually("all have run again", async || match keys.iter().filter(|key| calls.with(key).len() < 2).count() {
+        0 => Ok(()),
+        count => Err(count),
+    })
+    .await;
     eventually("all have ended", async || match b.jobs().await.unwrap() {
         jobs if jobs.is_empty() => Ok(()),
         jobs => Err(jobs),

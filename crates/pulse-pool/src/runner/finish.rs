@@ -1,6 +1,9 @@
 //! What becomes of a job that says of itself that it has ended.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use pulse_core::{LeaseId, Version};
@@ -102,7 +105,9 @@ impl Finish {
                     tracing::error!(pool = %self.pool.name, key = %self.key, %error, "cannot write down how a job ended");
                     instead = None;
                     step::pause_after_failure(&self.lost).await;
-                    if !self.look_again() {
+                    // Damage that is shown is found by the next attempt, unless what is shown may be another job's.
+                    let is_damaged = !may_have_happened && damage::shown(&self.pool, &self.key).is_some();
+                    if self.pool.shut.load(Ordering::Relaxed) || (!is_damaged && !self.look_again()) {
                         return;
                     }
                 }
@@ -174,7 +179,7 @@ impl Finish {
                 (tables.bury(finish, key, dead, entry), None)
             }
         };
-        let written = write_on(tables.client(), &change, leaves.as_ref(), None, *may_have_happened).await;
+        let written = write_on(tables.client(), &change, leaves.as_ref(), None, may_have_happened).await;
         if matches!(written, Ok(Written::Refused(_) | Written::RefusedAfterUnknown(_))) {
             *may_have_happened = false;
         }
