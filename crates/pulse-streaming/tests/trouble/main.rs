@@ -84,19 +84,24 @@ async fn an_acknowledgement_outlives_a_short_outage_and_fails_in_a_long_one() {
     assert!(error.is_retryable() && !error.is_outcome_unknown(), "{error:?}");
 }
 
+/// Acknowledges a fresh delivery just before its grace period ends, and lets the acknowledgement through once the sink
+/// has claimed the event from itself.
+async fn ack_across_a_claim(probe: &Probe, delivery: Delivery) {
+    tokio::time::sleep(GRACE.mul_f64(0.9)).await;
+    probe.set(Weather::CommitsCutOff);
+    let ack = delivery.ack();
+    tokio::time::sleep(GRACE.mul_f64(0.42)).await;
+    probe.set(Weather::Fair);
+    ack.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_claimed_while_its_acknowledgement_is_on_its_way_is_not_handed_out_again() {
     let (stream, probed, probe) = two_ways().await;
     let mut sink = probed.sink("s").ack_grace(GRACE).join().await.unwrap();
     stream.add("n", "p").await.unwrap();
     let delivery = next(&mut sink).await;
-    tokio::time::sleep(GRACE.mul_f64(0.9)).await;
-    probe.set(Weather::CommitsCutOff);
-    let ack = delivery.ack();
-    // The grace period ends meanwhile, and the sink claims the event from itself.
-    tokio::time::sleep(GRACE.mul_f64(0.42)).await;
-    probe.set(Weather::Fair);
-    ack.await.unwrap();
+    ack_across_a_claim(&probe, delivery).await;
     let again = tokio::time::timeout(3 * GRACE, sink.next()).await;
     assert!(again.is_err(), "{again:?}");
 }
@@ -107,12 +112,7 @@ async fn what_is_claimed_once_too_often_while_its_acknowledgement_is_on_its_way_
     let mut sink = probed.sink("s").ack_grace(GRACE).max_deliveries(1).join().await.unwrap();
     stream.add("n", "p").await.unwrap();
     let delivery = next(&mut sink).await;
-    tokio::time::sleep(GRACE.mul_f64(0.9)).await;
-    probe.set(Weather::CommitsCutOff);
-    let ack = delivery.ack();
-    tokio::time::sleep(GRACE.mul_f64(0.42)).await;
-    probe.set(Weather::Fair);
-    ack.await.unwrap();
+    ack_across_a_claim(&probe, delivery).await;
     tokio::time::sleep(3 * GRACE).await;
     assert!(stream.dead_letters("s").unwrap().is_empty().await.unwrap());
 }
