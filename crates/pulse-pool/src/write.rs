@@ -45,7 +45,8 @@ pub(crate) async fn write(
     write_on(client, change, leaves, deadline, &mut false).await
 }
 
-/// As [`write`], where an attempt by somebody else may have taken effect. Says so of its own, also if it fails.
+/// As [`write`]. `may_have_happened`: whether an earlier attempt may have taken effect; set where one of these may have,
+/// also if this fails in the end.
 pub(crate) async fn write_on(
     client: &Client,
     change: &Transaction,

@@ -68,6 +68,11 @@ mod writing {
         async fn what_has_ended_is_not_run_again_because_that_cannot_be_written_down() {
             super::what_has_ended_is_not_run_again_because_that_cannot_be_written_down().await;
         }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn what_cannot_be_written_down_holds_up_no_other_node_in_a_shutdown() {
+            super::what_cannot_be_written_down_holds_up_no_other_node_in_a_shutdown().await;
+        }
     }
 
     async fn what_is_written_past_all_replicas_holds_up_no_close_and_loses_no_job() {
@@ -97,8 +102,26 @@ mod writing {
         client.close().await;
     }
 
+    /// Where the results of jobs stand.
+    const RESULTS: &str = "pulse:{orchestra}:m:pool:results";
+
+    /// Waits until the server has refused that many scripts more: several whenever an end is tried to be written down.
+    async fn are_refused(server: &Server, more: usize) {
+        let refused = || {
+            let stats = server.cli(&["INFO", "commandstats"]);
+            let scripts = stats.lines().filter(|line| line.starts_with("cmdstat_evalsha:"));
+            let failed = scripts.filter_map(|line| line.trim().rsplit_once("failed_calls=")?.1.parse::<usize>().ok());
+            failed.sum::<usize>()
+        };
+        let before = refused();
+        eventually("it is tried again and again", async || match refused() - before {
+            count if count > more => Ok(()),
+            count => Err(count),
+        })
+        .await;
+    }
+
     async fn what_has_ended_is_not_run_again_because_that_cannot_be_written_down() {
-        const RESULTS: &str = "pulse:{orchestra}:m:pool:results";
         let (server, calls) = (Server::start(), Arc::new(AtomicUsize::new(0)));
         let client = pulse_pool::connect(&server.url()).await.unwrap();
         let node = node().join(&client).await.unwrap();
@@ -112,36 +135,21 @@ mod writing {
         for key in ["kept", "damaged", "stopped"] {
             node.enqueue(key, "").await.unwrap();
         }
-        // What the server refuses, several times whenever an end is tried to be written down.
-        let refused = || {
-            let stats = server.cli(&["INFO", "commandstats"]);
-            let scripts = stats.lines().filter(|line| line.starts_with("cmdstat_evalsha:"));
-            let failed = scripts.filter_map(|line| line.trim().rsplit_once("failed_calls=")?.1.parse::<usize>().ok());
-            failed.sum::<usize>()
-        };
-        let are_tried_again = async |times| {
-            let before = refused();
-            eventually("it is tried again and again", async || match refused() - before {
-                count if count > times => Ok(()),
-                count => Err(count),
-            })
-            .await;
-        };
-        are_tried_again(24).await;
+        are_refused(&server, 24).await;
         assert_eq!(calls.load(Ordering::SeqCst), 3, "a job has run again");
         damage(&client, "damaged").await;
-        are_tried_again(24).await;
+        are_refused(&server, 24).await;
         soon("a job stops", node.stop("stopped")).await.unwrap();
-        let kept = node.dispatch_and_wait::<usize>(("another", ""));
+        let another = node.dispatch_and_wait::<usize>(("another", ""));
         let mended = async {
-            eventually("the third has run", async || match calls.load(Ordering::SeqCst) {
+            eventually("the fourth has run", async || match calls.load(Ordering::SeqCst) {
                 4 => Ok(()),
                 count => Err(count),
             })
             .await;
             server.cli(&["DEL", RESULTS]);
         };
-        let (another, ()) = soon("what is mended counts", async { tokio::join!(kept, mended) }).await;
+        let (another, ()) = soon("what is mended counts", async { tokio::join!(another, mended) }).await;
         assert_eq!(another.unwrap(), 3);
         for key in ["kept", "damaged"] {
             eventually("it has its result", async || match node.result::<usize>(key).await.unwrap() {
@@ -152,6 +160,26 @@ mod writing {
         }
         assert_eq!(calls.load(Ordering::SeqCst), 4, "a job has run again");
         node.close().await.unwrap();
+        client.close().await;
+    }
+
+    async fn what_cannot_be_written_down_holds_up_no_other_node_in_a_shutdown() {
+        let server = Server::start();
+        let client = pulse_pool::connect(&server.url()).await.unwrap();
+        let (a, b) = (Arc::new(node().join(&client).await.unwrap()), node().join(&client).await.unwrap());
+        b.worker_fn(|_| async { Ok(()) }).await.unwrap();
+        server.cli(&["SET", RESULTS, "stranger"]);
+        a.enqueue("etude", "").await.unwrap();
+        are_refused(&server, 8).await;
+        let shutdown = tokio::spawn({
+            let a = a.clone();
+            async move { a.shutdown().await }
+        });
+        eventually("the node with the job is closed", async || if b.is_closed() { Ok(()) } else { Err(()) }).await;
+        // The results are what holds up the removal of the pool.
+        assert!(!shutdown.is_finished());
+        server.cli(&["DEL", RESULTS]);
+        soon("the pool is removed", shutdown).await.unwrap().unwrap();
         client.close().await;
     }
 }

@@ -105,7 +105,8 @@ impl Finish {
                     tracing::error!(pool = %self.pool.name, key = %self.key, %error, "cannot write down how a job ended");
                     instead = None;
                     step::pause_after_failure(&self.lost).await;
-                    // Damage that is shown is found by the next attempt, unless what is shown may be another job's.
+                    // The next attempt finds the damage, and writes over it. Where an earlier one may have worked, what is
+                    // damaged may be another job's record.
                     let is_damaged = !may_have_happened && damage::shown(&self.pool, &self.key).is_some();
                     if self.pool.shut.load(Ordering::Relaxed) || (!is_damaged && !self.look_again()) {
                         return;
