@@ -87,10 +87,12 @@ pub(super) async fn every_kind_of_trim_records_on_every_way(subject: Subject) {
             let dropped = committed.count(usize::from(!alone)).unwrap_or_default();
             let left = room.ids(&stream).await;
             let first = left.first().copied();
+            // What is appended beside a trim by age may be too old for it by a millisecond.
+            let last = committed.event_id(0).unwrap_or(ids[399]);
             let expected = match (dropped.saturating_sub(150), first) {
                 (0, _) => None,
                 (events, Some(first)) => Some(Missed::new(ids[149], first, Some(events))),
-                (events, None) => Some(Missed::new(ids[149], ids[399].next().unwrap_or_default(), Some(events))),
+                (events, None) => Some(Missed::new(ids[149], last.next().unwrap_or_default(), Some(events))),
             };
             assert_eq!(missed(&room, &stream, &group).await, expected, "{stream}: {dropped} dropped");
             assert!(expected.is_some() || kind == "consumed" || kind == "approximate", "{stream}");
