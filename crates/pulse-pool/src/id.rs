@@ -20,11 +20,14 @@ impl JobKey {
     /// [`Error::InvalidKey`] if the key is empty. Whether it is too long depends on the limits of the client, and is
     /// found out when it is used.
     pub fn new(key: impl AsRef<str>) -> Result<Self, Error> {
-        let key = key.as_ref();
+        Self::checked(key.as_ref().into())
+    }
+
+    pub(crate) fn checked(key: Arc<str>) -> Result<Self, Error> {
         if key.is_empty() {
             return Err(Error::InvalidKey { reason: "a job key must not be empty" });
         }
-        Ok(Self(Arc::from(key)))
+        Ok(Self(key))
     }
 
     /// Wraps a key that a map accepted, which is therefore not empty.

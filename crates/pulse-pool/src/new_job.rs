@@ -2,6 +2,7 @@
 
 use std::{
     ops::Deref,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -28,7 +29,7 @@ use crate::{Error, JobKey, clock::Clock, headers::Headers, record::Terms, trace}
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a job does nothing until it is dispatched"]
 pub struct NewJob {
-    pub(crate) key: String,
+    pub(crate) key: Arc<str>,
     payload: Bytes,
     headers: Headers,
     needs: Vec<String>,
@@ -46,7 +47,7 @@ enum When {
 impl NewJob {
     /// A job that runs at once, on any worker. The key is checked when it is dispatched.
     pub fn new(key: impl AsRef<str>, payload: impl Into<Bytes>) -> Self {
-        let (key, payload) = (key.as_ref().to_owned(), payload.into());
+        let (key, payload) = (key.as_ref().into(), payload.into());
         Self { key, payload, headers: Headers::default(), needs: Vec::new(), priority: 0, when: When::Now }
     }
 
@@ -110,7 +111,7 @@ impl NewJob {
     }
 
     pub(crate) fn checked_key(&self) -> Result<JobKey, Error> {
-        JobKey::new(&self.key)
+        JobKey::checked(self.key.clone())
     }
 
     /// What stands of it in its record.

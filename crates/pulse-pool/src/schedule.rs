@@ -141,7 +141,7 @@ impl Node {
     /// Carries out a plan. Returns what of it could not be done for now.
     async fn carry_out(&self, schedule: &str, plan: &Plan) -> Plan {
         let pool = self.pool();
-        let planned: HashSet<&str> = plan.start.iter().map(|job| job.key.as_str()).collect();
+        let planned: HashSet<&str> = plan.start.iter().map(|job| &*job.key).collect();
         let mut stop: Vec<String> = plan.stop.clone();
         let mut knows_jobs = true;
         if plan.only {
@@ -168,7 +168,7 @@ impl Node {
                 match outcome {
                     Ok(()) | Err(Error::Exists { .. }) => {}
                     Err(error) => {
-                        tracing::warn!(pool, schedule, key = job.key, %error, "a job of a plan could not be started");
+                        tracing::warn!(pool, schedule, key = &*job.key, %error, "a job of a plan could not be started");
                         if error.is_retryable() {
                             rest = rest.start(job.clone());
                         }

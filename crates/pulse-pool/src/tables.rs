@@ -20,6 +20,7 @@
 //! follows if it is refused, is elsewhere. Every change of a job expects the record that it was decided on, so that of
 //! two changes one is refused.
 
+mod name;
 mod reads;
 mod refusal;
 
@@ -30,6 +31,7 @@ use pulse_core::{Binding, Client, Deadline, Expectation, LeaseId, MapId, Scope, 
 use pulse_rmap::Map;
 use tokio::sync::OnceCell;
 
+use self::name::Name;
 pub(crate) use self::refusal::Refusal;
 use crate::{
     Error, JobKey, NodeId, WorkerId,
@@ -37,24 +39,24 @@ use crate::{
     record::{JobRecord, TickerRecord, WorkerRecord},
 };
 
-const WORKERS: &str = "pool:workers";
+static WORKERS: Name = Name::new("pool:workers");
 /// Stands among the workers while the pool is shut down; no worker's name.
 const SHUTDOWN: &str = "shutdown";
 /// What the names of nodes begin with among the workers; no worker's name does.
 const NODE: &str = "node ";
-const JOBS: &str = "pool:jobs";
+static JOBS: Name = Name::new("pool:jobs");
 /// What a node that does not replicate the jobs joins in their place: nobody writes it.
-const NO_JOBS: &str = "pool:no-jobs";
-const PAYLOADS: &str = "pool:payloads";
-const QUEUE: &str = "pool:queue";
-const RESULTS: &str = "pool:results";
-const PROGRESS: &str = "pool:progress";
-const TICKERS: &str = "pool:tickers";
-const SERVER: &str = "pool:server";
+static NO_JOBS: Name = Name::new("pool:no-jobs");
+static PAYLOADS: Name = Name::new("pool:payloads");
+static QUEUE: Name = Name::new("pool:queue");
+static RESULTS: Name = Name::new("pool:results");
+static PROGRESS: Name = Name::new("pool:progress");
+static TICKERS: Name = Name::new("pool:tickers");
+static SERVER: Name = Name::new("pool:server");
 /// The one key there.
 const RUN: &str = "run";
-const DEAD: &str = "pool:dead";
-const DEAD_PAYLOADS: &str = "pool:dead-payloads";
+static DEAD: Name = Name::new("pool:dead");
+static DEAD_PAYLOADS: Name = Name::new("pool:dead-payloads");
 
 /// The label of a node that does not replicate the jobs.
 const CLIENT: &str = "client";
@@ -112,10 +114,10 @@ impl Tables {
         let backend = |source| Error::Backend { operation: "join", pool: pool.to_owned(), source };
         let replica = |source| Error::Replica { pool: pool.to_owned(), source: Box::new(source) };
         let scope = Scope::new(pool).map_err(backend)?;
-        let workers = Map::builder(WORKERS).scope(scope.clone()).join(client).await.map_err(replica)?;
-        let jobs_id = scope.map(JOBS).map_err(backend)?;
-        let jobs = if replicates { JOBS } else { NO_JOBS };
-        let jobs = Map::packed(jobs).scope(scope.clone()).join(client).await.map_err(replica)?;
+        let workers = Map::builder(WORKERS.text()).scope(scope.clone()).join(client).await.map_err(replica)?;
+        let jobs_id = scope.map(JOBS.text()).map_err(backend)?;
+        let jobs = if replicates { &JOBS } else { &NO_JOBS };
+        let jobs = Map::packed(jobs.text()).scope(scope.clone()).join(client).await.map_err(replica)?;
         let inbox = Map::raw(inbox_of(node)).scope(scope.clone()).join(client).await.map_err(replica)?;
         Ok(Self { client: client.clone(), scope, workers, jobs, jobs_id, inbox, tickers: OnceCell::new() })
     }
@@ -144,25 +146,25 @@ impl Tables {
 
     /// The replica of the tickers, which is joined when it is first asked for.
     pub(crate) async fn tickers(&self) -> Result<&Tickers, pulse_rmap::Error> {
-        let join = async || Map::builder(TICKERS).scope(self.scope.clone()).join(&self.client).await;
+        let join = async || Map::builder(TICKERS.text()).scope(self.scope.clone()).join(&self.client).await;
         self.tickers.get_or_try_init(join).await
     }
 
     /// Makes or replaces a ticker, as long as the node is in the pool: none is made of a pool that was shut down.
     pub(crate) fn put_ticker(&self, name: &Arc<str>, old: Option<&Bytes>, new: Bytes, node: NodeId) -> Transaction {
-        let change = self.begin().expect_present(WORKERS, node_key(node));
-        expect_value(change, TICKERS, name, old).put(TICKERS, name.clone(), new)
+        let change = self.begin().expect_present(&WORKERS, node_key(node));
+        expect_value(change, &TICKERS, name, old).put(&TICKERS, name.clone(), new)
     }
 
     /// Leaves word for some time that a ticker is stopped.
     pub(crate) fn stop_ticker(&self, name: &str, old: Option<&Bytes>, new: Bytes) -> Transaction {
-        let change = expect_value(self.begin(), TICKERS, name, old);
-        change.put_bound(TICKERS, name, new, Binding::Ttl(STOPPED_TTL))
+        let change = expect_value(self.begin(), &TICKERS, name, old);
+        change.put_bound(&TICKERS, name, new, Binding::Ttl(STOPPED_TTL))
     }
 
     /// Writes down what is known of the server's run.
     pub(crate) fn put_server(&self, old: Option<&Bytes>, new: Bytes) -> Transaction {
-        expect_value(self.begin(), SERVER, RUN, old).put(SERVER, RUN, new)
+        expect_value(self.begin(), &SERVER, RUN, old).put(&SERVER, RUN, new)
     }
 
     /// Records new jobs of different keys, each in place of the trace of a refused one if there is one, as long as the
@@ -176,30 +178,30 @@ impl Tables {
         let room = max_queued.saturating_add(1).saturating_sub(jobs.clone().count() as u64);
         let transaction = self.begin();
         let transaction = jobs.clone().fold(transaction, |transaction, job| match &job.trace {
-            None => transaction.expect_absent(JOBS, job.key.shared()),
-            Some(trace) => transaction.expect_equals(JOBS, job.key.shared(), trace.clone()),
+            None => transaction.expect_absent(&JOBS, job.key.shared()),
+            Some(trace) => transaction.expect_equals(&JOBS, job.key.shared(), trace.clone()),
         });
-        let transaction = transaction.expect_absent(WORKERS, SHUTDOWN).expect_fewer_than(QUEUE, room);
+        let transaction = transaction.expect_absent(&WORKERS, SHUTDOWN).expect_fewer_than(&QUEUE, room);
         let owners: BTreeMap<_, _> = jobs.clone().filter_map(|job| job.owner.clone()).collect();
         let transaction =
             owners.into_iter().fold(transaction, |transaction, owner| expect_worker(transaction, Some(&owner)));
         jobs.fold(transaction, |transaction, job| {
             transaction
-                .put(JOBS, job.key.shared(), job.record.clone())
-                .put(PAYLOADS, job.key.shared(), job.entry.clone())
-                .put(QUEUE, job.key.shared(), Bytes::new())
+                .put(&JOBS, job.key.shared(), job.record.clone())
+                .put(&PAYLOADS, job.key.shared(), job.entry.clone())
+                .put(&QUEUE, job.key.shared(), Bytes::new())
         })
     }
 
     /// Replaces the record of a job.
     pub(crate) fn replace(&self, key: &JobKey, old: &Bytes, new: Bytes) -> Transaction {
-        self.expect_record(key, old).put(JOBS, key.shared(), new)
+        self.expect_record(key, old).put(&JOBS, key.shared(), new)
     }
 
     /// Writes the record of a job of that worker over what stands in its place and is no record, as long as the worker
     /// is in the pool.
     pub(crate) fn restore(&self, key: &JobKey, damaged: &Bytes, worker: WorkerId, record: Bytes) -> Transaction {
-        self.replace(key, damaged, record).expect_present(WORKERS, worker.to_string())
+        self.replace(key, damaged, record).expect_present(&WORKERS, worker.to_string())
     }
 
     /// Takes over a job that nobody has, or whose owner is gone.
@@ -213,7 +215,7 @@ impl Tables {
         new: Bytes,
     ) -> Transaction {
         let transaction = expect_worker(expect_gone(self.expect_record(key, old), dead), Some(to));
-        transaction.expect_lease_alive(lease).put(JOBS, key.shared(), new)
+        transaction.expect_lease_alive(lease).put(&JOBS, key.shared(), new)
     }
 
     /// Gives a job to another worker, or to nobody.
@@ -225,7 +227,7 @@ impl Tables {
         lease: LeaseId,
         new: Bytes,
     ) -> Transaction {
-        expect_worker(self.expect_record(key, old), to).expect_lease_alive(lease).put(JOBS, key.shared(), new)
+        expect_worker(self.expect_record(key, old), to).expect_lease_alive(lease).put(&JOBS, key.shared(), new)
     }
 
     /// What stands among the workers for a node itself, or for its mark of a shutdown.
@@ -240,12 +242,12 @@ impl Tables {
 
     /// Marks that the pool is shut down, for as long as the lease lives.
     pub(crate) fn begin_shutdown(&self, mark: Bytes, lease: LeaseId) -> Transaction {
-        self.begin().expect_absent(WORKERS, SHUTDOWN).put_bound(WORKERS, SHUTDOWN, mark, Binding::Lease(lease))
+        self.begin().expect_absent(&WORKERS, SHUTDOWN).put_bound(&WORKERS, SHUTDOWN, mark, Binding::Lease(lease))
     }
 
     /// Writes a node down for as long as its lease lives, unless the pool is shut down.
     pub(crate) fn enter(&self, node: NodeId, mark: Bytes, lease: LeaseId) -> Transaction {
-        self.begin().expect_absent(WORKERS, SHUTDOWN).put_bound(WORKERS, node_key(node), mark, Binding::Lease(lease))
+        self.begin().expect_absent(&WORKERS, SHUTDOWN).put_bound(&WORKERS, node_key(node), mark, Binding::Lease(lease))
     }
 
     /// Puts a note for a running job into the inbox of its node.
@@ -286,15 +288,15 @@ impl Tables {
         jobs: impl Iterator<Item = (&'a JobKey, &'a Bytes, Bytes, Duration)>,
     ) -> Transaction {
         jobs.fold(self.begin().expect_lease_alive(lease), |finish, (key, old, result, keep_for)| {
-            let finish = finish.expect_equals(JOBS, key.shared(), old.clone());
+            let finish = finish.expect_equals(&JOBS, key.shared(), old.clone());
             let keep_for = Binding::Ttl(keep_for.clamp(Duration::from_millis(1), LONGEST));
-            remove_job(finish, key).put_bound(RESULTS, key.shared(), result, keep_for)
+            remove_job(finish, key).put_bound(&RESULTS, key.shared(), result, keep_for)
         })
     }
 
     /// Keeps a job that was given up among the dead.
     pub(crate) fn bury(&self, finish: Transaction, key: &JobKey, dead: Bytes, entry: Bytes) -> Transaction {
-        finish.put(DEAD, key.shared(), dead).put(DEAD_PAYLOADS, key.shared(), entry)
+        finish.put(&DEAD, key.shared(), dead).put(&DEAD_PAYLOADS, key.shared(), entry)
     }
 
     /// Puts a job back that is to be started again.
@@ -304,8 +306,8 @@ impl Tables {
 
     /// Notes how far a job is.
     pub(crate) fn progress(&self, key: &JobKey, lease: LeaseId, progress: Bytes) -> Transaction {
-        self.begin().expect_lease_alive(lease).expect_present(JOBS, key.shared()).put_bound(
-            PROGRESS,
+        self.begin().expect_lease_alive(lease).expect_present(&JOBS, key.shared()).put_bound(
+            &PROGRESS,
             key.shared(),
             progress,
             Binding::Ttl(PROGRESS_TTL),
@@ -316,14 +318,14 @@ impl Tables {
     pub(crate) fn replay(&self, job: &Dispatch, dead: Bytes, max_queued: u64) -> Transaction {
         let key = job.key.clone();
         self.dispatch(std::iter::once(job), max_queued)
-            .expect_equals(DEAD, key.shared(), dead)
-            .delete(DEAD, key.shared())
-            .delete(DEAD_PAYLOADS, key.shared())
+            .expect_equals(&DEAD, key.shared(), dead)
+            .delete(&DEAD, key.shared())
+            .delete(&DEAD_PAYLOADS, key.shared())
     }
 
     /// Forgets a dead job.
     pub(crate) fn forget_dead(&self, key: &JobKey) -> Transaction {
-        self.begin().delete(DEAD, key.shared()).delete(DEAD_PAYLOADS, key.shared())
+        self.begin().delete(&DEAD, key.shared()).delete(&DEAD_PAYLOADS, key.shared())
     }
 
     /// Says that the handler accepted jobs, all under the same lease.
@@ -335,16 +337,16 @@ impl Tables {
         let transaction = self.begin().expect_lease_alive(lease);
         jobs.fold(transaction, |transaction, (key, old, new)| {
             transaction
-                .expect_equals(JOBS, key.shared(), old.clone())
-                .put(JOBS, key.shared(), new.clone())
-                .delete(QUEUE, key.shared())
+                .expect_equals(&JOBS, key.shared(), old.clone())
+                .put(&JOBS, key.shared(), new.clone())
+                .delete(&QUEUE, key.shared())
         })
     }
 
     /// The key of the job whose record was not as expected, if that is why a transaction was refused.
     pub(crate) fn refused_job(error: &pulse_core::Error) -> Option<&str> {
         match &error.failed_expectation()?.expected {
-            Expectation::Equals { map, key, .. } | Expectation::Absent { map, key } if &**map == JOBS => Some(key),
+            Expectation::Equals { map, key, .. } | Expectation::Absent { map, key } if JOBS.is(map) => Some(key),
             _ => None,
         }
     }
@@ -353,10 +355,10 @@ impl Tables {
     pub(crate) fn reject(&self, key: &JobKey, old: &Bytes, lease: LeaseId, trace: Bytes) -> Transaction {
         self.expect_record(key, old)
             .expect_lease_alive(lease)
-            .put_bound(JOBS, key.shared(), trace, Binding::Ttl(TRACE_TTL))
-            .delete(PAYLOADS, key.shared())
-            .delete(QUEUE, key.shared())
-            .delete(PROGRESS, key.shared())
+            .put_bound(&JOBS, key.shared(), trace, Binding::Ttl(TRACE_TTL))
+            .delete(&PAYLOADS, key.shared())
+            .delete(&QUEUE, key.shared())
+            .delete(&PROGRESS, key.shared())
     }
 
     /// Removes the job, if its owner is gone where one is named.
@@ -366,27 +368,27 @@ impl Tables {
 
     /// Removes the trace of a refused job.
     pub(crate) fn remove_trace(&self, key: &JobKey, trace: &Bytes) -> Transaction {
-        self.begin().expect_equals(JOBS, key.shared(), trace.clone()).delete(JOBS, key.shared())
+        self.begin().expect_equals(&JOBS, key.shared(), trace.clone()).delete(&JOBS, key.shared())
     }
 
     /// Writes workers down for as long as the lease lives.
     pub(crate) fn register(&self, workers: &[KnownWorker], lease: LeaseId) -> Transaction {
         workers.iter().fold(self.begin(), |transaction, (worker, record)| {
-            transaction.put_bound(WORKERS, worker.to_string(), record.clone(), Binding::Lease(lease))
+            transaction.put_bound(&WORKERS, worker.to_string(), record.clone(), Binding::Lease(lease))
         })
     }
 
     /// Takes a worker out of the pool.
     pub(crate) fn unregister(&self, worker: WorkerId) -> Transaction {
-        self.begin().delete(WORKERS, worker.to_string())
+        self.begin().delete(&WORKERS, worker.to_string())
     }
 
     fn expect_record(&self, key: &JobKey, old: &Bytes) -> Transaction {
-        self.begin().expect_equals(JOBS, key.shared(), old.clone())
+        self.begin().expect_equals(&JOBS, key.shared(), old.clone())
     }
 }
 
-fn expect_value(change: Transaction, map: &str, key: &str, value: Option<&Bytes>) -> Transaction {
+fn expect_value(change: Transaction, map: &Name, key: &str, value: Option<&Bytes>) -> Transaction {
     match value {
         Some(value) => change.expect_equals(map, key, value.clone()),
         None => change.expect_absent(map, key),
@@ -403,7 +405,7 @@ fn inbox_of(node: NodeId) -> String {
 }
 
 fn remove_job(transaction: Transaction, key: &JobKey) -> Transaction {
-    [JOBS, PAYLOADS, QUEUE, PROGRESS]
+    [&JOBS, &PAYLOADS, &QUEUE, &PROGRESS]
         .into_iter()
         .fold(transaction, |transaction, map| transaction.delete(map, key.shared()))
 }
@@ -415,36 +417,36 @@ fn begin(scope: &Scope) -> Transaction {
 
 fn expect_worker(transaction: Transaction, worker: Option<&KnownWorker>) -> Transaction {
     match worker {
-        Some((worker, record)) => transaction.expect_equals(WORKERS, worker.to_string(), record.clone()),
+        Some((worker, record)) => transaction.expect_equals(&WORKERS, worker.to_string(), record.clone()),
         None => transaction,
     }
 }
 
 fn expect_gone(transaction: Transaction, worker: Option<WorkerId>) -> Transaction {
     match worker {
-        Some(worker) => transaction.expect_absent(WORKERS, worker.to_string()),
+        Some(worker) => transaction.expect_absent(&WORKERS, worker.to_string()),
         None => transaction,
     }
 }
 
 /// Removes all maps of a pool without nodes.
 pub(crate) fn destroy(pool: &str) -> Result<Transaction, pulse_core::Error> {
-    Ok(remove_all(begin(&Scope::new(pool)?).expect_fewer_than(WORKERS, 1)))
+    Ok(remove_all(begin(&Scope::new(pool)?).expect_fewer_than(&WORKERS, 1)))
 }
 
 /// Removes all maps of a pool in which there is nothing left but the mark of its shutdown and the node that set it.
 pub(crate) fn end_shutdown(scope: &Scope) -> Transaction {
-    remove_all(begin(scope).expect_present(WORKERS, SHUTDOWN).expect_fewer_than(WORKERS, 3))
+    remove_all(begin(scope).expect_present(&WORKERS, SHUTDOWN).expect_fewer_than(&WORKERS, 3))
 }
 
 fn remove_all(transaction: Transaction) -> Transaction {
-    let maps = [WORKERS, JOBS, PAYLOADS, QUEUE, RESULTS, PROGRESS, TICKERS, SERVER, DEAD, DEAD_PAYLOADS];
+    let maps = [&WORKERS, &JOBS, &PAYLOADS, &QUEUE, &RESULTS, &PROGRESS, &TICKERS, &SERVER, &DEAD, &DEAD_PAYLOADS];
     maps.into_iter().fold(transaction, Transaction::destroy_map)
 }
 
 /// The version of the jobs after a commit.
 pub(crate) fn jobs_version(committed: &pulse_core::Committed) -> Option<Version> {
-    committed.version(JOBS)
+    committed.version(JOBS.text())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pulse_core::{MapFeed, MapId, Version};
 
 use super::{
-    DEAD, DEAD_PAYLOADS, NODE, PAYLOADS, PROGRESS, RESULTS, RUN, SERVER, SHUTDOWN, TICKERS, Tables, WORKERS, node_key,
+    DEAD, DEAD_PAYLOADS, NODE, Name, PAYLOADS, PROGRESS, RESULTS, RUN, SERVER, SHUTDOWN, TICKERS, Tables, WORKERS, node_key,
 };
 use crate::{JobKey, NodeId, WorkerId, decide::Members, headers::Content, record::PlacedBy, result::JobResult};
 
@@ -22,12 +22,12 @@ impl Tables {
 
     /// What stands beside the records of jobs.
     pub(crate) async fn read_entries(&self, keys: &[&str]) -> Result<Vec<Option<Bytes>>, pulse_core::Error> {
-        self.client.backend().map_get(&self.scope.map(PAYLOADS)?, keys).await
+        self.client.backend().map_get(&self.scope.map(PAYLOADS.text())?, keys).await
     }
 
     /// What stands beside the record of a job: its payload, with its headers.
     pub(crate) async fn read_entry(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(PAYLOADS, key.as_str()).await
+        self.read(&PAYLOADS, key.as_str()).await
     }
 
     /// Whether the node stands in the pool, as the replica shows it.
@@ -37,30 +37,30 @@ impl Tables {
 
     /// What is known of the server's run.
     pub(crate) async fn read_server(&self) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(SERVER, RUN).await
+        self.read(&SERVER, RUN).await
     }
 
     /// What a job of this key left behind.
     pub(crate) async fn read_result(&self, key: &JobKey) -> Result<Option<JobResult>, pulse_core::Error> {
-        Ok(self.read(RESULTS, key.as_str()).await?.and_then(|raw| JobResult::decode(&raw)))
+        Ok(self.read(&RESULTS, key.as_str()).await?.and_then(|raw| JobResult::decode(&raw)))
     }
 
     /// What a job said last of how far it is.
     pub(crate) async fn read_progress(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(PROGRESS, key.as_str()).await
+        self.read(&PROGRESS, key.as_str()).await
     }
 
     pub(crate) async fn read_dead(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(DEAD, key.as_str()).await
+        self.read(&DEAD, key.as_str()).await
     }
 
     pub(crate) async fn read_dead_entry(&self, key: &JobKey) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(DEAD_PAYLOADS, key.as_str()).await
+        self.read(&DEAD_PAYLOADS, key.as_str()).await
     }
 
     /// All dead jobs.
     pub(crate) async fn all_dead(&self) -> Result<BTreeMap<Arc<str>, Bytes>, pulse_core::Error> {
-        self.read_all(&self.scope.map(DEAD)?).await
+        self.read_all(&self.scope.map(DEAD.text())?).await
     }
 
     /// The records of all jobs as the backend has them now.
@@ -90,8 +90,8 @@ impl Tables {
         }
     }
 
-    async fn read(&self, map: &str, key: &str) -> Result<Option<Bytes>, pulse_core::Error> {
-        let values = self.client.backend().map_get(&self.scope.map(map)?, &[key]).await?;
+    async fn read(&self, map: &Name, key: &str) -> Result<Option<Bytes>, pulse_core::Error> {
+        let values = self.client.backend().map_get(&self.scope.map(map.text())?, &[key]).await?;
         Ok(values.into_iter().next().flatten())
     }
 
@@ -102,12 +102,12 @@ impl Tables {
 
     /// The record of a ticker as the backend has it now.
     pub(crate) async fn read_ticker(&self, name: &str) -> Result<Option<Bytes>, pulse_core::Error> {
-        self.read(TICKERS, name).await
+        self.read(&TICKERS, name).await
     }
 
     /// The version of the tickers as the backend has them now.
     pub(crate) async fn tickers_version(&self) -> Result<Option<Version>, pulse_core::Error> {
-        self.client.backend().map_version(&self.scope.map(TICKERS)?).await
+        self.client.backend().map_version(&self.scope.map(TICKERS.text())?).await
     }
 
     /// The workers as the replica shows them.
@@ -148,7 +148,7 @@ impl Tables {
 
     /// Whether a worker is in the pool, as the backend has it now.
     pub(crate) async fn has_worker(&self, worker: WorkerId) -> Result<bool, pulse_core::Error> {
-        Ok(self.read(WORKERS, &worker.to_string()).await?.is_some())
+        Ok(self.read(&WORKERS, &worker.to_string()).await?.is_some())
     }
 
     /// Reads what stood beside the record of a job.
@@ -158,7 +158,7 @@ impl Tables {
     /// [`pulse_core::Error::Corrupt`] if it is damaged.
     pub(crate) fn open(&self, key: &JobKey, entry: Bytes) -> Result<Content, pulse_core::Error> {
         Content::open(entry).map_err(|damaged| {
-            let key = self.scope.map(PAYLOADS).map_or_else(|_| key.to_string(), |map| format!("{key} in {map}"));
+            let key = self.scope.map(PAYLOADS.text()).map_or_else(|_| key.to_string(), |map| format!("{key} in {map}"));
             pulse_core::Error::Corrupt { key, reason: damaged.to_string() }
         })
     }

@@ -22,14 +22,14 @@ impl Refusal {
     pub(crate) fn of(failed: &FailedExpectation) -> Self {
         match (&failed.expected, &failed.found) {
             (Expectation::Equals { map, .. } | Expectation::Absent { map, .. }, Found::Value(found))
-                if &**map == JOBS =>
+                if JOBS.is(map) =>
             {
                 Self::Record(found.clone())
             }
-            (Expectation::Absent { map, key }, Found::Value(found)) if &**map == WORKERS && &**key == SHUTDOWN => {
+            (Expectation::Absent { map, key }, Found::Value(found)) if WORKERS.is(map) && &**key == SHUTDOWN => {
                 Self::ShuttingDown(found.clone())
             }
-            (Expectation::FewerThan { map, .. }, _) if &**map == QUEUE => Self::QueueFull,
+            (Expectation::FewerThan { map, .. }, _) if QUEUE.is(map) => Self::QueueFull,
             _ => Self::Membership,
         }
     }

@@ -35,7 +35,7 @@ impl Fixture {
             (JobKey::new("key").unwrap(), JobRecord::dispatched(DispatchId(7), Terms::default(), Some(W), None));
         let record = tables.jobs.encode(&job).unwrap();
         let dispatch = tables.dispatch([dispatch(&key, record, &workers[0])].iter(), 10);
-        let version = client.commit(dispatch).await.unwrap().version(JOBS);
+        let version = client.commit(dispatch).await.unwrap().version(JOBS.text());
         tables.jobs.wait_for(version).await.unwrap();
         Self { client, tables, key, job, session }
     }
