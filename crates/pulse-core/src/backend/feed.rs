@@ -283,10 +283,10 @@ impl FeedSender {
     }
 
     /// Adds commits that arrived together, as [`FeedSender::push`] would one by one.
-    pub fn push_commits(&self, commits: &[MapCommit]) {
+    pub fn push_commits(&self, commits: Vec<MapCommit>) {
         self.with_buffer(|shared, buffer| {
             for commit in commits {
-                shared.add(buffer, FeedItem::Commit(commit.clone()));
+                shared.add(buffer, FeedItem::Commit(commit));
             }
         });
     }

@@ -343,11 +343,15 @@ impl Listener {
         }
         // What comes before the subscription is known to stand is before the gap that says so, and in what is read
         // after it; passing it on would put a commit between the two gaps of a loss.
-        if channel.feeds.is_empty() || channel.state != State::Standing {
+        let Some((last, others)) = channel.feeds.split_last() else { return };
+        if channel.state != State::Standing {
             return;
         }
         match read_payload(message.value).and_then(message::decode) {
-            Ok(commits) => channel.feeds.iter().for_each(|feed| feed.push_commits(&commits)),
+            Ok(commits) => {
+                others.iter().for_each(|feed| feed.push_commits(commits.clone()));
+                last.push_commits(commits);
+            }
             Err(reason) => {
                 tracing::warn!(channel = %message.channel, reason, "a message of a change feed is malformed");
                 let gap = FeedItem::Gap(GapCause::Malformed { reason });
