@@ -28,17 +28,24 @@ use crate::kind::{Counter, List, Packed};
 pub(crate) struct Codec<V> {
     encode: fn(&V) -> Result<Bytes, Source>,
     decode: fn(&Bytes) -> Result<V, Source>,
-    bytes: Follow,
+    bytes: Follow<V>,
 }
 
 /// Whether the bytes follow from the value, by [`own_bytes`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Follow {
+enum Follow<V> {
     Always,
-    /// If nobody has put them in another form.
-    Usually,
+    /// If nobody has put them in another form. How they are read without any being kept, and whether they follow.
+    Usually { unpack: fn(&[u8]) -> Result<V, Source>, packs_to: fn(&V, &[u8]) -> bool },
     Never,
 }
+
+impl<V> Clone for Follow<V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Follow<V> {}
 
 impl<V> Clone for Codec<V> {
     fn clone(&self) -> Self {
@@ -122,7 +129,7 @@ impl<V: Packed> Codec<V> {
         Self {
             encode: |value| Ok(value.pack()),
             decode: |raw| V::unpack(raw).map_err(Source::from),
-            bytes: Follow::Usually,
+            bytes: Follow::Usually { unpack: |raw| V::unpack(raw).map_err(Source::from), packs_to: V::packs_to },
         }
     }
 }
@@ -139,10 +146,14 @@ impl<V> Codec<V> {
 
     /// What is decoded may share the memory of the bytes.
     pub(crate) fn decode(&self, raw: &Bytes) -> Result<V, Source> {
-        // The type's own code runs here on bytes that a stranger may have chosen. Its panic must cost the replica this
-        // value and nothing else; the value under construction is dropped by the unwinding, so nothing broken is seen.
-        catch_unwind(AssertUnwindSafe(|| (self.decode)(raw))).unwrap_or_else(|_| Err(source("decoding panicked")))
+        contained(|| (self.decode)(raw))
     }
+}
+
+/// Runs a type's own code on bytes that a stranger may have chosen. Its panic must cost the replica this value and nothing
+/// else; the value under construction is dropped by the unwinding, so nothing broken is seen.
+fn contained<V>(decode: impl FnOnce() -> Result<V, Source>) -> Result<V, Source> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(source("decoding panicked")))
 }
 
 /// The bytes of a value of a plain kind, which is stored as what it is, or of one that packs itself.
@@ -172,25 +183,35 @@ fn decode_message_pack<V: DeserializeOwned>(raw: &Bytes) -> Result<V, Source> {
 type Taken<V> = Result<(V, Option<Bytes>), (Source, Bytes)>;
 
 impl<V: 'static> Codec<V> {
-    /// As [`Codec::decode`], for bytes that are nobody else's.
-    pub(crate) fn take(&self, raw: Bytes) -> Taken<V> {
-        if self.bytes == Follow::Always && TypeId::of::<V>() == TypeId::of::<Bytes>() {
-            // The same bytes, with the handle moved: a copy of it would cost some memory for good.
-            let mut raw = Some(raw);
-            let value = (&mut raw as &mut dyn Any).downcast_mut::<Option<V>>().and_then(Option::take);
-            return value.map(|value| (value, None)).ok_or_else(|| (source("not bytes"), Bytes::new()));
-        }
-        match self.decode(&raw) {
-            Ok(value) => {
-                let follow = match self.bytes {
-                    Follow::Always => true,
-                    // The type's own code, as in decoding.
-                    Follow::Usually => catch_unwind(AssertUnwindSafe(|| own_bytes(&value) == raw)).unwrap_or(false),
-                    Follow::Never => false,
-                };
-                Ok((value, (!follow).then_some(raw)))
+    /// As [`Codec::decode`], for bytes that are often a slice of a buffer, which they would keep alive: of those that are
+    /// kept there is a copy.
+    pub(crate) fn take(&self, raw: &[u8]) -> Taken<V> {
+        let own = || Bytes::copy_from_slice(raw);
+        match self.bytes {
+            Follow::Always if TypeId::of::<V>() == TypeId::of::<Bytes>() => {
+                // With the handle moved: a copy of it would cost some memory for good.
+                let mut raw = Some(own());
+                let value = (&mut raw as &mut dyn Any).downcast_mut::<Option<V>>().and_then(Option::take);
+                value.map(|value| (value, None)).ok_or_else(|| (source("not bytes"), Bytes::new()))
             }
-            Err(error) => Err((error, raw)),
+            Follow::Usually { unpack, packs_to } => match contained(|| unpack(raw)) {
+                Ok(value) => {
+                    // The type's own code, as in decoding.
+                    let follow = catch_unwind(AssertUnwindSafe(|| packs_to(&value, raw))).unwrap_or(false);
+                    Ok((value, (!follow).then(own)))
+                }
+                Err(error) => Err((error, own())),
+            },
+            Follow::Always | Follow::Never => {
+                let raw = own();
+                match self.decode(&raw) {
+                    Ok(value) => {
+                        let kept = matches!(self.bytes, Follow::Never).then_some(raw);
+                        Ok((value, kept))
+                    }
+                    Err(error) => Err((error, raw)),
+                }
+            }
         }
     }
 }
@@ -288,11 +309,11 @@ mod tests {
     #[test]
     fn a_packed_value_keeps_its_bytes_only_where_they_do_not_follow_from_it() {
         let codec = Codec::<First>::packed();
-        let (value, kept) = codec.take(Bytes::from_static(b"a")).unwrap();
+        let (value, kept) = codec.take(b"a").unwrap();
         assert_eq!((&value, kept, own_bytes(&value)), (&First(b'a'), None, Bytes::from_static(b"a")));
-        let (value, kept) = codec.take(Bytes::from_static(b"ab")).unwrap();
+        let (value, kept) = codec.take(b"ab").unwrap();
         assert_eq!((value, kept), (First(b'a'), Some(Bytes::from_static(b"ab"))));
-        assert!(codec.take(Bytes::new()).is_err());
+        assert!(codec.take(b"").is_err());
     }
 
     #[derive(Debug, Serialize, Deserialize)]

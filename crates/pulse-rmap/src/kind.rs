@@ -121,6 +121,12 @@ pub trait Packed: Sized + Send + Sync + 'static {
     /// The bytes of the value, always the same for the same value.
     fn pack(&self) -> Bytes;
 
+    /// Whether these are the bytes that [`pack`](Self::pack) writes. A replica asks at every change; a type that can
+    /// compare without writing them saves a buffer each time.
+    fn packs_to(&self, raw: &[u8]) -> bool {
+        self.pack() == raw
+    }
+
     /// Reads what [`pack`](Self::pack) writes, and what programs of other versions write.
     ///
     /// # Errors

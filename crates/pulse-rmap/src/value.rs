@@ -49,9 +49,9 @@ impl<V> Keyed for Slot<V> {
 }
 
 impl<V: 'static> Slot<V> {
-    /// Decodes. The bytes are copied: those of the network are often a slice of a buffer that they would keep alive.
+    /// Decodes. Of the bytes nothing is kept but, where it has to be, a copy.
     pub(crate) fn new(codec: &Codec<V>, map: &dyn fmt::Display, key: Arc<str>, raw: &[u8]) -> Self {
-        let (value, raw) = match codec.take(Bytes::copy_from_slice(raw)) {
+        let (value, raw) = match codec.take(raw) {
             Ok((value, raw)) => (Some(value), raw),
             Err((error, raw)) => {
                 tracing::warn!(%map, key = excerpt(&key), %error, "skipped a value that does not decode");

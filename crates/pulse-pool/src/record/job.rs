@@ -286,40 +286,62 @@ const RARE: u8 = 1 << 5;
 /// What a node of this version cannot know the meaning of.
 const UNKNOWN: u8 = 1 << 6 | 1 << 7;
 
-impl Packed for JobRecord {
-    /// The form; the phase and what there is; dispatch, assignment, and time; owner, epoch, and what placed it; and
-    /// what is rare, in MessagePack.
-    fn pack(&self) -> Bytes {
+/// The longest that a record is without what is rare.
+const PLAIN: usize = 54;
+
+impl JobRecord {
+    /// What is rare as it is packed. Of numbers and texts alone, so that it cannot fail.
+    fn pack_rare(&self) -> Option<Bytes> {
+        self.rare.as_ref().and_then(|rare| message_pack::encode(&**rare).ok())
+    }
+
+    /// All that stands before what is rare, and how long it is.
+    fn pack_plain(&self, has_rare: bool) -> ([u8; PLAIN], usize) {
         let phase = match self.phase {
             Phase::Assigned => 0,
             Phase::Running => 1,
             Phase::Stopping => 2,
             Phase::Rejected => 3,
         };
-        // Of numbers and texts alone, so that it cannot fail.
-        let rare = self.rare.as_ref().and_then(|rare| message_pack::encode(&**rare).ok());
         let flag = |flag, is_set| if is_set { flag } else { 0 };
         let flags = flag(OWNED, self.owner != 0)
             | flag(RUN, self.epoch != 0)
             | flag(PLACED, self.placed_by().is_some())
-            | flag(RARE, rare.is_some());
-        let mut raw = Vec::with_capacity(54 + rare.as_ref().map_or(0, Bytes::len));
-        raw.put_slice(&[FORM, phase | flags]);
-        raw.put_u64(self.dispatch.0);
-        raw.put_u64(self.assignment.0);
-        raw.put_slice(&self.at.0);
+            | flag(RARE, has_rare);
+        let mut plain = [0; PLAIN];
+        let mut room = &mut plain[..];
+        room.put_slice(&[FORM, phase | flags]);
+        room.put_u64(self.dispatch.0);
+        room.put_u64(self.assignment.0);
+        room.put_slice(&self.at.0);
         if self.owner != 0 {
-            raw.put_u64(self.owner);
+            room.put_u64(self.owner);
         }
         if self.epoch != 0 {
-            raw.put_u64(self.epoch);
+            room.put_u64(self.epoch);
         }
         if self.placed_by().is_some() {
-            raw.put_u64(self.incarnation);
-            raw.put_slice(&self.revision.0);
+            room.put_u64(self.incarnation);
+            room.put_slice(&self.revision.0);
         }
-        raw.extend_from_slice(rare.as_deref().unwrap_or_default());
-        raw.into()
+        let length = PLAIN - room.len();
+        (plain, length)
+    }
+}
+
+impl Packed for JobRecord {
+    /// The form; the phase and what there is; dispatch, assignment, and time; owner, epoch, and what placed it; and
+    /// what is rare, in MessagePack.
+    fn pack(&self) -> Bytes {
+        let rare = self.pack_rare();
+        let (plain, length) = self.pack_plain(rare.is_some());
+        [&plain[..length], rare.as_deref().unwrap_or_default()].concat().into()
+    }
+
+    fn packs_to(&self, raw: &[u8]) -> bool {
+        let rare = self.pack_rare();
+        let (plain, length) = self.pack_plain(rare.is_some());
+        raw.strip_prefix(&plain[..length]) == Some(rare.as_deref().unwrap_or_default())
     }
 
     fn unpack(raw: &[u8]) -> Result<Self, Box<dyn Error + Send + Sync>> {
