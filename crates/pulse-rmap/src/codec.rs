@@ -35,7 +35,10 @@ pub(crate) struct Codec<V> {
 enum Follow<V> {
     Always,
     /// If nobody has put them in another form. How they are read without any being kept, and whether they follow.
-    Usually { unpack: fn(&[u8]) -> Result<V, Source>, packs_to: fn(&V, &[u8]) -> bool },
+    Usually {
+        unpack: fn(&[u8]) -> Result<V, Source>,
+        packs_to: fn(&V, &[u8]) -> bool,
+    },
     Never,
 }
 

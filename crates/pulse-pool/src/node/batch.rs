@@ -204,7 +204,7 @@ impl Node {
             let job = &jobs[*index];
             let terms = job.terms(&pool.clock);
             let owner = pool.owner(key, terms.needs());
-            self.plan(key, job, terms, *dispatch, owner, None).ok().map(|(planned, _)| planned)
+            self.plan(key, job, terms, *dispatch, owner, None).ok()
         };
         let planned: Vec<Dispatch> = chunk.iter().map(plan).collect::<Option<_>>()?;
         if self.is_closed() || planned.len() < 2 {

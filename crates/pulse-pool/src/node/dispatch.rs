@@ -116,8 +116,7 @@ impl Node {
         job.into().ready(self.pool.tables.client().backend().limits().value_bytes)
     }
 
-    /// A job of a caller's as it is to be recorded, and its record. Its payload is kept if one of our workers is to start
-    /// it now.
+    /// A job of a caller's as it is to be recorded. Its payload is kept if one of our workers is to start it now.
     pub(super) fn plan(
         &self,
         key: &JobKey,
@@ -126,7 +125,7 @@ impl Node {
         dispatch: DispatchId,
         owner: Option<(KnownWorker, Option<PlacedBy>)>,
         trace: Option<Bytes>,
-    ) -> Result<(Dispatch, Bytes), Error> {
+    ) -> Result<Dispatch, Error> {
         if terms.not_before <= terms.at && owner.as_ref().is_some_and(|((worker, _), _)| self.is_ours(*worker)) {
             self.pool.fresh.keep(dispatch, &job.entry);
         }
@@ -137,7 +136,7 @@ impl Node {
         self.pool.members.borrow().get(worker).is_some_and(|worker| worker.node == self.pool.node)
     }
 
-    /// A job as it is to be recorded, and its record.
+    /// A job as it is to be recorded.
     pub(super) fn planned(
         &self,
         key: &JobKey,
@@ -146,11 +145,10 @@ impl Node {
         dispatch: DispatchId,
         owner: Option<(KnownWorker, Option<PlacedBy>)>,
         trace: Option<Bytes>,
-    ) -> Result<(Dispatch, Bytes), Error> {
+    ) -> Result<Dispatch, Error> {
         let (worker, placed_by) = owner.map_or((None, None), |(worker, placed_by)| (Some(worker), placed_by));
         let record = JobRecord::dispatched(dispatch, terms, worker.as_ref().map(|(worker, _)| *worker), placed_by);
-        let record = self.pool.encode(&record)?;
-        Ok((Dispatch { key: key.clone(), trace, record: record.clone(), entry, owner: worker }, record))
+        Ok(Dispatch { key: key.clone(), trace, record: self.pool.encode(&record)?, entry, owner: worker })
     }
 
     /// Records a job. Returns how to recognise it, and the version of the jobs since when it is there, if known.
@@ -180,7 +178,7 @@ impl Node {
         let mut owner = pool.owner(key, terms.needs());
         let mut trace = None;
         if job.entry.len() <= LARGE && !self.is_closed() {
-            let (planned, _) = self.plan(key, job, terms.clone(), dispatch, owner.clone(), None)?;
+            let planned = self.plan(key, job, terms.clone(), dispatch, owner.clone(), None)?;
             let wrote = timeout_at(deadline, pool.recording.ask(planned)).await;
             match wrote.map_err(|_| pool.timed_out("dispatch"))? {
                 Some(Wrote::Yes(version)) => return Ok((dispatch, version)),
@@ -192,9 +190,10 @@ impl Node {
             if self.is_closed() {
                 return Err(pool.closed());
             }
-            let (planned, record) = self.plan(key, job, terms.clone(), dispatch, owner.clone(), trace.clone())?;
+            let planned = self.plan(key, job, terms.clone(), dispatch, owner.clone(), trace.clone())?;
             let change = pool.tables.dispatch(std::iter::once(&planned), pool.options.max_queued);
-            let written = timeout_at(deadline, write(pool.tables.client(), &change, Some(&record), Some(deadline)));
+            let written =
+                timeout_at(deadline, write(pool.tables.client(), &change, Some(&planned.record), Some(deadline)));
             let written = written.await.map_err(|_| pool.timed_out("dispatch"))?;
             match written.map_err(pool.backend("dispatch"))? {
                 Written::Done(version) => return Ok((dispatch, version)),

@@ -142,9 +142,10 @@ impl Node {
             let at = pool.clock.now();
             let terms = crate::record::Terms { at, not_before: 0, failed: 0, cut_off: 0, ..record.terms };
             let owner = pool.owner(&key, terms.needs());
-            let (planned, raw) = self.planned(&key, entry, terms, dispatch, owner, trace.take())?;
+            let planned = self.planned(&key, entry, terms, dispatch, owner, trace.take())?;
             let change = pool.tables.replay(&planned, dead.clone(), pool.options.max_queued);
-            let written = write(pool.tables.client(), &change, Some(&raw), Some(deadline)).await.map_err(&failed)?;
+            let written = write(pool.tables.client(), &change, Some(&planned.record), Some(deadline));
+            let written = written.await.map_err(&failed)?;
             if matches!(written, Written::RefusedAfterUnknown(_)) {
                 perhaps_taken = Some(dead);
             }

@@ -113,7 +113,7 @@ impl Runner {
         let Some(activation) = self.jobs.take_running(key) else { return false };
         match self.start_of(key, &activation.record, activation.clone()) {
             Some(start) if !activation.stopped.is_cancelled() => {
-                self.spawn_step(key, start.confirm_over(damaged));
+                self.spawn_step(key, start.confirm_over(Some(damaged)));
                 true
             }
             _ => {

@@ -16,7 +16,7 @@ use super::{
     step,
 };
 use crate::{
-    Job, JobKey,
+    Error, Job, JobKey,
     handler::{Failure, contain},
     headers::Content,
     new_job::millis,
@@ -162,31 +162,27 @@ impl Start {
     /// Writes down that the job runs, under the lease, and tells the job so. Where that is refused, the record has
     /// become another one, and the runner will see to it when its replica shows it.
     pub(super) async fn confirm(self: Box<Self>) -> Option<Local> {
-        let old = self.record.raw();
-        self.confirm_over(old).await
+        self.confirm_over(None).await
     }
 
-    /// The same, where that stands in the place of the record.
-    pub(super) async fn confirm_over(self: Box<Self>, old: Bytes) -> Option<Local> {
+    /// The same, where that damage stands in the place of the record, if any.
+    pub(super) async fn confirm_over(self: Box<Self>, damage: Option<Bytes>) -> Option<Local> {
         let pool = &self.pool;
-        let mut old = old;
+        let mut damage = damage;
         let written = loop {
-            let written = match pool.encode(&self.record.running(self.activation.activity.epoch)) {
-                Ok(record) => tokio::select! {
-                    biased;
-                    () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
-                    written = self.write_running(&old, record) => written.map_err(pool.backend("start")),
-                },
-                Err(error) => Err(error),
+            let written = tokio::select! {
+                biased;
+                () = self.lost.cancelled() => return Some(Local::Running(self.activation)),
+                written = self.write_running(damage.as_ref()) => written,
             };
             match written.as_ref().ok().and_then(damage::found) {
-                Some(damaged) => old = damaged,
+                Some(damaged) => damage = Some(damaged),
                 None => break written,
             }
         };
         match written {
             Ok(Written::Done(_)) => {
-                if old != self.record.raw() {
+                if damage.is_some() {
                     damage::report(pool, &self.key);
                 }
                 if self.activation.lifeline.set_recorded() {
@@ -227,18 +223,21 @@ impl Start {
     }
 
     /// Together with others that start at the same moment, or alone.
-    async fn write_running(&self, old: &Bytes, record: Bytes) -> Result<Written, pulse_core::Error> {
-        let tables = &self.pool.tables;
-        let started = Started { key: self.key.clone(), old: old.clone(), new: record.clone(), lease: self.lease };
-        match self.pool.confirming.ask(started).await {
+    async fn write_running(&self, damage: Option<&Bytes>) -> Result<Written, Error> {
+        let (pool, tables) = (&self.pool, &self.pool.tables);
+        let old = || damage.cloned().unwrap_or_else(|| self.record.raw());
+        let new = || pool.encode(&self.record.running(self.activation.activity.epoch));
+        let started = Started { key: self.key.clone(), old: old(), new: new()?, lease: self.lease };
+        match pool.confirming.ask(started).await {
             Some(Wrote::Yes(version)) => return Ok(Written::Done(version)),
             // If it is written down, it is recognised.
             Some(Wrote::No | Wrote::Perhaps) | None => {}
         }
-        let change = tables.running(self.lease, [(&self.key, old, &record)].into_iter());
-        match write(tables.client(), &change, Some(&record), None).await? {
+        let (old, new) = (old(), new()?);
+        let change = tables.running(self.lease, [(&self.key, &old, &new)].into_iter());
+        match write(tables.client(), &change, Some(&new), None).await.map_err(pool.backend("start"))? {
             // In company it was.
-            Written::Refused(Refusal::Record(Some(found))) if found == record => Ok(Written::Done(None)),
+            Written::Refused(Refusal::Record(Some(found))) if found == new => Ok(Written::Done(None)),
             written => Ok(written),
         }
     }

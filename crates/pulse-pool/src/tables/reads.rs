@@ -6,7 +6,8 @@ use bytes::Bytes;
 use pulse_core::{MapFeed, MapId, Version};
 
 use super::{
-    DEAD, DEAD_PAYLOADS, NODE, Name, PAYLOADS, PROGRESS, RESULTS, RUN, SERVER, SHUTDOWN, TICKERS, Tables, WORKERS, node_key,
+    DEAD, DEAD_PAYLOADS, NODE, Name, PAYLOADS, PROGRESS, RESULTS, RUN, SERVER, SHUTDOWN, TICKERS, Tables, WORKERS,
+    node_key,
 };
 use crate::{JobKey, NodeId, WorkerId, decide::Members, headers::Content, record::PlacedBy, result::JobResult};
 
