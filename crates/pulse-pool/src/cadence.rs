@@ -91,13 +91,17 @@ impl Cadence {
             }
             (Rhythm::Cron(pattern, zone), MissedTicks::Burst) => (next_by_cron(pattern, zone, due), 0),
             (Rhythm::Cron(pattern, zone), MissedTicks::Skip | MissedTicks::Delay) => {
-                let (mut next, mut missed) = (next_by_cron(pattern, zone, due), 0);
-                while next.is_some_and(|next| next <= now) {
+                let mut missed = 0;
+                for time in times_by_cron(pattern, zone, due) {
+                    if time > now {
+                        return (Some(time), missed);
+                    }
                     missed += 1;
-                    let from = if missed < MOST_MISSED { next.unwrap_or(now) } else { now };
-                    next = next_by_cron(pattern, zone, from);
+                    if missed >= MOST_MISSED {
+                        return (next_by_cron(pattern, zone, now), missed);
+                    }
                 }
-                (next, missed)
+                (None, missed)
             }
         }
     }
@@ -184,20 +188,31 @@ mod cron {
         Cron::from_str(pattern).is_ok() && zone_of(zone).is_ok()
     }
 
-    /// The first time of the pattern after that one.
-    pub(super) fn next(pattern: &str, zone: &str, after: u64) -> Option<u64> {
-        let (cron, zone) = (Cron::from_str(pattern).ok()?, zone_of(zone).ok()?);
-        let after = Timestamp::from_millisecond(i64::try_from(after).ok()?).ok()?.to_zoned(zone);
-        let next = cron.find_next_occurrence(&after, false).ok()?;
-        u64::try_from(next.timestamp().as_millisecond()).ok()
+    /// The times of the pattern after that one.
+    pub(super) fn times(pattern: &str, zone: &str, after: u64) -> impl Iterator<Item = u64> {
+        // To read a pattern takes longer than to find the next time by it.
+        let known = Cron::from_str(pattern).ok().zip(zone_of(zone).ok());
+        known.into_iter().flat_map(move |(cron, zone)| {
+            let next = move |after: &u64| {
+                let after = Timestamp::from_millisecond(i64::try_from(*after).ok()?).ok()?.to_zoned(zone.clone());
+                let next = cron.find_next_occurrence(&after, false).ok()?;
+                u64::try_from(next.timestamp().as_millisecond()).ok()
+            };
+            std::iter::successors(next(&after), next)
+        })
     }
+}
+
+/// The first time of the pattern after that one.
+fn next_by_cron(pattern: &str, zone: &str, after: u64) -> Option<u64> {
+    times_by_cron(pattern, zone, after).next()
 }
 
 #[cfg(feature = "cron")]
 pub use self::cron::InvalidCron;
 
 #[cfg(feature = "cron")]
-use self::cron::{is_known as is_cron, next as next_by_cron};
+use self::cron::{is_known as is_cron, times as times_by_cron};
 
 #[cfg(not(feature = "cron"))]
 fn is_cron(_pattern: &str, _zone: &str) -> bool {
@@ -206,8 +221,8 @@ fn is_cron(_pattern: &str, _zone: &str) -> bool {
 
 /// Nodes of this build cannot tell.
 #[cfg(not(feature = "cron"))]
-fn next_by_cron(_pattern: &str, _zone: &str, _after: u64) -> Option<u64> {
-    None
+fn times_by_cron(_pattern: &str, _zone: &str, _after: u64) -> impl Iterator<Item = u64> {
+    std::iter::empty()
 }
 
 #[cfg(test)]
@@ -281,8 +296,20 @@ mod tests {
         fn missed_times_of_a_pattern_are_counted() {
             let hourly = Cadence::cron("0 * * * *").unwrap();
             assert_eq!(hourly.after(NOON, NOON + 5 * HOUR / 2), (Some(NOON + 3 * HOUR), 2));
-            let all = hourly.missed(MissedTicks::Burst);
+            let all = hourly.clone().missed(MissedTicks::Burst);
             assert_eq!(all.after(NOON, NOON + 5 * HOUR / 2), (Some(NOON + HOUR), 0));
+            let now = NOON + 2 * MOST_MISSED * HOUR;
+            assert_eq!(
+                hourly.after(NOON, now),
+                (Some(now + HOUR), MOST_MISSED),
+                "not all are counted, and none comes twice"
+            );
+        }
+
+        #[test]
+        fn a_pattern_whose_last_time_was_missed_has_no_other() {
+            let last = Cadence::cron("0 0 14 28 3 * 2026").unwrap();
+            assert_eq!(last.after(NOON, NOON + 5 * HOUR), (None, 1));
         }
 
         #[test]
