@@ -23,6 +23,7 @@ impl JobKey {
         Self::checked(key.as_ref().into())
     }
 
+    /// Wraps a key as [`new`](Self::new) does, without copying it.
     pub(crate) fn checked(key: Arc<str>) -> Result<Self, Error> {
         if key.is_empty() {
             return Err(Error::InvalidKey { reason: "a job key must not be empty" });

@@ -41,7 +41,7 @@ use crate::{
 
 static WORKERS: Name = Name::new("pool:workers");
 /// Stands among the workers while the pool is shut down; no worker's name.
-const SHUTDOWN: &str = "shutdown";
+static SHUTDOWN: Name = Name::new("shutdown");
 /// What the names of nodes begin with among the workers; no worker's name does.
 const NODE: &str = "node ";
 static JOBS: Name = Name::new("pool:jobs");
@@ -181,7 +181,7 @@ impl Tables {
             None => transaction.expect_absent(&JOBS, job.key.shared()),
             Some(trace) => transaction.expect_equals(&JOBS, job.key.shared(), trace.clone()),
         });
-        let transaction = transaction.expect_absent(&WORKERS, SHUTDOWN).expect_fewer_than(&QUEUE, room);
+        let transaction = transaction.expect_absent(&WORKERS, &SHUTDOWN).expect_fewer_than(&QUEUE, room);
         let owners: BTreeMap<_, _> = jobs.clone().filter_map(|job| job.owner.clone()).collect();
         let transaction =
             owners.into_iter().fold(transaction, |transaction, owner| expect_worker(transaction, Some(&owner)));
@@ -242,12 +242,12 @@ impl Tables {
 
     /// Marks that the pool is shut down, for as long as the lease lives.
     pub(crate) fn begin_shutdown(&self, mark: Bytes, lease: LeaseId) -> Transaction {
-        self.begin().expect_absent(&WORKERS, SHUTDOWN).put_bound(&WORKERS, SHUTDOWN, mark, Binding::Lease(lease))
+        self.begin().expect_absent(&WORKERS, &SHUTDOWN).put_bound(&WORKERS, &SHUTDOWN, mark, Binding::Lease(lease))
     }
 
     /// Writes a node down for as long as its lease lives, unless the pool is shut down.
     pub(crate) fn enter(&self, node: NodeId, mark: Bytes, lease: LeaseId) -> Transaction {
-        self.begin().expect_absent(&WORKERS, SHUTDOWN).put_bound(&WORKERS, node_key(node), mark, Binding::Lease(lease))
+        self.begin().expect_absent(&WORKERS, &SHUTDOWN).put_bound(&WORKERS, node_key(node), mark, Binding::Lease(lease))
     }
 
     /// Puts a note for a running job into the inbox of its node.
@@ -436,7 +436,7 @@ pub(crate) fn destroy(pool: &str) -> Result<Transaction, pulse_core::Error> {
 
 /// Removes all maps of a pool in which there is nothing left but the mark of its shutdown and the node that set it.
 pub(crate) fn end_shutdown(scope: &Scope) -> Transaction {
-    remove_all(begin(scope).expect_present(&WORKERS, SHUTDOWN).expect_fewer_than(&WORKERS, 3))
+    remove_all(begin(scope).expect_present(&WORKERS, &SHUTDOWN).expect_fewer_than(&WORKERS, 3))
 }
 
 fn remove_all(transaction: Transaction) -> Transaction {

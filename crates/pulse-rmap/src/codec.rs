@@ -129,10 +129,11 @@ impl<V: Packed> Codec<V> {
             }
             register
         });
+        let unpack = |raw: &[u8]| V::unpack(raw).map_err(Source::from);
         Self {
             encode: |value| Ok(value.pack()),
             decode: |raw| V::unpack(raw).map_err(Source::from),
-            bytes: Follow::Usually { unpack: |raw| V::unpack(raw).map_err(Source::from), packs_to: V::packs_to },
+            bytes: Follow::Usually { unpack, packs_to: V::packs_to },
         }
     }
 }
@@ -153,8 +154,8 @@ impl<V> Codec<V> {
     }
 }
 
-/// Runs a type's own code on bytes that a stranger may have chosen. Its panic must cost the replica this value and nothing
-/// else; the value under construction is dropped by the unwinding, so nothing broken is seen.
+/// Runs a type's own code on bytes that a stranger may have chosen. Its panic must cost the replica this value and
+/// nothing else; the value under construction is dropped by the unwinding, so nothing broken is seen.
 fn contained<V>(decode: impl FnOnce() -> Result<V, Source>) -> Result<V, Source> {
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err(source("decoding panicked")))
 }
@@ -186,8 +187,7 @@ fn decode_message_pack<V: DeserializeOwned>(raw: &Bytes) -> Result<V, Source> {
 type Taken<V> = Result<(V, Option<Bytes>), (Source, Bytes)>;
 
 impl<V: 'static> Codec<V> {
-    /// As [`Codec::decode`], for bytes that are often a slice of a buffer, which they would keep alive: of those that are
-    /// kept there is a copy.
+    /// Decodes bytes that are often a slice of a large buffer. What is kept of them is a copy.
     pub(crate) fn take(&self, raw: &[u8]) -> Taken<V> {
         let own = || Bytes::copy_from_slice(raw);
         match self.bytes {
@@ -201,6 +201,7 @@ impl<V: 'static> Codec<V> {
                 Ok(value) => {
                     // The type's own code, as in decoding.
                     let follow = catch_unwind(AssertUnwindSafe(|| packs_to(&value, raw))).unwrap_or(false);
+                    debug_assert!(!follow || own_bytes(&value) == raw, "`packs_to` must say what `pack` writes");
                     Ok((value, (!follow).then(own)))
                 }
                 Err(error) => Err((error, own())),
@@ -317,6 +318,35 @@ mod tests {
         let (value, kept) = codec.take(b"ab").unwrap();
         assert_eq!((value, kept), (First(b'a'), Some(Bytes::from_static(b"ab"))));
         assert!(codec.take(b"").is_err());
+    }
+
+    /// Reads anything but `!`, and cannot compare `?`.
+    #[derive(Debug, PartialEq)]
+    struct Touchy(u8);
+
+    impl Packed for Touchy {
+        fn pack(&self) -> Bytes {
+            Bytes::copy_from_slice(&[self.0])
+        }
+
+        fn packs_to(&self, raw: &[u8]) -> bool {
+            assert_ne!(self.0, b'?');
+            raw == [self.0]
+        }
+
+        fn unpack(raw: &[u8]) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+            assert_ne!(raw, b"!");
+            raw.first().copied().map(Touchy).ok_or_else(|| "nothing there".into())
+        }
+    }
+
+    #[test]
+    fn a_packed_type_that_panics_costs_its_value_or_the_room_for_its_bytes() {
+        let codec = Codec::<Touchy>::packed();
+        let (error, kept) = codec.take(b"!").unwrap_err();
+        assert_eq!((error.to_string().as_str(), kept), ("decoding panicked", Bytes::from_static(b"!")));
+        assert_eq!(codec.take(b"?").unwrap(), (Touchy(b'?'), Some(Bytes::from_static(b"?"))));
+        assert_eq!(codec.take(b"a").unwrap(), (Touchy(b'a'), None));
     }
 
     #[derive(Debug, Serialize, Deserialize)]

@@ -121,8 +121,11 @@ pub trait Packed: Sized + Send + Sync + 'static {
     /// The bytes of the value, always the same for the same value.
     fn pack(&self) -> Bytes;
 
-    /// Whether these are the bytes that [`pack`](Self::pack) writes. A replica asks at every change; a type that can
-    /// compare without writing them saves a buffer each time.
+    /// Whether these are exactly the bytes that [`pack`](Self::pack) writes. A replica asks at every change; a type that
+    /// can compare without writing them saves a buffer each time.
+    ///
+    /// After `true` the replica keeps the value alone, and takes its bytes from `pack`: where that is wrong, writes that
+    /// expect the value are refused for ever. A panic counts as `false`.
     fn packs_to(&self, raw: &[u8]) -> bool {
         self.pack() == raw
     }

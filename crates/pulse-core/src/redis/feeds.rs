@@ -349,7 +349,8 @@ impl Listener {
         }
         match read_payload(message.value).and_then(message::decode) {
             Ok(commits) => {
-                others.iter().for_each(|feed| feed.push_commits(commits.clone()));
+                let others = others.iter().filter(|feed| !feed.is_closed());
+                others.for_each(|feed| feed.push_commits(commits.clone()));
                 last.push_commits(commits);
             }
             Err(reason) => {

@@ -34,7 +34,8 @@ pub(super) fn decode(mut message: Bytes) -> Result<Vec<MapCommit>, String> {
 }
 
 fn take_changes(message: &mut Bytes) -> Result<Vec<Change>, String> {
-    let mut changes = Vec::new();
+    // Most commits are of one change, and wait for their followers as they are.
+    let mut changes = Vec::with_capacity(1);
     while let Some(marker) = message.first() {
         changes.push(match marker {
             1 => {

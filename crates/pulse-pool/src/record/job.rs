@@ -286,8 +286,9 @@ const RARE: u8 = 1 << 5;
 /// What a node of this version cannot know the meaning of.
 const UNKNOWN: u8 = 1 << 6 | 1 << 7;
 
-/// The longest that a record is without what is rare.
-const PLAIN: usize = 54;
+/// The longest that a record is without what is rare: the form and the flags; dispatch, assignment, and time; owner,
+/// epoch, and what placed it.
+const PLAIN: usize = 2 + (8 + 8 + 6) + (8 + 8 + (8 + 6));
 
 impl JobRecord {
     /// What is rare as it is packed. Of numbers and texts alone, so that it cannot fail.
@@ -367,7 +368,7 @@ impl Packed for JobRecord {
             if flags & PLACED != 0 { (rest.number()?, Small(rest.take()?)) } else { (0, Small::default()) };
         let rare: Option<Box<Rare>> = match rest.0 {
             [] if flags & RARE == 0 => None,
-            more if flags & RARE != 0 => Some(message_pack::decode(&Bytes::copy_from_slice(more))?),
+            more if flags & RARE != 0 => Some(message_pack::decode(more)?),
             _ => return Err("more than the record of a job".into()),
         };
         Ok(Self { dispatch, assignment, phase, owner, epoch, incarnation, revision, at, rare })
@@ -449,7 +450,11 @@ mod tests {
             let running = epoch.map_or_else(|| record.clone(), |epoch| record.running(Epoch(epoch)));
             prop_assert_eq!(running.epoch(), epoch.map(Epoch));
             for record in [running.stopping(), running.rejected(&message), running, record] {
-                prop_assert_eq!(JobRecord::unpack(&record.pack()).unwrap(), record);
+                let raw = record.pack();
+                prop_assert!(record.packs_to(&raw));
+                prop_assert!(!record.packs_to(&raw[..raw.len() - 1]));
+                prop_assert!(!record.packs_to(&[&raw[..], b"\0"].concat()));
+                prop_assert_eq!(JobRecord::unpack(&raw).unwrap(), record);
             }
         }
 
@@ -458,6 +463,18 @@ mod tests {
             let _ = JobRecord::unpack(&raw);
             raw.splice(0..0, [FORM]);
             let _ = JobRecord::unpack(&raw);
+        }
+    }
+
+    #[test]
+    fn a_record_in_a_form_that_is_not_ours_is_read_and_known_for_it() {
+        let with = |flags: u8, rest: &[u8]| [&[FORM, flags][..], &[7; 22], rest].concat();
+        let (owner_0, epoch_0, revision_0) = (with(OWNED, &[0; 8]), with(RUN, &[0; 8]), with(PLACED, &[0; 14]));
+        let of_a_later_version = with(RARE, b"\x81\xa1z\x01");
+        for raw in [owner_0, epoch_0, revision_0, of_a_later_version] {
+            let record = JobRecord::unpack(&raw).unwrap();
+            assert!(!record.packs_to(&raw), "{raw:?}");
+            assert_ne!(record.pack(), raw);
         }
     }
 }

@@ -165,10 +165,9 @@ impl Start {
         self.confirm_over(None).await
     }
 
-    /// The same, where that damage stands in the place of the record, if any.
-    pub(super) async fn confirm_over(self: Box<Self>, damage: Option<Bytes>) -> Option<Local> {
+    /// The same where that damage may stand in the place of the record.
+    pub(super) async fn confirm_over(self: Box<Self>, mut damage: Option<Bytes>) -> Option<Local> {
         let pool = &self.pool;
-        let mut damage = damage;
         let written = loop {
             let written = tokio::select! {
                 biased;
@@ -225,6 +224,7 @@ impl Start {
     /// Together with others that start at the same moment, or alone.
     async fn write_running(&self, damage: Option<&Bytes>) -> Result<Written, Error> {
         let (pool, tables) = (&self.pool, &self.pool.tables);
+        // Made again rather than kept: to share them costs every start what only a refusal needs.
         let old = || damage.cloned().unwrap_or_else(|| self.record.raw());
         let new = || pool.encode(&self.record.running(self.activation.activity.epoch));
         let started = Started { key: self.key.clone(), old: old(), new: new()?, lease: self.lease };

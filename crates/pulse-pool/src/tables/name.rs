@@ -1,8 +1,8 @@
-//! The names of maps, as every write and expectation of a transaction shares them.
+//! The names of maps, and of a key, as every write and expectation of a transaction shares them.
 
 use std::sync::{Arc, OnceLock};
 
-/// The name of a map, of which no transaction needs a copy.
+/// A name of which no transaction needs a copy.
 #[derive(Debug)]
 pub(super) struct Name {
     text: &'static str,

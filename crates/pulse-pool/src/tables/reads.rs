@@ -122,13 +122,13 @@ impl Tables {
 
     /// Whether the pool is shut down.
     pub(crate) fn is_marked(&self) -> bool {
-        self.workers.snapshot().contains_key(SHUTDOWN)
+        self.workers.snapshot().contains_key(SHUTDOWN.text())
     }
 
     /// Whether there is nobody in the pool but that node, without workers, and maybe the mark of a shutdown.
     pub(crate) fn is_alone(&self, node: NodeId) -> bool {
         let own = node_key(node);
-        self.workers.snapshot().keys().all(|key| &**key == SHUTDOWN || **key == *own)
+        self.workers.snapshot().keys().all(|key| SHUTDOWN.is(key) || **key == *own)
     }
 
     /// How many nodes are in the pool.

@@ -26,7 +26,7 @@ impl Refusal {
             {
                 Self::Record(found.clone())
             }
-            (Expectation::Absent { map, key }, Found::Value(found)) if WORKERS.is(map) && &**key == SHUTDOWN => {
+            (Expectation::Absent { map, key }, Found::Value(found)) if WORKERS.is(map) && SHUTDOWN.is(key) => {
                 Self::ShuttingDown(found.clone())
             }
             (Expectation::FewerThan { map, .. }, _) if QUEUE.is(map) => Self::QueueFull,
