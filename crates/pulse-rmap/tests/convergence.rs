@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use pulse_rmap::{
     Changes, Client, Map, Scope, Snapshot, Transaction, Update, Version,
     pulse_core::{Limits, Memory},
@@ -183,4 +184,20 @@ async fn replicas_and_subscribers_converge_whatever_their_feeds_lose() {
         lags += run(seed.into()).await;
     }
     assert!(seeds.len() == 1 || lags > 0, "no subscriber lagged, so that was not tested");
+}
+
+#[tokio::test]
+async fn a_map_can_be_joined_that_is_written_faster_than_it_is_read() {
+    let store = Arc::new(Memory::with_limits(Limits::default()));
+    let writer = Client::from_backend(store.clone());
+    let mut filling = Transaction::new(&Scope::new("m").unwrap());
+    for number in 0..300 {
+        filling = filling.put("m", format!("k{number}"), Bytes::from_static(b"\x01"));
+    }
+    writer.commit(filling).await.unwrap();
+    // Ten thousand commits while it is read, more than a feed holds; and no wait in which it would be emptied.
+    let client = Client::from_backend(Arc::new(Lossy::busy(store, 100)));
+    let map: Map<u32> = Map::builder("m").join(&client).await.unwrap();
+    assert_eq!((map.snapshot().len(), map.get("beside").as_deref()), (301, Some(&7)));
+    map.close().await;
 }

@@ -49,6 +49,8 @@ impl<V: Send + Sync + 'static> Replicator<V> {
             let page = reading.during(self.backend.map_page(&self.map, cursor.as_ref(), PAGE)).await?;
             cursor.clone_from(&page.next);
             reading.scan.page(page);
+            // A backend in this process may answer without a wait, in which the feed would have been emptied.
+            reading.take_arrived()?;
             if cursor.is_none() {
                 break;
             }

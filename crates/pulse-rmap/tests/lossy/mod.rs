@@ -28,11 +28,18 @@ pub(crate) struct Lossy {
     trouble: Trouble,
     /// Counts what was asked, so that each answer draws its own fate.
     asked: AtomicU32,
+    /// How many commits others make to a map between any two of its pages.
+    beside: u32,
 }
 
 impl Lossy {
     pub(crate) fn new(inner: Arc<dyn Backend>, seed: u64, trouble: Trouble) -> Self {
-        Self { inner, seed, trouble, asked: AtomicU32::new(0) }
+        Self { inner, seed, trouble, asked: AtomicU32::new(0), beside: 0 }
+    }
+
+    /// One without trouble, whose maps others write that often between any two pages.
+    pub(crate) fn busy(inner: Arc<dyn Backend>, beside: u32) -> Self {
+        Self { beside, ..Self::new(inner, 0, Trouble::default()) }
     }
 
     fn draw(&self) -> StdRng {
@@ -121,6 +128,10 @@ impl Backend for Lossy {
 
     async fn map_page(&self, map: &MapId, cursor: Option<&Cursor>, _: usize) -> Result<MapPage, Error> {
         self.disturb("map_page").await?;
+        for _ in 0..self.beside {
+            let put = Transaction::new(map.scope()).put(map.name().clone(), "beside", Bytes::from_static(b"\x07"));
+            self.inner.commit(put).await?;
+        }
         // Small pages, so that even a small map is read in several.
         let page = self.inner.map_page(map, cursor, 3).await;
         self.disturb("map_page").await?;
@@ -130,6 +141,9 @@ impl Backend for Lossy {
     async fn map_feed(&self, map: &MapId) -> Result<MapFeed, Error> {
         self.disturb("map_feed").await?;
         let from = self.inner.map_feed(map).await?;
+        if self.beside > 0 {
+            return Ok(from);
+        }
         let (to, feed) = MapFeed::channel(64, 1 << 20);
         tokio::spawn(Carrier { from, to, draw: self.draw(), trouble: Arc::clone(&self.trouble) }.run());
         Ok(feed)
