@@ -201,3 +201,29 @@ async fn a_map_can_be_joined_that_is_written_faster_than_it_is_read() {
     assert_eq!((map.snapshot().len(), map.get("beside").as_deref()), (301, Some(&7)));
     map.close().await;
 }
+
+#[tokio::test]
+async fn while_a_large_map_is_joined_others_have_their_turn() {
+    const PAGES: u32 = 20;
+    let client = Client::from_backend(Arc::new(Memory::with_limits(Limits::default())));
+    for page in 0..PAGES {
+        let filling = Transaction::new(&Scope::new("m").unwrap());
+        let fill =
+            |filling: Transaction, number| filling.put("m", format!("{page}-{number}"), Bytes::from_static(b"\x01"));
+        client.commit((0..1000).fold(filling, fill)).await.unwrap();
+    }
+    let turns = Arc::new(AtomicU32::new(0));
+    let other = tokio::spawn({
+        let turns = turns.clone();
+        async move {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let map: Map<u32> = Map::builder("m").join(&client).await.unwrap();
+    assert_eq!(map.snapshot().len(), 20_000);
+    assert!(turns.load(Ordering::Relaxed) >= PAGES - 1, "{turns:?} turns");
+    other.abort();
+}

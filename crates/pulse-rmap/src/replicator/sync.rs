@@ -3,7 +3,10 @@
 use std::{future::Future, time::Duration};
 
 use pulse_core::{FeedItem, MapFeed, Version, entropy};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     Cause, Replicator, Subscription,
@@ -49,11 +52,13 @@ impl<V: Send + Sync + 'static> Replicator<V> {
             let page = reading.during(self.backend.map_page(&self.map, cursor.as_ref(), PAGE)).await?;
             cursor.clone_from(&page.next);
             reading.scan.page(page);
-            // A backend in this process may answer without a wait, in which the feed would have been emptied.
+            // A backend in this process may answer without a wait, in which the feed would have been emptied, and others
+            // would have had their turn.
             reading.take_arrived()?;
             if cursor.is_none() {
                 break;
             }
+            yield_now().await;
         }
         let second = reading.during(self.backend.map_version(&self.map)).await?;
         reading.catch_up(second).await?;
