@@ -193,12 +193,13 @@ mod cron {
         // To read a pattern takes longer than to find the next time by it.
         let known = Cron::from_str(pattern).ok().zip(zone_of(zone).ok());
         known.into_iter().flat_map(move |(cron, zone)| {
-            let next = move |after: &u64| {
-                let after = Timestamp::from_millisecond(i64::try_from(*after).ok()?).ok()?.to_zoned(zone.clone());
-                let next = cron.find_next_occurrence(&after, false).ok()?;
-                u64::try_from(next.timestamp().as_millisecond()).ok()
-            };
-            std::iter::successors(next(&after), next)
+            let mut at = after;
+            std::iter::from_fn(move || {
+                let before = Timestamp::from_millisecond(i64::try_from(at).ok()?).ok()?.to_zoned(zone.clone());
+                let next = cron.find_next_occurrence(&before, false).ok()?;
+                at = u64::try_from(next.timestamp().as_millisecond()).ok()?;
+                Some(at)
+            })
         })
     }
 }
