@@ -28,7 +28,7 @@ pub(crate) struct Lossy {
     trouble: Trouble,
     /// Counts what was asked, so that each answer draws its own fate.
     asked: AtomicU32,
-    /// How many commits others make to a map between any two of its pages.
+    /// How many commits others make to a map before each of its pages.
     beside: u32,
 }
 
@@ -37,7 +37,7 @@ impl Lossy {
         Self { inner, seed, trouble, asked: AtomicU32::new(0), beside: 0 }
     }
 
-    /// One without trouble, whose maps others write that often between any two pages.
+    /// One without trouble that answers at once, and whose maps others write that often before each page.
     pub(crate) fn busy(inner: Arc<dyn Backend>, beside: u32) -> Self {
         Self { beside, ..Self::new(inner, 0, Trouble::default()) }
     }
@@ -142,6 +142,7 @@ impl Backend for Lossy {
         self.disturb("map_feed").await?;
         let from = self.inner.map_feed(map).await?;
         if self.beside > 0 {
+            // The carrier would have to have its turn.
             return Ok(from);
         }
         let (to, feed) = MapFeed::channel(64, 1 << 20);
