@@ -190,7 +190,7 @@ mod cron {
 
     /// The times of the pattern after that one.
     pub(super) fn times(pattern: &str, zone: &str, after: u64) -> impl Iterator<Item = u64> {
-        // To read a pattern takes longer than to find the next time by it.
+        // The pattern is read once, however many times are asked for.
         let known = Cron::from_str(pattern).ok().zip(zone_of(zone).ok());
         known.into_iter().flat_map(move |(cron, zone)| {
             let mut at = after;

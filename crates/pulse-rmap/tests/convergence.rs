@@ -225,7 +225,7 @@ async fn while_a_large_map_is_joined_others_have_their_turn() {
     });
     let map: Map<u32> = Map::builder("m").join(&client).await.unwrap();
     assert_eq!(map.snapshot().len(), 80_000);
-    // Without a turn for them there are none at all.
+    // Nothing else in the join waits, so that the other task runs only where the reading gives way.
     assert!(turns.load(Ordering::Relaxed) >= PAGES / 10, "{turns:?} turns");
     other.abort();
     map.close().await;

@@ -165,7 +165,7 @@ impl Start {
         self.confirm_over(None).await
     }
 
-    /// The same where that damage may stand in the place of the record.
+    /// The same. `damage`: what stands in the place of the record, where that is known to be none.
     pub(super) async fn confirm_over(self: Box<Self>, mut damage: Option<Bytes>) -> Option<Local> {
         let pool = &self.pool;
         let written = loop {

@@ -1,8 +1,8 @@
-//! The names of maps, and of a key, as every write and expectation of a transaction shares them.
+//! Names of maps and keys that transactions share instead of copying: every write and every expectation has one.
 
 use std::sync::{Arc, OnceLock};
 
-/// A name of which no transaction needs a copy.
+/// A name that is fixed, and is put into a transaction as a shared handle.
 #[derive(Debug)]
 pub(super) struct Name {
     text: &'static str,

@@ -19,7 +19,8 @@ use crate::{
 
 /// How many entries are read at once: enough to make round trips rare, few enough not to keep a server busy.
 const PAGE: usize = 1000;
-/// After how many of these, if none had to be waited for, others have their turn: about ten milliseconds.
+/// After how many pages other tasks get their turn, since a backend in this process answers without a wait: about ten
+/// milliseconds of work.
 const TURN: u64 = 8;
 /// How long the next commit that the backend has may be on its way through the feed.
 const CATCH_UP: Duration = Duration::from_millis(500);
@@ -60,7 +61,8 @@ impl<V: Send + Sync + 'static> Replicator<V> {
             if cursor.is_none() {
                 break;
             }
-            // Nor would anybody else have their turn. Not after each page: some need it for thousands of commits.
+            // Nor would other tasks ever run. Not after each page, because one of them may commit thousands of times in
+            // its turn, and the feed has to hold that.
             if pages % TURN == 0 {
                 yield_now().await;
                 reading.take_arrived()?;
