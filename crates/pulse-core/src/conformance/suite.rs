@@ -142,6 +142,8 @@ macro_rules! __conformance_cases {
                 get_answers_in_the_order_of_the_keys
                 a_clear_deletes_all_keys_and_counts_them
                 destroying_a_map_deletes_and_counts_its_keys
+                puts_and_deletions_of_one_map_are_one_commit_in_their_order
+                what_is_refused_of_puts_and_deletions_says_why_and_changes_nothing
                 writes_of_many_tasks_are_all_kept
             }
             counters {

@@ -122,6 +122,14 @@ impl<'a> MapPlan<'a> {
         self.read().map(|key| key.len()).sum::<usize>() + self.puts.iter().map(|(key, _)| key.len()).sum::<usize>()
     }
 
+    fn deletes_what_it_puts(&self) -> bool {
+        if self.puts.is_empty() || self.deletions.is_empty() {
+            return false;
+        }
+        let deletions: HashSet<_> = self.deletions.iter().collect();
+        self.puts.iter().any(|(key, _)| deletions.contains(key))
+    }
+
     fn count(&self) -> usize {
         self.absent.len() + self.equal.len() + self.present.len() + self.others.len() + self.deletions.len()
     }
@@ -146,6 +154,10 @@ impl<'a> Plan<'a> {
             match write {
                 Write::Put { map, key, value, binding } => {
                     let place = plan.map(map);
+                    if !plan.maps[place].deletions.is_empty() {
+                        // The script puts first, and tells of the changes in the order of the writes.
+                        return None;
+                    }
                     plan.maps[place].puts.push((key, value));
                     match binding {
                         Binding::Permanent => {}
@@ -200,14 +212,14 @@ impl<'a> Plan<'a> {
     fn suits(&self) -> bool {
         self.maps.len() <= MOST_MAPS
             && self.maps.iter().all(|map| {
-                // The changes are told in the order of the writes.
-                (map.puts.is_empty() || map.deletions.is_empty())
-                && map.count() <= MOST_KEYS
-                && map.puts.len() <= MOST_KEYS
+                map.count() <= MOST_KEYS
+                // They are told in one message.
+                && map.puts.len() + map.deletions.len() <= MOST_KEYS
                 // All for a time, or none.
                 && (map.ttls.is_empty() || map.ttls.len() == map.puts.len())
                 // The second deletion of a key is none, and its second put replaces the first.
                 && !repeats(map.deletions.iter().copied())
+                && !map.deletes_what_it_puts()
                 && (self.previous.is_none() || !repeats(map.puts.iter().map(|(key, _)| *key)))
             })
     }
@@ -230,7 +242,8 @@ impl<'a> Plan<'a> {
                     map.others.push(key);
                 }
             }
-            of_map.extend(map.deletions.iter().enumerate().map(|(place, key)| (&***key, compared + place)));
+            let before = compared + map.others.len();
+            of_map.extend(map.deletions.iter().enumerate().map(|(place, key)| (&***key, before + place)));
             places.push(of_map);
         }
         let mut previous = Vec::with_capacity(writes.len());
@@ -258,7 +271,7 @@ impl<'a> Plan<'a> {
         let scope = transaction.scope();
         let key = |kind, map: &MapPlan<'_>| Value::Bytes(keys.key(scope, kind, map.name));
         let channels = self.maps[..self.written].iter().map(|map| key("f:", map));
-        let mut numbers = Vec::with_capacity(1 + 20 * self.maps.len());
+        let mut numbers = Vec::with_capacity(1 + 22 * self.maps.len());
         let mut number = |number| {
             // Writing to a vector cannot fail.
             let _ = write_sint(&mut numbers, number);
@@ -277,19 +290,20 @@ impl<'a> Plan<'a> {
             for (key, value) in &map.puts {
                 strings.extend([texts.next(key), Value::Bytes((*value).clone())]);
             }
-            let (kind, from, to) = match (map.puts.len(), map.deletions.len()) {
-                (0, 0) => (0, 0, 0),
-                (puts, 0) => (if map.ttls.is_empty() { 1 } else { 3 }, values, values + 2 * puts),
-                (_, deletions) => (2, last - deletions, last),
+            let (puts, from, to) = match map.puts.len() {
+                0 => (0, 0, 0),
+                count => (if map.ttls.is_empty() { 1 } else { 2 }, values, values + 2 * count),
             };
+            let gone = if map.deletions.is_empty() { 0 } else { last - map.deletions.len() };
             strings.extend(map.ttls.iter().map(|ttl| Value::Bytes(ttl.to_string().into())));
             let ends = [absent, equal, equal + map.present.len(), last].map(|end| end - 1);
             let most = map
                 .fewer_than
                 .map_or(-1, |most| i64::try_from(most).unwrap_or(i64::MAX).min(super::encode::LARGEST as i64));
-            let places = [first, ends[0], ends[1], ends[2], ends[3], last, kind, from, to.saturating_sub(1)];
+            let places = [first, ends[0], ends[1], ends[2], ends[3], last, puts, from, to.saturating_sub(1)];
             places.iter().for_each(|place| number(*place as i64));
             number(most);
+            number(gone as i64);
         }
         let mut all = Vec::with_capacity(self.maps.len() + 3 + strings.len());
         all.extend(self.maps.iter().map(|map| key("m:", map)));
@@ -388,3 +402,6 @@ fn repeats<'a>(keys: impl ExactSizeIterator<Item = &'a Arc<str>>) -> bool {
     let count = keys.len();
     count > 1 && keys.collect::<HashSet<_>>().len() < count
 }
+
+#[cfg(test)]
+mod tests;

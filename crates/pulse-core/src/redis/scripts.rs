@@ -39,7 +39,7 @@ pub(super) static TRANSACTION: LazyLock<Script> = LazyLock::new(|| {
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/put.lua")));
 /// Unbound puts into one map.
 pub(super) static PUTS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/puts.lua")));
-/// Comparisons, unbound puts and deletions in several maps.
+/// Comparisons, puts that are not bound to leases, and deletions, in several maps.
 pub(super) static PLAIN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/plain.lua")));
 /// Events for one stream.
 pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {

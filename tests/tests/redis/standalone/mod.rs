@@ -4,6 +4,7 @@ mod connecting;
 mod crowds;
 mod faults;
 mod halfway;
+mod leftovers;
 mod strangers;
 mod transports;
 
