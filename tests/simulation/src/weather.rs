@@ -43,6 +43,11 @@ impl Weather {
         }
     }
 
+    /// The same with a server that fails over.
+    pub(crate) fn with_failovers(self) -> Self {
+        Self { fails_over: true, ..self }
+    }
+
     /// Lets it come over a link.
     pub(crate) fn set_in(&self, link: &Faulty) {
         let delay = Duration::ZERO..=self.delay;

@@ -63,6 +63,9 @@ impl<'a> World<'a> {
     pub(crate) async fn run(seed: u64, stage: &'a Stage, sabotage: Option<Sabotage>) {
         let mut dice = StdRng::seed_from_u64(seed);
         let weather = Weather::draw(&mut dice);
+        // What is concealed then has to happen, and to happen often: it is noticed in few of such runs.
+        let has_failovers = sabotage == Some(Sabotage::Servers);
+        let weather = if has_failovers { weather.with_failovers() } else { weather };
         stage.note(format!("{weather:?}"));
         let mut world = Self {
             dice,
@@ -117,6 +120,7 @@ impl<'a> World<'a> {
             11 | 12 => self.stop(index),
             13 => self.notify(index),
             14 => self.change_worker(index),
+            17 | 18 if self.sabotage == Some(Sabotage::Servers) => self.fail_over().await,
             15..=18 => self.add_task(index),
             19 if self.weather.fails_over => self.fail_over().await,
             _ => self.dispatch(index),
