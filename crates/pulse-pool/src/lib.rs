@@ -26,6 +26,7 @@ mod clock;
 mod dead;
 mod decide;
 mod error;
+mod fetching;
 mod follow;
 mod fresh;
 mod group;
@@ -51,10 +52,10 @@ mod stats;
 mod tables;
 mod task;
 mod ticker;
-mod together;
 mod trace;
 mod watch;
 mod write;
+mod writing;
 
 /// Pages beside the reference.
 pub mod guide {

@@ -15,6 +15,7 @@ use crate::{
     Error, JobKey, JobState, NodeId,
     clock::Clock,
     decide::Members,
+    fetching::Fetching,
     fresh::Fresh,
     group::Group,
     history::History,
@@ -22,8 +23,8 @@ use crate::{
     post::Waiting,
     record::{JobRecord, Phase, PlacedBy},
     tables::{KnownWorker, Tables},
-    together::{Confirming, Fetching, Finishing, Recording},
     watch::Watches,
+    writing::Writing,
 };
 
 /// How a node behaves.
@@ -48,10 +49,10 @@ pub(crate) struct Pool {
     pub(crate) node: NodeId,
     pub(crate) options: Options,
     pub(crate) tables: Arc<Tables>,
-    pub(crate) recording: Group<Recording>,
+    pub(crate) writing: Group<Writing>,
+    /// There was no room when a new job was last refused, and none was recorded alone since.
+    pub(crate) is_full: Arc<AtomicBool>,
     pub(crate) fetching: Group<Fetching>,
-    pub(crate) confirming: Group<Confirming>,
-    pub(crate) finishing: Group<Finishing>,
     pub(crate) fresh: Fresh,
     pub(crate) watches: Arc<Watches>,
     /// Those who wait for answers from other nodes.

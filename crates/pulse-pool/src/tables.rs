@@ -20,19 +20,23 @@
 //! follows if it is refused, is elsewhere. Every change of a job expects the record that it was decided on, so that of
 //! two changes one is refused.
 
+mod entries;
 mod name;
 mod reads;
 mod refusal;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Binding, Client, Deadline, Expectation, LeaseId, MapId, Scope, Transaction, Version};
+use pulse_core::{Binding, Client, Deadline, LeaseId, MapId, Scope, Transaction, Version};
 use pulse_rmap::Map;
 use tokio::sync::OnceCell;
 
 use self::name::Name;
-pub(crate) use self::refusal::Refusal;
+pub(crate) use self::{
+    entries::{Done, Entry, Started},
+    refusal::{Blame, Refusal},
+};
 use crate::{
     Error, JobKey, NodeId, WorkerId,
     post::ANSWER_TTL,
@@ -167,32 +171,6 @@ impl Tables {
         expect_value(self.begin(), &SERVER, RUN, old).put(&SERVER, RUN, new)
     }
 
-    /// Records new jobs of different keys, each in place of the trace of a refused one if there is one, as long as the
-    /// queue has room for all and the workers that they are assigned to stand as they are known.
-    pub(crate) fn dispatch<'a>(
-        &self,
-        jobs: impl Iterator<Item = &'a Dispatch> + Clone,
-        max_queued: u64,
-    ) -> Transaction {
-        // Without room for all, one after the other is refused.
-        let room = max_queued.saturating_add(1).saturating_sub(jobs.clone().count() as u64);
-        let transaction = self.begin();
-        let transaction = jobs.clone().fold(transaction, |transaction, job| match &job.trace {
-            None => transaction.expect_absent(&JOBS, job.key.shared()),
-            Some(trace) => transaction.expect_equals(&JOBS, job.key.shared(), trace.clone()),
-        });
-        let transaction = transaction.expect_absent(&WORKERS, &SHUTDOWN).expect_fewer_than(&QUEUE, room);
-        let owners: BTreeMap<_, _> = jobs.clone().filter_map(|job| job.owner.clone()).collect();
-        let transaction =
-            owners.into_iter().fold(transaction, |transaction, owner| expect_worker(transaction, Some(&owner)));
-        jobs.fold(transaction, |transaction, job| {
-            transaction
-                .put(&JOBS, job.key.shared(), job.record.clone())
-                .put(&PAYLOADS, job.key.shared(), job.entry.clone())
-                .put(&QUEUE, job.key.shared(), Bytes::new())
-        })
-    }
-
     /// Replaces the record of a job.
     pub(crate) fn replace(&self, key: &JobKey, old: &Bytes, new: Bytes) -> Transaction {
         self.expect_record(key, old).put(&JOBS, key.shared(), new)
@@ -281,19 +259,6 @@ impl Tables {
         self.client.commit(self.begin().destroy_map(inbox_of(node))).await.map(|_| ())
     }
 
-    /// Removes jobs that have ended, all under the same lease, and leaves their results for some time.
-    pub(crate) fn finish<'a>(
-        &self,
-        lease: LeaseId,
-        jobs: impl Iterator<Item = (&'a JobKey, &'a Bytes, Bytes, Duration)>,
-    ) -> Transaction {
-        jobs.fold(self.begin().expect_lease_alive(lease), |finish, (key, old, result, keep_for)| {
-            let finish = finish.expect_equals(&JOBS, key.shared(), old.clone());
-            let keep_for = Binding::Ttl(keep_for.clamp(Duration::from_millis(1), LONGEST));
-            remove_job(finish, key).put_bound(&RESULTS, key.shared(), result, keep_for)
-        })
-    }
-
     /// Keeps a job that was given up among the dead.
     pub(crate) fn bury(&self, finish: Transaction, key: &JobKey, dead: Bytes, entry: Bytes) -> Transaction {
         finish.put(&DEAD, key.shared(), dead).put(&DEAD_PAYLOADS, key.shared(), entry)
@@ -326,29 +291,6 @@ impl Tables {
     /// Forgets a dead job.
     pub(crate) fn forget_dead(&self, key: &JobKey) -> Transaction {
         self.begin().delete(&DEAD, key.shared()).delete(&DEAD_PAYLOADS, key.shared())
-    }
-
-    /// Says that the handler accepted jobs, all under the same lease.
-    pub(crate) fn running<'a>(
-        &self,
-        lease: LeaseId,
-        jobs: impl Iterator<Item = (&'a JobKey, &'a Bytes, &'a Bytes)>,
-    ) -> Transaction {
-        let transaction = self.begin().expect_lease_alive(lease);
-        jobs.fold(transaction, |transaction, (key, old, new)| {
-            transaction
-                .expect_equals(&JOBS, key.shared(), old.clone())
-                .put(&JOBS, key.shared(), new.clone())
-                .delete(&QUEUE, key.shared())
-        })
-    }
-
-    /// The key of the job whose record was not as expected, if that is why a transaction was refused.
-    pub(crate) fn refused_job(error: &pulse_core::Error) -> Option<&str> {
-        match &error.failed_expectation()?.expected {
-            Expectation::Equals { map, key, .. } | Expectation::Absent { map, key } if JOBS.is(map) => Some(key),
-            _ => None,
-        }
     }
 
     /// Removes the job and leaves a trace of why.

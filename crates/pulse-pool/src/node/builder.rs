@@ -19,6 +19,7 @@ use super::Node;
 use crate::{
     Error, NodeId,
     clock::Clock,
+    fetching::Fetching,
     follow::follow,
     fresh::Fresh,
     group::Group,
@@ -28,9 +29,9 @@ use crate::{
     post::Waiting,
     runner::Runner,
     tables::{LONGEST, Refusal, Tables},
-    together::{Confirming, Fetching, Finishing, Recording},
     watch::Watches,
     write::{Written, write},
+    writing::Writing,
 };
 
 /// The shortest lifetime of a node's lease.
@@ -144,14 +145,18 @@ impl NodeBuilder {
         let stop = CancellationToken::new();
         let name = Arc::from(self.pool);
         let meter = Meter::new(&name);
+        let is_full = Arc::default();
         let pool = Arc::new(Pool {
             name,
             node,
             waiting: Waiting::default(),
-            recording: Group::new(Recording { tables: tables.clone(), max_queued: self.options.max_queued }),
+            writing: Group::new(Writing {
+                tables: tables.clone(),
+                max_queued: self.options.max_queued,
+                is_full: Arc::clone(&is_full),
+            }),
+            is_full,
             fetching: Group::new(Fetching::new(tables.clone())),
-            confirming: Group::new(Confirming { tables: tables.clone() }),
-            finishing: Group::new(Finishing { tables: tables.clone() }),
             options: self.options,
             fresh: Fresh::default(),
             watches: Watches::new(self.options.replicates),

@@ -1,6 +1,6 @@
 //! Dispatching jobs.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use pulse_core::Version;
@@ -14,13 +14,13 @@ use crate::{
     new_job::Ready,
     record::{JobRecord, PlacedBy, Terms},
     result::JobResult,
-    tables::{Dispatch, KnownWorker, Refusal},
-    together::Wrote,
+    tables::{Dispatch, Entry, KnownWorker, Refusal},
     watch::{Fate, Follow, Seen, Sighting, Watch},
     write::{BackOff, Written, write},
+    writing::Wrote,
 };
 
-/// Payloads larger than this gain nothing from company.
+/// Jobs whose keys and payloads are larger than this gain nothing from company.
 const LARGE: usize = 8 << 10;
 
 /// How to recognise a job, and the version of the jobs since when it is there, if known.
@@ -177,9 +177,14 @@ impl Node {
         let terms = job.terms(&pool.clock);
         let mut owner = pool.owner(key, terms.needs());
         let mut trace = None;
-        if job.entry.len() <= LARGE && !self.is_closed() {
+        // What would be refused gets in the way of those that it goes with.
+        let is_welcome = || {
+            let is_full = pool.is_full.load(Ordering::Relaxed);
+            !is_full && !pool.tables.jobs.snapshot().contains_key(key.as_str())
+        };
+        if key.as_str().len() + job.entry.len() <= LARGE && !self.is_closed() && is_welcome() {
             let planned = self.plan(key, job, terms.clone(), dispatch, owner.clone(), None)?;
-            let wrote = timeout_at(deadline, pool.recording.ask(planned)).await;
+            let wrote = timeout_at(deadline, pool.writing.ask(Entry::Dispatched(planned))).await;
             match wrote.map_err(|_| pool.timed_out("dispatch"))? {
                 Some(Wrote::Yes(version)) => return Ok((dispatch, version)),
                 // If it is recorded, it is recognised.
@@ -196,7 +201,10 @@ impl Node {
                 timeout_at(deadline, write(pool.tables.client(), &change, Some(&planned.record), Some(deadline)));
             let written = written.await.map_err(|_| pool.timed_out("dispatch"))?;
             match written.map_err(pool.backend("dispatch"))? {
-                Written::Done(version) => return Ok((dispatch, version)),
+                Written::Done(version) => {
+                    pool.is_full.store(false, Ordering::Relaxed);
+                    return Ok((dispatch, version));
+                }
                 Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal) => match refusal {
                     Refusal::Record(None) => trace = None,
                     Refusal::Record(Some(found)) => match self.decode(key, &found)? {
@@ -208,6 +216,7 @@ impl Node {
                         _ => trace = Some(found),
                     },
                     Refusal::QueueFull => {
+                        pool.is_full.store(true, Ordering::Relaxed);
                         return Err(Error::QueueFull { pool: pool.name.to_string(), limit: pool.options.max_queued });
                     }
                     Refusal::ShuttingDown(_) => return Err(pool.shutting_down()),

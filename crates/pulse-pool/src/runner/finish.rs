@@ -21,9 +21,9 @@ use crate::{
     pool::Pool,
     record::{DeadRecord, JobRecord, Phase},
     result::{JobResult, Outcome},
-    tables::Refusal,
-    together::{Done, Wrote},
+    tables::{Done, Entry, Refusal},
     write::{BackOff, Written, write_on},
+    writing::Wrote,
 };
 
 /// Results larger than this gain nothing from company.
@@ -54,6 +54,8 @@ pub(super) struct Finish {
     pub(super) lease: LeaseId,
     /// Cancelled when the lease is lost.
     pub(super) lost: CancellationToken,
+    /// It did not go well in company, and does not hold up others again.
+    pub(super) goes_alone: bool,
 }
 
 impl Finish {
@@ -71,6 +73,7 @@ impl Finish {
         let mut may_have_happened = false;
         loop {
             let written = self.attempt(instead.as_ref().unwrap_or(&ending), &mut may_have_happened).await;
+            self.goes_alone = true;
             // What was refused at first was ours until then. After an unknown outcome the key may be another job's.
             if let Ok(refused @ Written::Refused(_)) = &written
                 && let Some(damaged) = damage::found(refused)
@@ -135,11 +138,11 @@ impl Finish {
 
     /// Writes down that the job ended well, together with others that end at the same moment.
     async fn in_company(&self, result: Bytes, keep_for: Duration) -> Wrote {
-        if result.len() > LARGE {
+        if self.goes_alone || result.len() > LARGE {
             return Wrote::No;
         }
         let done = Done { key: self.key.clone(), old: self.raw.clone(), result, keep_for, lease: self.lease };
-        self.pool.finishing.ask(done).await.unwrap_or(Wrote::Perhaps)
+        self.pool.writing.ask(Entry::Done(done)).await.unwrap_or(Wrote::Perhaps)
     }
 
     /// # Errors
@@ -160,7 +163,7 @@ impl Finish {
                     Wrote::No => {}
                     Wrote::Perhaps => *may_have_happened = true,
                 }
-                (tables.finish(*lease, [(key, raw, result, *keep_for)].into_iter()), None)
+                (tables.finish(*lease, key, raw, result, *keep_for), None)
             }
             Ending::Again { after, failure } => {
                 let again = record.again(now.saturating_add(millis(*after)), failure.is_some());
@@ -175,8 +178,7 @@ impl Finish {
                 let dead = pulse_core::message_pack::encode(&dead)
                     .map_err(|source| crate::Error::Encode { key: key.to_string(), source })?;
                 let entry = self.entry().await.map_err(pool.backend("read a payload"))?;
-                let failed = (key, raw, result(Outcome::Failed(reason)), *keep_for);
-                let finish = tables.finish(*lease, [failed].into_iter());
+                let finish = tables.finish(*lease, key, raw, result(Outcome::Failed(reason)), *keep_for);
                 (tables.bury(finish, key, dead, entry), None)
             }
         };
@@ -260,6 +262,7 @@ impl Runner {
                         raw,
                         lease: lease.session.lease(),
                         lost: lease.lost.clone(),
+                        goes_alone: false,
                     };
                     let worker = self.jobs.worker_of(key);
                     let Some((_, ending)) = self.ended.remove(key) else { return false };

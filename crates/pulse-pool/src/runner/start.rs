@@ -22,10 +22,10 @@ use crate::{
     new_job::millis,
     pool::Pool,
     record::{JobRecord, Phase},
-    tables::Refusal,
-    together::{Started, Wrote},
+    tables::{Entry, Refusal, Started},
     trace::{Activity, Origin},
     write::{BackOff, Written, write},
+    writing::Wrote,
 };
 
 /// How long to wait before a job that moved here is tried again after its start failed, and at most.
@@ -228,13 +228,13 @@ impl Start {
         let old = || damage.cloned().unwrap_or_else(|| self.record.raw());
         let new = || pool.encode(&self.record.running(self.activation.activity.epoch));
         let started = Started { key: self.key.clone(), old: old(), new: new()?, lease: self.lease };
-        match pool.confirming.ask(started).await {
+        match pool.writing.ask(Entry::Started(started)).await {
             Some(Wrote::Yes(version)) => return Ok(Written::Done(version)),
             // If it is written down, it is recognised.
             Some(Wrote::No | Wrote::Perhaps) | None => {}
         }
         let (old, new) = (old(), new()?);
-        let change = tables.running(self.lease, [(&self.key, &old, &new)].into_iter());
+        let change = tables.running(self.lease, &self.key, &old, &new);
         match write(tables.client(), &change, Some(&new), None).await.map_err(pool.backend("start"))? {
             // In company it was.
             Written::Refused(Refusal::Record(Some(found))) if found == new => Ok(Written::Done(None)),

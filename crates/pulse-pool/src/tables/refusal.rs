@@ -34,3 +34,43 @@ impl Refusal {
         }
     }
 }
+
+/// Who is the reason that many are refused together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame<'a> {
+    /// The job of this key, whose record is not as expected.
+    Record(&'a str),
+    /// As many new jobs as are too many beside those that are queued.
+    Queue {
+        queued: u64,
+    },
+    /// The new jobs of the worker of this name.
+    Worker(&'a str),
+    /// All new jobs, as where the pool is shut down.
+    AllNew,
+    /// All that is written under the lease.
+    Lease,
+    Nobody,
+}
+
+impl<'a> Blame<'a> {
+    pub(crate) fn of(failed: &'a FailedExpectation) -> Self {
+        match (&failed.expected, &failed.found) {
+            (Expectation::Equals { map, key, .. } | Expectation::Absent { map, key }, _) if JOBS.is(map) => {
+                Self::Record(key)
+            }
+            (Expectation::FewerThan { map, .. }, Found::Count(queued)) if QUEUE.is(map) => {
+                Self::Queue { queued: *queued }
+            }
+            (Expectation::Absent { map, key }, _) if WORKERS.is(map) && SHUTDOWN.is(key) => Self::AllNew,
+            (Expectation::Equals { map, key, .. }, _) if WORKERS.is(map) => Self::Worker(key),
+            (Expectation::LeaseAlive { .. }, _) => Self::Lease,
+            _ => Self::Nobody,
+        }
+    }
+
+    /// Whether it is because of new jobs, other than by the record of one.
+    pub(crate) fn concerns_new(self) -> bool {
+        matches!(self, Self::Queue { .. } | Self::Worker(_) | Self::AllNew)
+    }
+}

@@ -61,7 +61,7 @@ async fn what_a_node_writes_after_its_lease_is_refused() {
     let expired = Transaction::new(tables.scope()).drop_lease(lease);
     pool.client.commit(expired).await.unwrap();
     let late = [
-        tables.running(lease, [(key, &old, &pool.encode(&pool.job.running(Epoch(1))))].into_iter()),
+        tables.running(lease, key, &old, &pool.encode(&pool.job.running(Epoch(1)))),
         tables.reject(key, &old, lease, pool.encode(&pool.job.rejected("late"))),
         tables.hand_over(key, &old, None, lease, pool.encode(&pool.job.assigned_to(None, None))),
         tables.register(&[(W, Bytes::new())], lease),

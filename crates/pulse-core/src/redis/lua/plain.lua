@@ -212,7 +212,8 @@ local function apply()
     end
     written[i] = found
   end
-  -- After all that is added there: a key that is gone in between could not be made again while its slot moves.
+  -- After all that is added there: the key of the deadlines, were it gone in between, could not be made again while its
+  -- slot moves.
   for from = 1, #ended, 1000 do
     call('ZREM', ARGV[2] .. 'd', unpack(ended, from, math.min(from + 999, #ended)))
   end
