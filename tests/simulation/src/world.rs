@@ -123,6 +123,7 @@ impl<'a> World<'a> {
             17 | 18 if self.sabotage == Some(Sabotage::Servers) => self.fail_over().await,
             15..=18 => self.add_task(index),
             19 if self.weather.fails_over => self.fail_over().await,
+            20 => self.add_many(index),
             _ => self.dispatch(index),
         }
     }
@@ -334,6 +335,14 @@ impl<'a> World<'a> {
             };
             unless(&crash, dispatch).await;
         });
+    }
+
+    /// So many at the same moment that what is written of them goes together.
+    fn add_many(&mut self, index: usize) {
+        for _ in 0..self.dice.random_range(2..=6) {
+            self.dispatch(index);
+            self.add_task(index);
+        }
     }
 
     fn stop(&mut self, index: usize) {
