@@ -10,6 +10,7 @@ use pulse_core::{
 use super::*;
 use crate::{
     Epoch, Error, JobKey, Node, NodeId, WorkerId,
+    group::{Group, MOST},
     id::DispatchId,
     record::{JobRecord, Phase, Terms, WorkerRecord},
     tables::{Dispatch, Done, Started},
@@ -314,5 +315,51 @@ async fn a_job_that_is_there_is_dispatched_again_alone() {
     let refused = node.enqueue("there", "").await;
     assert!(matches!(refused, Err(Error::Exists { .. })), "{refused:?}");
     assert_eq!(link.calls(Operation::Commit), before + 1);
+    client.close().await;
+}
+
+/// Waits until so many commits were sent, whether they are answered or not.
+async fn sent(link: &Faulty, commits: u64) {
+    for _ in 0..1000 {
+        if link.calls(Operation::Commit) >= commits {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("{} were sent", link.calls(Operation::Commit));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_does_not_wait_for_the_answer_to_another_and_what_has_begun_goes_before_a_crowd() {
+    let pool = Fixture::with_jobs(&["starts"]).await;
+    let (link, before) = (pool.link.clone(), pool.commits());
+    let started = pool.started("starts").await;
+    let new: Vec<Entry> = (0..150).map(|number| pool.new_job(&number.to_string(), W)).collect();
+    let client = pool.client.clone();
+    let group = Arc::new(Group::new(Writing { max_queued: 1000, ..pool.writing }));
+    let ask = |entry| {
+        let group = group.clone();
+        tokio::spawn(async move { group.ask(entry).await })
+    };
+    link.pause();
+    let mut calls = Vec::new();
+    let mut new = new.into_iter();
+    for alone in 1..=2 {
+        calls.extend(new.next().map(ask));
+        sent(&link, before + alone).await;
+    }
+    // All of these wait, and the one that has begun came last.
+    calls.extend(new.map(ask));
+    let started = ask(started);
+    tokio::task::yield_now().await;
+    link.resume();
+    let Some(Wrote::Yes(Some(of_started))) = started.await.unwrap() else { panic!("it was not written") };
+    let mut later = 0;
+    for call in calls {
+        let Some(Wrote::Yes(Some(of_new))) = call.await.unwrap() else { panic!("one was not written") };
+        later += usize::from(!of_started.includes(&of_new));
+    }
+    // A hundred went with it.
+    assert_eq!(later, 150 - 2 - MOST);
     client.close().await;
 }

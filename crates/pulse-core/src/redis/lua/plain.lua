@@ -95,7 +95,7 @@ for i = 1, #KEYS do
   end
   if flags ~= '' and (puts > 0 or gone > 0) and sub(flags, 1, 1) == 'b' then
     -- What is bound is left to the general script, but for what is put for a time in place of the same, and what is
-    -- deleted that was put for a time and is not the last of its kind.
+    -- deleted that was put for a time, as long as the map keeps other bindings.
     local keys, count = {}, 0
     if puts > 0 then
       for k = plan[at + 8], plan[at + 9], 2 do
