@@ -39,8 +39,8 @@ pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-#[cfg(feature = "redis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+#[cfg(feature = "fred")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fred")))]
 pub use fred;
 /// The TLS library, for [`ClientBuilder::tls`].
 #[cfg(feature = "rustls")]

@@ -53,10 +53,11 @@ pub struct ClientBuilder {
     pub(crate) reconnect: Reconnect,
     pub(crate) key_prefix: String,
     pub(crate) connection_name: Option<String>,
+    pub(crate) unresponsive_after: Option<Duration>,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
     /// A client of the caller's, for the commands.
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "fred")]
     pub(crate) fred: Option<fred::clients::Client>,
     #[cfg(feature = "rustls")]
     pub(crate) tls: Option<crate::rustls::ClientConfig>,
@@ -73,9 +74,10 @@ impl ClientBuilder {
             reconnect: Reconnect::default(),
             key_prefix: "pulse:".into(),
             connection_name: None,
+            unresponsive_after: None,
             username: None,
             password: None,
-            #[cfg(feature = "redis")]
+            #[cfg(feature = "fred")]
             fred: None,
             #[cfg(feature = "rustls")]
             tls: None,
@@ -97,6 +99,18 @@ impl ClientBuilder {
     /// Sets how long a call may take, beyond the time that it was asked to wait. Default 10 s.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a connection may owe an answer, beyond twice its round trip, until it is doubted. Default half a
+    /// second, or an eighth of the shortest lease that this client uses, if that is less.
+    ///
+    /// A connection that is doubted keeps its commands. A second one is opened beside it, and takes its place only if it
+    /// is answered while the first one still is not: so a link that swallows everything is replaced soon, and a server
+    /// that is slow keeps its connections. What was sent on a connection that is given up fails like what was sent before
+    /// a connection broke.
+    pub fn unresponsive_after(mut self, time: Duration) -> Self {
+        self.unresponsive_after = Some(time);
         self
     }
 
@@ -135,31 +149,25 @@ impl ClientBuilder {
         self
     }
 
-    /// Works through a [fred](https://docs.rs/fred) client that you configured and connected, in place of a URL.
+    /// Connects as a [fred](https://docs.rs/fred) client of yours is configured to, in place of a URL: to the same
+    /// servers, with the same credentials, database and TLS.
     ///
-    /// All commands go through that client. Its credentials, TLS, reconnection and connection time-outs stay as you set
-    /// them; overridden for each command are the number of attempts (1 for what must not be repeated, 3 for the rest)
-    /// and the time-out, which is that of this builder. Feeds get a connection
-    /// of their own, made from the client's configuration. [`Client::close`] closes that one, and leaves yours alone.
-    ///
-    /// In a cluster, `max_redirections` of your client's `ConnectionConfig` must be 0, or connecting fails: where fred
-    /// (10.1) follows an `ASK` by itself, it takes the next answer on that connection for its own, whomever it belongs
-    /// to. Pulse follows redirections itself, and knows that the command was not carried out before. Leave
-    /// `reconnect_errors` there empty, so that a refusal does not end the connection under other commands.
+    /// The connections are Pulse's own, because what it promises of servers that hang or change their role depends on
+    /// how they are kept; time-outs and reconnection are those of this builder, and your client is not used. A client
+    /// need not be connected for this.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// use pulse_core::{ClientBuilder, fred::{interfaces::ClientLike, types::{Builder, config::Config}}};
+    /// use pulse_core::{ClientBuilder, fred::types::{Builder, config::Config}};
     ///
     /// let redis = Builder::from_config(Config::from_url("redis://localhost:6379")?).build()?;
-    /// redis.init().await?;
-    /// let client = ClientBuilder::from_fred(redis).key_prefix("shop:").connect().await?;
+    /// let client = ClientBuilder::from_fred(&redis).key_prefix("shop:").connect().await?;
     /// # Ok(()) }
     /// ```
-    #[cfg(feature = "redis")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-    pub fn from_fred(client: fred::clients::Client) -> Self {
-        Self { fred: Some(client), ..Self::new("") }
+    #[cfg(feature = "fred")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "fred")))]
+    pub fn from_fred(client: &fred::clients::Client) -> Self {
+        Self { fred: Some(client.clone()), ..Self::new("") }
     }
 
     /// Connects.

@@ -45,6 +45,11 @@ impl Redis {
 
     async fn commit_generally(&self, transaction: &Transaction) -> Result<Committed, Error> {
         let scope = transaction.scope();
+        for write in transaction.writes() {
+            if let Write::GrantLease { ttl, .. } | Write::RenewLease { ttl, .. } = write {
+                self.link.router().lease(*ttl);
+            }
+        }
         let repeat = self.repeat(transaction);
         let encoded = encode::transaction(&self.keys, transaction, self.limits.value_bytes);
         let ask = Ask::new(COMMIT, scope);

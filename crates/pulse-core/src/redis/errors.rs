@@ -55,6 +55,8 @@ pub(super) struct ServerSaid(pub(super) String);
 pub(super) enum Refusal {
     /// Passes by itself, soon.
     Passing,
+    /// Another node of the cluster is responsible.
+    Redirected,
     /// The server is a replica.
     ReadOnly,
     /// The script is not in the server's cache.
@@ -83,9 +85,8 @@ pub(super) enum Refusal {
 pub(super) fn refusal(message: &str) -> Refusal {
     let code = message.split_whitespace().next().unwrap_or_default();
     match code {
-        "LOADING" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "BUSY" | "MOVED" | "ASK" | "UNBLOCKED" => {
-            Refusal::Passing
-        }
+        "LOADING" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "BUSY" | "UNBLOCKED" => Refusal::Passing,
+        "MOVED" | "ASK" => Refusal::Redirected,
         "READONLY" => Refusal::ReadOnly,
         "NOSCRIPT" => Refusal::NoScript,
         "WRONGTYPE" => Refusal::WrongType,
@@ -119,17 +120,15 @@ pub(super) enum Failure {
 
 /// Reads a failure of the client library.
 ///
-/// With a single attempt and no redirections allowed, as all commands that must not be repeated are sent:
-/// "Failed to route command" comes before the command is written; "Too many redirections" comes after the server said
-/// MOVED or ASK, and after the library has looked up the owners of the slots again. "Too many failed write attempts"
-/// looks as harmless, but is also what becomes of commands that were written to a node which then left the cluster.
+/// With a single attempt, as all commands are sent: "Failed to route command" comes before the command is written, as do
+/// the errors of a client that has ended. "Too many failed write attempts" looks as harmless, but is also what becomes
+/// of commands that were written and not answered.
 pub(super) fn failure(error: &FredError) -> Failure {
     let details = error.details();
     match error.kind() {
         ErrorKind::Timeout => Failure::TimedOut,
         ErrorKind::Auth => Failure::Auth,
         _ if details.starts_with("Failed to route command")
-            || details.starts_with("Too many redirections")
             || details.starts_with("Failed to send command to router")
             || details.starts_with("Client is not initialized") =>
         {
@@ -138,6 +137,16 @@ pub(super) fn failure(error: &FredError) -> Failure {
         ErrorKind::InvalidArgument | ErrorKind::InvalidCommand | ErrorKind::Backpressure => Failure::NotSent,
         _ => Failure::Unknown,
     }
+}
+
+/// Whether the error says that user or password are wrong, or that the user may not do this.
+pub(super) fn is_credentials(error: &FredError) -> bool {
+    *error.kind() == ErrorKind::Auth || refusal(error.details()) == Refusal::Auth
+}
+
+/// Whether the error is a refusal in the server's own words, found when it was asked directly.
+pub(super) fn is_said(error: &FredError) -> bool {
+    *error.kind() == ErrorKind::Unknown && was_said_by_server(error)
 }
 
 /// Whether the error is an answer of the server, which begins with a word in capitals, and not one that the library
@@ -166,6 +175,8 @@ mod tests {
             ("LOADING Redis is loading the dataset in memory", Refusal::Passing),
             ("TRYAGAIN Multiple keys request during rehashing of slot", Refusal::Passing),
             ("CLUSTERDOWN The cluster is down", Refusal::Passing),
+            ("MOVED 3999 127.0.0.1:6381", Refusal::Redirected),
+            ("ASK 3999 127.0.0.1:6381", Refusal::Redirected),
             ("ERR Script attempted to access a non local key in a cluster node", Refusal::Passing),
             ("READONLY You can't write against a read only replica.", Refusal::ReadOnly),
             ("NOSCRIPT No matching script. Please use EVAL.", Refusal::NoScript),
@@ -204,7 +215,6 @@ mod tests {
     fn only_what_was_certainly_not_written_counts_as_not_sent() {
         let error = |kind, details: &'static str| FredError::new(kind, details);
         assert_eq!(failure(&error(ErrorKind::Unknown, "Failed to route command.")), Failure::NotSent);
-        assert_eq!(failure(&error(ErrorKind::Routing, "Too many redirections.")), Failure::NotSent);
         assert_eq!(failure(&error(ErrorKind::Unknown, "Too many failed write attempts.")), Failure::Unknown);
         assert_eq!(failure(&error(ErrorKind::IO, "Connection closed.")), Failure::Unknown);
         assert_eq!(failure(&error(ErrorKind::Cluster, "CLUSTERDOWN Hash slot not served")), Failure::Unknown);

@@ -1,13 +1,13 @@
-//! Change feeds and doorbells: one connection on which everything of the process is subscribed.
+//! Change feeds and doorbells: everything that the process is subscribed to.
 //!
 //! All feeds of one map share one subscription, and so do all listeners of one doorbell. [`Hub`] is the handle;
-//! [`Listener`] is the task that owns the subscriptions. Nobody else subscribes, and the client library is not asked to
-//! restore anything: whenever the connection was lost, the cluster changed, or a slot moved, the task tells every feed
-//! of a gap, subscribes again, channel by channel, and tells it once more when the subscription stands.
+//! [`Listener`] is the task that owns the subscriptions. Nobody else subscribes, and no subscription outlives its
+//! connection: whenever a connection was lost or replaced, or a slot moved to another node, the task tells every feed
+//! concerned of a gap, subscribes again, channel by channel, and tells it once more when the subscription stands.
 //!
-//! Servers announce the loss of a subscription when a slot moves away, but the client library drops that message. So in
-//! a cluster the task asks for the owners of the slots every few seconds, and at once when the connection for commands
-//! hears of a change, and treats a channel whose slot has another owner than when it was subscribed as lost.
+//! Servers announce the loss of a subscription when a slot moves away, but the client library drops that message. So
+//! the owners of the slots are compared with those at the time of the subscription whenever they change, and
+//! [`super::connection`] asks for them every few seconds.
 
 use std::{
     collections::HashMap,
@@ -17,24 +17,29 @@ use std::{
 
 use bytes::Bytes;
 use fred::{
-    clients::Client as Fred,
-    interfaces::{ClientLike, ClusterInterface, EventInterface, PubsubInterface},
-    types::{ClusterStateChange, Message, MessageKind, Value, config::Server},
+    interfaces::PubsubInterface,
+    types::{Message, MessageKind, Value},
 };
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{BoxStream, FuturesUnordered, SelectAll},
+};
 use tokio::{
     sync::{
-        broadcast::{
-            self,
-            error::{RecvError, TryRecvError},
-        },
+        broadcast::{self, error::RecvError},
         mpsc, oneshot,
     },
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{doorbell::Bell, link::Awaited, message};
+use super::{
+    connection::{Connection, Endpoint, Router},
+    doorbell::Bell,
+    errors::{Refusal, refusal, was_said_by_server},
+    message,
+};
 use crate::{FeedItem, FeedSender, GapCause, MapFeed, Reconnect};
 
 /// The most commits and bytes that a feed buffers for a slow reader.
@@ -44,8 +49,8 @@ const FEED_BYTES: usize = 32 << 20;
 /// How often feeds that are gone are looked for, and how long a doorbell stays up without listeners.
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
 
-/// How often the connection is tried, and in a cluster the owners of the slots are compared.
-const VERIFY: Duration = Duration::from_secs(5);
+/// The most messages that are handed out before other work of the task has its turn.
+const ROW: usize = 256;
 
 /// The handle that feeds and doorbells are asked from.
 #[derive(Debug, Clone)]
@@ -61,11 +66,9 @@ enum Order {
 }
 
 impl Hub {
-    /// Makes the handle and the task. The subscriber is connected already; `commands` tells of changes of the cluster.
+    /// Makes the handle and the task.
     pub(super) fn new(
-        subscriber: Fred,
-        commands: &Fred,
-        awaited: Awaited,
+        router: Arc<Router>,
         reconnect: Reconnect,
         timeout: Duration,
         closed: CancellationToken,
@@ -74,18 +77,12 @@ impl Hub {
         let bells = Arc::new(Mutex::new(HashMap::new()));
         let listener = Listener {
             orders: received,
-            messages: subscriber.message_rx(),
-            errors: subscriber.error_rx(),
-            reconnections: subscriber.reconnect_rx(),
-            changes: commands.cluster_change_rx(),
-            clustered: subscriber.is_clustered(),
-            subscriber,
-            awaited,
+            messages: SelectAll::new(),
+            router,
             bells: bells.clone(),
             channels: HashMap::new(),
             attempts: FuturesUnordered::new(),
             attempted: 0,
-            checks: FuturesUnordered::new(),
             reconnect,
             timeout,
             closed,
@@ -128,8 +125,8 @@ struct Channel {
     /// Told once the subscription stands.
     waiting: Vec<oneshot::Sender<()>>,
     state: State,
-    /// Who owned the slot when it was subscribed.
-    owner: Option<Server>,
+    /// What it was subscribed on, and where that led.
+    on: Option<Subscribed>,
     /// Whether it was ever lost.
     lost: bool,
     /// The attempt that counts, by its number; those before it began before a loss.
@@ -146,34 +143,41 @@ enum State {
     Standing,
 }
 
+/// Where a subscription was made.
+#[derive(Debug, Clone)]
+struct Subscribed {
+    endpoint: Arc<Endpoint>,
+    connection: Arc<Connection>,
+}
+
 /// How an attempt to subscribe ended.
 struct Attempt {
     channel: Bytes,
     number: u64,
     tries: u32,
-    owner: Option<Server>,
-    result: Result<(), fred::error::Error>,
+    result: Result<Subscribed, fred::error::Error>,
+}
+
+/// What a connection for feeds says.
+enum Heard {
+    Message(Message),
+    /// The process was too slow for the connection, and some messages are gone.
+    Lagged(Arc<Connection>),
+    /// It has ended.
+    Ended(Arc<Connection>),
 }
 
 /// Owns the subscriptions.
 pub(super) struct Listener {
-    subscriber: Fred,
-    /// The answers that other tasks of this client wait for.
-    awaited: Awaited,
-    clustered: bool,
+    router: Arc<Router>,
     orders: mpsc::UnboundedReceiver<Order>,
-    messages: broadcast::Receiver<Message>,
-    errors: broadcast::Receiver<(fred::error::Error, Option<Server>)>,
-    reconnections: broadcast::Receiver<Server>,
-    /// What the connection for commands hears of the cluster.
-    changes: broadcast::Receiver<Vec<ClusterStateChange>>,
+    /// Of every connection that something was subscribed on.
+    messages: SelectAll<BoxStream<'static, Heard>>,
     bells: Arc<Mutex<HashMap<Bytes, Arc<Bell>>>>,
     channels: HashMap<Bytes, Channel>,
     attempts: FuturesUnordered<BoxFuture<'static, Attempt>>,
     /// How many attempts there were, over all channels: a channel may go and come back while one is under way.
     attempted: u64,
-    /// Looks at the connection and at the owners of the slots.
-    checks: FuturesUnordered<BoxFuture<'static, ()>>,
     reconnect: Reconnect,
     timeout: Duration,
     closed: CancellationToken,
@@ -183,29 +187,16 @@ impl Listener {
     pub(super) async fn run(mut self) {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut verify = tokio::time::interval(VERIFY);
-        verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changes = self.router.changes();
         let closed = self.closed.clone();
         loop {
             let idle = self.channels.is_empty();
-            // In this order: what happened to the connection comes before what was subscribed on it since.
             tokio::select! {
-                biased;
                 () = closed.cancelled() => break,
-                lost = self.errors.recv() => if !matches!(lost, Err(RecvError::Closed)) { self.lose_all() },
-                back = self.reconnections.recv() => if !matches!(back, Err(RecvError::Closed)) { self.lose_all() },
-                message = self.messages.recv() => match message {
-                    Ok(message) => self.deliver_waiting(message).await,
-                    Err(RecvError::Lagged(_)) => self.lag(),
-                    Err(RecvError::Closed) => break,
-                },
+                Some(heard) = self.messages.next() => self.hear_waiting(heard).await,
                 Some(order) = self.orders.recv() => self.obey(order),
                 Some(attempt) = self.attempts.next() => self.finish(attempt),
-                Some(()) = self.checks.next() => self.compare_owners(),
-                change = self.changes.recv(), if self.clustered => {
-                    if change.is_ok() && !idle { self.verify() }
-                }
-                _ = verify.tick(), if !idle => self.verify(),
+                Ok(()) = changes.changed() => self.compare_owners(),
                 _ = housekeeping.tick(), if !idle => self.tidy(),
             }
         }
@@ -247,42 +238,45 @@ impl Listener {
         channel.state = State::Subscribing;
         self.attempted += 1;
         channel.attempt = self.attempted;
-        let (subscriber, number, timeout) = (self.subscriber.clone(), self.attempted, self.timeout);
+        let (router, number, timeout) = (self.router.clone(), self.attempted, self.timeout);
         let longest = self.reconnect.min.saturating_mul(1 << tries.min(16)).min(self.reconnect.max);
         self.attempts.push(
             async move {
                 if tries > 0 {
                     tokio::time::sleep(longest.mul_f64(0.5 + 0.5 * crate::entropy::fraction())).await;
                 }
-                let text = String::from_utf8_lossy(&name).into_owned();
-                let owner = owner_of(&subscriber, &name);
-                let subscribed = tokio::time::timeout(timeout, subscriber.ssubscribe(text)).await;
+                let subscribed = tokio::time::timeout(timeout, subscribe(&router, &name)).await;
                 let result = subscribed.unwrap_or_else(|_| {
                     Err(fred::error::Error::new(fred::error::ErrorKind::Timeout, "no answer to a subscription"))
                 });
-                Attempt { channel: name, number, tries, owner, result }
+                Attempt { channel: name, number, tries, result }
             }
             .boxed(),
         );
     }
 
     fn finish(&mut self, attempt: Attempt) {
-        let owner_now = owner_of(&self.subscriber, &attempt.channel);
+        if let Ok(subscribed) = &attempt.result {
+            self.listen_on(&subscribed.connection);
+        }
         let Some(channel) = self.channels.get_mut(&attempt.channel) else { return };
         if attempt.number != channel.attempt {
             // Another attempt began after it.
             return;
         }
-        if let Err(error) = attempt.result {
-            tracing::debug!(%error, "subscribing failed, trying again");
-            return self.attempt(attempt.channel, attempt.tries + 1);
-        }
-        if owner_now != attempt.owner {
-            // A redirection on the way, or a change in the middle of it: make sure.
+        let subscribed = match attempt.result {
+            Ok(subscribed) => subscribed,
+            Err(error) => {
+                tracing::debug!(%error, "subscribing failed, trying again");
+                return self.attempt(attempt.channel, attempt.tries + 1);
+            }
+        };
+        if !subscribed.stands(&self.router, &attempt.channel) {
+            // The connection or the owner of the slot has changed meanwhile.
             return self.attempt(attempt.channel, attempt.tries);
         }
         channel.state = State::Standing;
-        channel.owner = attempt.owner;
+        channel.on = Some(subscribed);
         if channel.lost {
             channel.feeds.iter().for_each(|feed| feed.push(FeedItem::Gap(GapCause::Resubscribed)));
         }
@@ -295,8 +289,23 @@ impl Listener {
         }
     }
 
-    fn lose_all(&mut self) {
-        let names: Vec<Bytes> = self.channels.keys().cloned().collect();
+    /// Hears what arrives on a connection from now on, unless it is heard already.
+    fn listen_on(&mut self, connection: &Arc<Connection>) {
+        let Some(messages) = connection.take_messages() else { return };
+        let ended = connection.ended().clone().cancelled_owned();
+        let messages = futures::stream::unfold((messages, connection.clone()), next_message);
+        let last = connection.clone();
+        let messages = messages.take_until(ended).chain(futures::stream::once(async move { Heard::Ended(last) }));
+        self.messages.push(messages.boxed());
+    }
+
+    /// Loses what was subscribed on a connection.
+    fn lose_all_on(&mut self, connection: &Arc<Connection>) {
+        let is_on = |channel: &Channel| {
+            channel.on.as_ref().is_some_and(|subscribed| Arc::ptr_eq(&subscribed.connection, connection))
+        };
+        let names = self.channels.iter().filter(|(_, channel)| channel.state == State::Standing && is_on(channel));
+        let names: Vec<Bytes> = names.map(|(name, _)| name.clone()).collect();
         for name in names {
             self.lose(name);
         }
@@ -315,21 +324,27 @@ impl Listener {
         self.attempt(name, 0);
     }
 
-    /// Delivers a message and those that wait behind it. All of them came before the next loss of the connection,
-    /// because nothing is subscribed again before this task has learned of it.
-    async fn deliver_waiting(&mut self, first: Message) {
+    /// Handles what a connection says, and what waits behind it.
+    async fn hear_waiting(&mut self, first: Heard) {
         // A commit's own answer often arrives together with its message, and the one who waits for it goes first:
         // measured, that takes a fifth off the time of a commit to a map that this client follows.
-        if self.awaited.any() {
+        if self.router.is_awaited() {
             tokio::task::yield_now().await;
         }
-        self.deliver(first);
-        for _ in 0..self.messages.len() {
-            match self.messages.try_recv() {
-                Ok(message) => self.deliver(message),
-                Err(TryRecvError::Lagged(_)) => self.lag(),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+        self.hear(first);
+        for _ in 0..ROW {
+            match self.messages.next().now_or_never() {
+                Some(Some(heard)) => self.hear(heard),
+                _ => break,
             }
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Message(message) => self.deliver(message),
+            Heard::Lagged(connection) => self.lag(&connection),
+            Heard::Ended(connection) => self.lose_all_on(&connection),
         }
     }
 
@@ -361,46 +376,26 @@ impl Listener {
         }
     }
 
-    /// The process was too slow for the connection, and nobody knows whose messages are missing.
-    fn lag(&mut self) {
+    /// The process was too slow for the connection, and it is unknown whose messages are missing.
+    fn lag(&mut self, connection: &Arc<Connection>) {
         for channel in self.channels.values() {
-            channel.feeds.iter().for_each(|feed| feed.push(FeedItem::Gap(GapCause::Lagged)));
-            if let Some(bell) = &channel.bell {
-                bell.hear();
+            if channel.on.as_ref().is_some_and(|subscribed| Arc::ptr_eq(&subscribed.connection, connection)) {
+                channel.feeds.iter().for_each(|feed| feed.push(FeedItem::Gap(GapCause::Lagged)));
+                if let Some(bell) = &channel.bell {
+                    bell.hear();
+                }
             }
         }
     }
 
-    /// Sees whether the connection answers and, in a cluster, who owns the slots now.
-    fn verify(&mut self) {
-        if !self.checks.is_empty() {
-            return;
-        }
-        let (subscriber, clustered, timeout) = (self.subscriber.clone(), self.clustered, self.timeout);
-        self.checks.push(
-            async move {
-                // An error, or none at all in time, makes the library connect again, which is heard of then.
-                let check = async {
-                    if clustered {
-                        let _ = subscriber.sync_cluster().await;
-                        ping_nodes(&subscriber).await;
-                    } else {
-                        let _: Result<Value, _> = subscriber.ping(None).await;
-                    }
-                };
-                let _ = tokio::time::timeout(timeout, check).await;
-            }
-            .boxed(),
-        );
-    }
-
+    /// Loses what was subscribed where the slot no longer is.
     fn compare_owners(&mut self) {
-        if !self.clustered {
+        if !self.router.is_clustered() {
             return;
         }
         let moved = |(name, channel): (&Bytes, &Channel)| {
-            let moved = channel.state == State::Standing && channel.owner != owner_of(&self.subscriber, name);
-            moved.then(|| name.clone())
+            let stays = channel.on.as_ref().is_some_and(|subscribed| subscribed.stands(&self.router, name));
+            (channel.state == State::Standing && !stays).then(|| name.clone())
         };
         let moved: Vec<Bytes> = self.channels.iter().filter_map(moved).collect();
         for name in moved {
@@ -429,25 +424,71 @@ impl Listener {
         }
         drop(bells);
         for name in unused {
-            self.channels.remove(&name);
-            let text = String::from_utf8_lossy(&name).into_owned();
-            // Polled once it is on its way, ahead of any later subscription; it has no answer to wait for.
-            let _ = self.subscriber.sunsubscribe(text).now_or_never();
+            let on = self.channels.remove(&name).and_then(|channel| channel.on);
+            if let Some(subscribed) = on {
+                let text = String::from_utf8_lossy(&name).into_owned();
+                // Polled once it is on its way, ahead of any later subscription; it has no answer to wait for.
+                let _ = subscribed.connection.once().sunsubscribe(text).now_or_never();
+            }
         }
     }
 }
 
-async fn ping_nodes(subscriber: &Fred) {
-    for node in subscriber.active_connections() {
-        let options = fred::types::config::Options { cluster_node: Some(node), ..Default::default() };
-        let _: Result<Value, _> = subscriber.with_options(&options).ping(None).await;
+impl Subscribed {
+    /// Whether the connection is still the one that subscriptions to the channel are made on.
+    fn stands(&self, router: &Router, channel: &Bytes) -> bool {
+        let slot = fred::util::redis_keyslot(channel);
+        !self.connection.ended().is_cancelled()
+            && router.feeds(slot).is_some_and(|endpoint| Arc::ptr_eq(&endpoint, &self.endpoint))
     }
 }
 
-/// Who owns the slot of a channel, as far as the client library knows.
-fn owner_of(subscriber: &Fred, channel: &Bytes) -> Option<Server> {
-    let routing = subscriber.cached_cluster_state()?;
-    routing.get_server(fred::util::redis_keyslot(channel)).cloned()
+/// Subscribes on the connection to the owner of the channel's slot, as soon as it stands.
+async fn subscribe(router: &Router, channel: &Bytes) -> Result<Subscribed, fred::error::Error> {
+    let slot = fred::util::redis_keyslot(channel);
+    let mut changes = router.changes();
+    let (endpoint, connection) = loop {
+        changes.borrow_and_update();
+        if let Some(endpoint) = router.feeds(slot)
+            && let Some(connection) = endpoint.current()
+        {
+            break (endpoint, connection);
+        }
+        if changes.changed().await.is_err() {
+            return Err(fred::error::Error::new(fred::error::ErrorKind::Canceled, "the client is closed"));
+        }
+    };
+    let subscribed = {
+        let owed = connection.traffic.sent(0);
+        let subscribed = connection.once().ssubscribe(String::from_utf8_lossy(channel).into_owned()).await;
+        if subscribed.as_ref().map_or_else(was_said_by_server, |()| true) {
+            owed.answered();
+        }
+        subscribed
+    };
+    match subscribed {
+        Ok(()) => Ok(Subscribed { endpoint, connection }),
+        Err(error) => {
+            if refusal(error.details()) == Refusal::Redirected {
+                router.moved(error.details(), &connection);
+            }
+            Err(error)
+        }
+    }
+}
+
+type Messages = (broadcast::Receiver<Message>, Arc<Connection>);
+
+async fn next_message((mut messages, connection): Messages) -> Option<(Heard, Messages)> {
+    let heard = match messages.recv().await {
+        Ok(message) => {
+            connection.traffic.heard();
+            Heard::Message(message)
+        }
+        Err(RecvError::Lagged(_)) => Heard::Lagged(connection.clone()),
+        Err(RecvError::Closed) => return None,
+    };
+    Some((heard, (messages, connection)))
 }
 
 fn read_payload(value: Value) -> Result<Bytes, String> {

@@ -1,32 +1,26 @@
-//! The connection for commands: sends one command, and sends it again where that cannot do harm.
+//! Sending commands: each goes to the server that is responsible for it, and again where that cannot do harm.
 //!
-//! The client library re-sends nothing that [`Repeat::Never`] forbids, and follows no redirection: when it (fred 10.1)
-//! follows an `ASK`, it reads one answer off that connection for its own `ASKING`, even if other commands wait for
-//! theirs there, and then somebody gets the wrong one. What it reports as certainly not carried out is sent again here,
-//! until the command time-out: while the connection is being made again, while slots move, while a server loads its
-//! data. So resharding, failover and restarts show as latency, and as errors only where the outcome is truly unknown.
+//! A command travels on the connection that [`Router`] names, once. What was certainly not carried out is sent again
+//! here until the command time-out: while a connection is made again, while slots move, while a server loads its data or
+//! has just become a replica. So resharding, failover and restarts show as latency, and as errors only where the outcome
+//! is truly unknown: when a connection ends, or is given up because it is silent, with the command's answer still owed.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fred::{
     clients::{Client as Fred, WithOptions},
     error::Error as FredError,
     interfaces::{ClientLike, PubsubInterface, StreamsInterface},
-    types::{ClusterHash, CustomCommand, Key, Resp3Frame, Value, config::Options},
+    types::{ClusterHash, CustomCommand, Key, Resp3Frame, Value},
     util::redis_keyslot,
 };
 use tokio::time::Instant;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    errors::{Ask, Failure, Refusal, ServerSaid, failure, refusal, source, was_said_by_server},
+    connection::{Connection, LARGE, Router},
+    errors::{Ask, Failure, Refusal, ServerSaid, failure, is_credentials, refusal, source, was_said_by_server},
     scripts::Script,
 };
 use crate::{Error, Outcome};
@@ -61,91 +55,35 @@ pub(super) enum Route {
 }
 
 impl Route {
-    fn hash(self, args: &[Value]) -> ClusterHash {
+    fn slot(self, args: &[Value]) -> Option<u16> {
         match self {
-            // Of the library's own ways to find a custom command's slot, only an explicit number works.
             Self::Key(place) => match args.get(place) {
-                Some(Value::Bytes(key)) => ClusterHash::Custom(redis_keyslot(key)),
-                _ => ClusterHash::Random,
+                Some(Value::Bytes(key)) => Some(redis_keyslot(key)),
+                _ => None,
             },
-            Self::Slot(slot) => ClusterHash::Custom(slot),
-            Self::Any => ClusterHash::Random,
+            Self::Slot(slot) => Some(slot),
+            Self::Any => None,
         }
-    }
-}
-
-/// How many answers are awaited on the connection for commands.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Awaited(Arc<AtomicUsize>);
-
-impl Awaited {
-    pub(super) fn any(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
-    }
-
-    fn one(&self) -> OneAwaited<'_> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        OneAwaited(self)
-    }
-}
-
-/// One of them, until it is there or nobody waits for it any more.
-struct OneAwaited<'a>(&'a Awaited);
-
-impl Drop for OneAwaited<'_> {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Sends commands.
 #[derive(Debug)]
 pub(super) struct Link {
-    client: Fred,
-    awaited: Awaited,
+    router: Arc<Router>,
     clustered: bool,
-    /// For what must not be repeated.
-    once: WithOptions<Fred>,
-    /// For what may be repeated.
-    freely: WithOptions<Fred>,
     target: Arc<str>,
     timeout: Duration,
-    /// Whether the client is ours to reconnect, and not the caller's.
-    own: bool,
-    reconnecting: Arc<AtomicBool>,
-    tasks: TaskTracker,
     closed: CancellationToken,
 }
 
-const ONCE: Options = Options {
-    max_attempts: Some(1),
-    max_redirections: None,
-    timeout: None,
-    cluster_node: None,
-    cluster_hash: None,
-    fail_fast: false,
-};
-
-const FREELY: Options = Options { max_attempts: Some(3), ..ONCE };
-
 impl Link {
-    pub(super) fn new(
-        client: Fred,
-        target: Arc<str>,
-        timeout: Duration,
-        own: bool,
-        tasks: TaskTracker,
-        closed: CancellationToken,
-    ) -> Self {
-        let once = client.with_options(&Options { timeout: Some(timeout), ..ONCE });
-        let freely = client.with_options(&Options { timeout: Some(timeout), ..FREELY });
-        let clustered = client.is_clustered();
-        let (awaited, reconnecting) = (Awaited::default(), Arc::default());
-        Self { client, awaited, clustered, once, freely, target, timeout, own, reconnecting, tasks, closed }
+    pub(super) fn new(router: Arc<Router>, target: Arc<str>, timeout: Duration, closed: CancellationToken) -> Self {
+        Self { clustered: router.is_clustered(), router, target, timeout, closed }
     }
 
-    pub(super) fn awaited(&self) -> &Awaited {
-        &self.awaited
+    pub(super) fn router(&self) -> &Router {
+        &self.router
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -154,6 +92,12 @@ impl Link {
 
     pub(super) fn closed(&self) -> &CancellationToken {
         &self.closed
+    }
+
+    /// Takes no more commands, and ends the connections.
+    pub(super) async fn close(&self) {
+        self.closed.cancel();
+        self.router.close().await;
     }
 
     /// Sends a command whose first argument is its key, and turns every refusal into an error.
@@ -233,13 +177,16 @@ impl Link {
         route: Route,
         args: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Answer, Error> {
+        // Only a cluster asks for the slot, and so for the arguments before it is known where they go.
+        let mut first = self.clustered.then(&args);
+        let slot = first.as_deref().and_then(|args| route.slot(args));
         let send = |client: WithOptions<Fred>| {
-            let args = args();
-            let hash = if self.clustered { route.hash(&args) } else { ClusterHash::Random };
-            let command = CustomCommand::new_static(command, hash, false);
-            async move { client.custom_raw(command, args).await }
+            let args = first.take().unwrap_or_else(&args);
+            let size = args.iter().map(size_of).sum();
+            let command = CustomCommand::new_static(command, ClusterHash::Random, false);
+            (size, async move { client.custom_raw(command, args).await })
         };
-        self.attempt(since, ask, repeat, send).await
+        self.attempt(since, ask, repeat, slot, send).await
     }
 
     /// Appends one entry to a stream. Not by [`Link::try_call`], because the library flushes the connection after each
@@ -252,7 +199,8 @@ impl Link {
     ) -> Result<Answer, Error> {
         let send = |client: WithOptions<Fred>| {
             let (key, fields) = (key.clone(), fields());
-            async move {
+            let size = fields.iter().map(|(_, value)| size_of(value)).sum();
+            let send = async move {
                 match client.xadd::<Value, _, _, _, _>(key, false, None::<()>, "*", fields).await {
                     Ok(Value::Bytes(data)) => Ok(Resp3Frame::BlobString { data, attributes: None }),
                     Ok(Value::String(id)) => Ok(Resp3Frame::BlobString { data: id.into_inner(), attributes: None }),
@@ -262,16 +210,18 @@ impl Link {
                     }
                     Err(error) => Err(error),
                 }
-            }
+            };
+            (size, send)
         };
-        self.attempt(Instant::now(), ask, Repeat::Never, send).await
+        let slot = self.clustered.then(|| redis_keyslot(key));
+        self.attempt(Instant::now(), ask, Repeat::Never, slot, send).await
     }
 
     /// Sends a message to a channel. As [`Link::append`], and for the same reason.
     pub(super) async fn publish(&self, ask: Ask<'_>, channel: &Bytes) -> Result<Answer, Error> {
         let send = |client: WithOptions<Fred>| {
             let channel = String::from_utf8_lossy(channel).into_owned();
-            async move {
+            let send = async move {
                 match client.spublish::<i64, _, _>(channel, "").await {
                     Ok(data) => Ok(Resp3Frame::Number { data, attributes: None }),
                     Err(error) if was_said_by_server(&error) => {
@@ -279,17 +229,22 @@ impl Link {
                     }
                     Err(error) => Err(error),
                 }
-            }
+            };
+            (0, send)
         };
-        self.attempt(Instant::now(), ask, Repeat::Freely, send).await
+        let slot = self.clustered.then(|| redis_keyslot(channel));
+        self.attempt(Instant::now(), ask, Repeat::Freely, slot, send).await
     }
 
+    /// Sends until there is an answer, the outcome is unknown, or the time is over. `send` makes one attempt, and says
+    /// how many bytes travel.
     async fn attempt<F>(
         &self,
         since: Instant,
         ask: Ask<'_>,
         repeat: Repeat,
-        send: impl Fn(WithOptions<Fred>) -> F + Send + Sync,
+        slot: Option<u16>,
+        mut send: impl FnMut(WithOptions<Fred>) -> (usize, F) + Send,
     ) -> Result<Answer, Error>
     where
         F: Future<Output = Result<Resp3Frame, FredError>> + Send,
@@ -300,21 +255,28 @@ impl Link {
         let mut begun = false;
         let known = |begun: bool, error: Error| if begun { as_unknown(error) } else { error };
         loop {
-            self.connected(ask, deadline).await.map_err(|error| known(begun, error))?;
+            let connection = self.connected(ask, slot, deadline).await.map_err(|error| known(begun, error))?;
             let answer = {
-                let _awaited = self.awaited.one();
-                send(self.until(deadline, repeat)).await
+                let (size, answer) = send(self.until(&connection, deadline));
+                let owed = connection.traffic.sent(if size < LARGE { 0 } else { size });
+                let answer = answer.await;
+                if answer.as_ref().map_or_else(was_said_by_server, |_| true) {
+                    owed.answered();
+                }
+                answer
             };
             let problem = match answer {
-                Ok(Resp3Frame::SimpleError { data, .. }) => match self.judge(refusal(&data)) {
-                    Ok(refusal) => return Ok(Answer::Refused(refusal, data.to_string())),
-                    Err(refusal) => self.error(ask, refusal, &data),
-                },
+                Ok(Resp3Frame::SimpleError { data, .. }) => {
+                    match self.judge(refusal(&data), &data, slot, &connection)? {
+                        Verdict::Report(refusal) => return Ok(Answer::Refused(refusal, data.to_string())),
+                        Verdict::Again(refusal) => self.error(ask, refusal, &data),
+                    }
+                }
                 Ok(Resp3Frame::BlobError { data, .. }) => {
                     let message = String::from_utf8_lossy(&data).into_owned();
-                    match self.judge(refusal(&message)) {
-                        Ok(refusal) => return Ok(Answer::Refused(refusal, message)),
-                        Err(refusal) => self.error(ask, refusal, &message),
+                    match self.judge(refusal(&message), &message, slot, &connection)? {
+                        Verdict::Report(refusal) => return Ok(Answer::Refused(refusal, message)),
+                        Verdict::Again(refusal) => self.error(ask, refusal, &message),
                     }
                 }
                 Ok(reply) => return Ok(Answer::Reply(reply)),
@@ -328,9 +290,6 @@ impl Link {
                     }
                     Failure::Unknown => return Err(ask.unavailable(Outcome::Unknown, source(error))),
                     Failure::TimedOut => {
-                        if !self.clustered {
-                            self.reconnect();
-                        }
                         let outcome = match repeat {
                             Repeat::Freely => Outcome::NotApplied,
                             Repeat::Safely | Repeat::Never => Outcome::Unknown,
@@ -348,67 +307,80 @@ impl Link {
         }
     }
 
-    /// The client for an attempt that has to end by then.
-    fn until(&self, deadline: Instant, repeat: Repeat) -> WithOptions<Fred> {
+    /// The client library's handle for an attempt that has to end by then.
+    fn until(&self, connection: &Connection, deadline: Instant) -> WithOptions<Fred> {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        // Almost always the whole time is left, and the client for that is at hand.
-        if left > self.timeout - self.timeout / 16 {
-            return match repeat {
-                Repeat::Freely | Repeat::Safely => self.freely.clone(),
-                Repeat::Never => self.once.clone(),
-            };
-        }
-        self.client.with_options(&match repeat {
-            Repeat::Freely | Repeat::Safely => Options { timeout: Some(left), ..FREELY },
-            Repeat::Never => Options { timeout: Some(left), ..ONCE },
-        })
+        // Almost always the whole time is left, and the handle for that is there already.
+        if left > self.timeout - self.timeout / 16 { connection.once() } else { connection.once_within(left) }
     }
 
-    /// Which refusals to try again (`Err`), and which to report (`Ok`).
-    fn judge(&self, refusal: Refusal) -> Result<Refusal, Refusal> {
+    /// Decides what to do about a refusal, and has wrong ways mended.
+    fn judge(
+        &self,
+        refusal: Refusal,
+        message: &str,
+        slot: Option<u16>,
+        connection: &Connection,
+    ) -> Result<Verdict, Error> {
         match refusal {
-            Refusal::Passing => Err(refusal),
-            // A primary that was demoted: Sentinel knows the new one.
-            Refusal::ReadOnly if self.client.uses_sentinels() => {
-                self.reconnect();
-                Err(refusal)
+            Refusal::Redirected if !self.clustered => {
+                return Err(Error::InvalidUrl { url: self.target.to_string(), reason: CLUSTER_NODE.into() });
             }
-            _ => Ok(refusal),
+            Refusal::Redirected => self.router.moved(message, connection),
+            Refusal::Passing if message.starts_with("CLUSTERDOWN") => self.router.trouble(),
+            Refusal::Passing => {}
+            Refusal::ReadOnly => self.router.leads_to_a_replica(slot),
+            _ => return Ok(Verdict::Report(refusal)),
         }
+        Ok(Verdict::Again(refusal))
     }
 
-    /// Gives the connection up: it leads to the wrong server, or to one that does not answer.
-    fn reconnect(&self) {
-        if self.own && !self.reconnecting.swap(true, Ordering::AcqRel) {
-            let (client, reconnecting) = (self.client.clone(), self.reconnecting.clone());
-            let limit = self.timeout;
-            self.tasks.spawn(async move {
-                // If it fails, the next command that finds the same says so again.
-                let _ = tokio::time::timeout(limit, client.force_reconnection()).await;
-                reconnecting.store(false, Ordering::Release);
-            });
-        }
-    }
-
-    /// Waits until the connection stands, so that a command that finds none is known to be unsent.
-    async fn connected(&self, ask: Ask<'_>, deadline: Instant) -> Result<(), Error> {
+    /// A connection to the server that is responsible, as soon as there is one: a command that finds none is known to
+    /// be unsent.
+    async fn connected(&self, ask: Ask<'_>, slot: Option<u16>, deadline: Instant) -> Result<Arc<Connection>, Error> {
         if self.closed.is_cancelled() {
             return Err(Error::Closed);
         }
-        // The library tells of connections on a channel that is subscribed to after the state was read, so a
-        // connection made in between is missed: look again from time to time.
-        const LOOK: Duration = Duration::from_millis(100);
-        while !self.client.is_connected() {
+        match self.router.connection(slot) {
+            Some(connection) => Ok(connection),
+            // In a box, because it is rare: else every command would carry its state around.
+            None => Box::pin(self.wait_for_connection(ask, slot, deadline)).await,
+        }
+    }
+
+    async fn wait_for_connection(
+        &self,
+        ask: Ask<'_>,
+        slot: Option<u16>,
+        deadline: Instant,
+    ) -> Result<Arc<Connection>, Error> {
+        let mut changes = self.router.changes();
+        loop {
+            changes.borrow_and_update();
+            if let Some(connection) = self.router.connection(slot) {
+                return Ok(connection);
+            }
             tokio::select! {
                 () = self.closed.cancelled() => return Err(Error::Closed),
-                () = tokio::time::sleep_until(deadline) => {
-                    let source = ServerSaid(format!("not connected to {} for {:?}", self.target, self.timeout));
-                    return Err(ask.unavailable(Outcome::NotApplied, Arc::new(source)));
-                }
-                _ = tokio::time::timeout(LOOK, self.client.wait_for_connect()) => {}
+                () = tokio::time::sleep_until(deadline) => return Err(self.not_connected(ask, slot)),
+                changed = changes.changed() => if changed.is_err() { return Err(Error::Closed) },
             }
         }
-        Ok(())
+    }
+
+    /// Why there is no connection.
+    fn not_connected(&self, ask: Ask<'_>, slot: Option<u16>) -> Error {
+        let endpoint = self.router.commands(slot);
+        match endpoint.and_then(|endpoint| endpoint.problem()) {
+            Some(error) if is_credentials(&error) => {
+                Error::Auth { target: self.target.to_string(), source: source(error) }
+            }
+            Some(error) => ask.unavailable(Outcome::NotApplied, source(error)),
+            None => {
+                let words = format!("not connected to {} for {:?}", self.target, self.timeout);
+                ask.unavailable(Outcome::NotApplied, Arc::new(ServerSaid(words)))
+            }
+        }
     }
 
     /// The error for a refusal that nobody knew better what to do with.
@@ -420,9 +392,30 @@ impl Link {
                 Error::Auth { target: self.target.to_string(), source: Arc::new(ServerSaid(message.to_owned())) }
             }
             Refusal::Halfway => ask.unavailable(Outcome::Unknown, Arc::new(ServerSaid(message.to_owned()))),
-            Refusal::Passing | Refusal::Lasting => ask.refused(message, true),
+            Refusal::Passing | Refusal::Redirected | Refusal::Lasting => ask.refused(message, true),
             _ => ask.refused(message, false),
         }
+    }
+}
+
+/// What a node of a cluster is reached by.
+pub(super) const CLUSTER_NODE: &str =
+    "the server is a node of a cluster: begin the URL with redis-cluster:// (with TLS: rediss-cluster://)";
+
+/// What is done about a refusal.
+enum Verdict {
+    /// The caller may know what to do.
+    Report(Refusal),
+    /// It passes, or another server is responsible.
+    Again(Refusal),
+}
+
+/// About how many bytes an argument is.
+fn size_of(value: &Value) -> usize {
+    match value {
+        Value::Bytes(bytes) => bytes.len(),
+        Value::String(text) => text.len(),
+        _ => 0,
     }
 }
 
@@ -460,6 +453,10 @@ fn as_unknown(error: Error) -> Error {
         }
         Error::Refused { operation, subject, message, .. } => {
             Error::Unavailable { operation, subject, source: Arc::new(ServerSaid(message)), outcome: Outcome::Unknown }
+        }
+        Error::ReadOnly { subject } => {
+            let words = ServerSaid("the server has become a replica".into());
+            Error::Unavailable { operation: "write", subject, source: Arc::new(words), outcome: Outcome::Unknown }
         }
         other => other,
     }

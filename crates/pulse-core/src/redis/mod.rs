@@ -1,21 +1,22 @@
 //! The backend over Redis and Valkey servers, through the fred client.
 //!
-//! Two logical connections serve a process, however many maps, feeds, readers and groups it has:
+//! To each server lead two connections, however many maps, feeds, readers and groups a process has: one carries every
+//! command, the other the subscriptions. `connection` makes, watches and replaces them; on top of it
 //!
-//! - `link` carries every command, and `gather` puts the small writes of many callers into one. Nothing that must not
-//!   be repeated is ever sent twice; what certainly was not carried out is sent again within the command time-out.
+//! - `link` sends commands, and `gather` puts the small writes of many callers into one. Nothing that must not be
+//!   repeated is ever sent twice; what certainly was not carried out is sent again within the command time-out.
 //! - `feeds` owns the subscriptions of change feeds and doorbells. Blocking reads block no connection: a reader listens
 //!   to the doorbell of its stream (`doorbell`) and reads when it rings.
 //!
 //! Everything of a scope lives under one hash tag (`keys`), so one script (`lua/transaction/`, fed by `encode`, read
 //! back by `commit`) carries out any transaction, on a single server as in a cluster. `streams`, `groups`, `handouts`
-//! and `maps` hold the rest of the contract, `url` and `connect` the way in, `errors` what answers and failures mean.
+//! and `maps` hold the rest of the contract, `connect` and `examine` the way in, `errors` what answers and failures mean.
 //!
 //! # What differs from an ideal server
 //!
 //! - While the slot of a scope moves to another node of a cluster, commands on it may be refused until the move is
 //!   done; they are tried again until the command time-out, and then fail with a known outcome.
-//! - While a primary of a cluster is down and not replaced yet, the client library serves no slot of that cluster;
+//! - While a primary of a cluster is down and not replaced yet, the cluster serves no slot (unless it was configured to);
 //!   commands wait for the failover, and fail with a known outcome if it takes longer than the command time-out.
 //! - A server cuts the connection of a subscriber whose backlog exceeds `client-output-buffer-limit pubsub` (32 MiB
 //!   unless configured otherwise). A single commit to a map larger than that costs every replica a full read of its
@@ -26,9 +27,11 @@
 mod appends;
 mod commit;
 mod connect;
+mod connection;
 mod doorbell;
 mod encode;
 mod errors;
+mod examine;
 mod feeds;
 mod gather;
 mod groups;
@@ -42,20 +45,17 @@ mod puts;
 mod reply;
 mod scripts;
 mod streams;
-mod url;
 mod wait;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::{clients::Client as Fred, interfaces::ClientLike};
-use tokio::sync::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     appends::Appends,
-    connect::{Connected, Driver, Purpose},
+    connection::Settings,
     doorbell::Bells,
     errors::{Ask, ServerSaid},
     feeds::Hub,
@@ -72,39 +72,14 @@ use crate::{
     StreamDetail, StreamId, StreamInfo, Swept, Transaction, Version,
 };
 
-/// Connects by URL.
+/// Connects as the builder says.
 pub(crate) async fn connect(builder: ClientBuilder) -> Result<Client, Error> {
-    if let Some(client) = builder.fred.clone() {
-        return adopt(&builder, client).await;
-    }
-    let (config, address) = connect::configure(&builder)?;
-    let commands = connect::open(&builder, &config, &address.shown, Purpose::Commands).await?;
-    let feeds = match connect::open(&builder, &config, &address.shown, Purpose::Feeds).await {
-        Ok(feeds) => feeds,
-        Err(error) => {
-            end(vec![(commands.client, Some(commands.driver))]).await;
-            return Err(error);
-        }
-    };
-    let backend = Backend::start(&builder, &address.shown, commands.client, Some(commands.driver), feeds).await?;
-    Ok(Client::from_backend(Arc::new(backend)))
-}
-
-/// Works through a client of the caller's.
-async fn adopt(builder: &ClientBuilder, client: Fred) -> Result<Client, Error> {
-    let mut config = client.client_config();
-    config.fail_fast = true;
-    let shown = connect::shown(&config.server);
-    if client.is_clustered() && client.connection_config().max_redirections != 0 {
-        return Err(Error::InvalidRequest {
-            subject: shown,
-            reason: "the client follows redirections by itself, and may then mix up answers while a slot moves: set \
-                     max_redirections of its ConnectionConfig to 0, and Pulse follows them"
-                .into(),
-        });
-    }
-    let feeds = connect::open(builder, &config, &shown, Purpose::Feeds).await?;
-    let backend = Backend::start(builder, &shown, client, None, feeds).await?;
+    let settings = Arc::new(Settings::of(&builder)?);
+    // Whatever was begun ends with the guard, unless there is a backend in the end.
+    let severed = CancellationToken::new();
+    let guard = severed.clone().drop_guard();
+    let backend = Backend::start(&builder, settings, severed).await?;
+    guard.disarm();
     Ok(Client::from_backend(Arc::new(backend)))
 }
 
@@ -128,61 +103,22 @@ struct Redis {
 /// The backend.
 struct Backend {
     redis: Arc<Redis>,
-    /// Cancelled by `close` and by dropping the backend.
-    closed: CancellationToken,
-    /// What `close` has to end, until it has.
-    connections: Mutex<Vec<(Fred, Option<Driver>)>>,
+    /// Cancelled when the connections have to end; the link is closed before, or with it.
+    severed: CancellationToken,
 }
 
 impl Backend {
-    /// Begins to work on connections that stand. The commands' client belongs to somebody else if it has no driver.
-    async fn start(
-        builder: &ClientBuilder,
-        shown: &str,
-        commands: Fred,
-        driver: Option<Driver>,
-        feeds: Connected,
-    ) -> Result<Self, Error> {
-        let target: Arc<str> = shown.into();
+    async fn start(builder: &ClientBuilder, settings: Arc<Settings>, severed: CancellationToken) -> Result<Self, Error> {
+        let closed = severed.child_token();
+        let target = settings.target.clone();
         let keys = Keys::new(&builder.key_prefix);
-        let closed = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let link = Link::new(
-            commands.clone(),
-            target.clone(),
-            builder.command_timeout,
-            driver.is_some(),
-            tasks.clone(),
-            closed.clone(),
-        );
-        let link = Arc::new(link);
-        let mut connections = vec![(feeds.client.clone(), Some(feeds.driver))];
-        if driver.is_some() {
-            connections.push((commands.clone(), driver));
-        }
-        let probe = Scope::new("pulse").map(|scope| keys.key(&scope, "w:", ""));
-        let examined = match probe {
-            Ok(channel) => connect::examine(&link, shown, channel).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = examined {
-            end(connections).await;
-            return Err(error);
-        }
-        let (hub, listener) = Hub::new(
-            feeds.client,
-            &commands,
-            link.awaited().clone(),
-            builder.reconnect,
-            builder.command_timeout,
-            closed.clone(),
-        );
+        let router = Arc::new(connect::open(&settings, &tasks, &severed).await?);
+        let link = Arc::new(Link::new(router.clone(), target.clone(), settings.command_timeout, closed.clone()));
+        let channel = keys.key(&Scope::new("pulse")?, "w:", "");
+        examine::examine(&link, &settings.place, &target, channel).await?;
+        let (hub, listener) = Hub::new(router, settings.reconnect, settings.command_timeout, closed.clone());
         tasks.spawn(listener.run());
-        if let Some(name) = &builder.connection_name {
-            for (client, _) in &connections {
-                tasks.spawn(connect::Namer::new(client.clone(), name.clone(), closed.clone()).run());
-            }
-        }
         let bells = Bells::new(link.clone(), hub.clone(), tasks.clone());
         let redis = Redis {
             target,
@@ -197,27 +133,14 @@ impl Backend {
             link,
             tasks,
         };
-        Ok(Self { redis: Arc::new(redis), closed, connections: Mutex::new(connections) })
+        Ok(Self { redis: Arc::new(redis), severed })
     }
 }
 
-/// How long a connection may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
-
-async fn end(connections: Vec<(Fred, Option<Driver>)>) {
-    for (client, driver) in connections {
-        // A connection that cannot say goodbye is cut.
-        let _ = tokio::time::timeout(GOODBYE, client.quit()).await;
-        if let Some(mut driver) = driver {
-            let _ = tokio::time::timeout(GOODBYE, driver.ended()).await;
-        }
-    }
-}
-
-// The connections end with their drivers.
+// The connections end with the tasks that keep them.
 impl Drop for Backend {
     fn drop(&mut self) {
-        self.closed.cancel();
+        self.severed.cancel();
     }
 }
 
@@ -356,9 +279,8 @@ impl crate::Backend for Backend {
     }
 
     async fn close(&self) {
-        self.closed.cancel();
-        let connections = std::mem::take(&mut *self.connections.lock().await);
-        end(connections).await;
+        self.redis.link.close().await;
+        self.severed.cancel();
         self.redis.tasks.close();
         self.redis.tasks.wait().await;
     }

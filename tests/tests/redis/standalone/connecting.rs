@@ -131,34 +131,19 @@ async fn a_server_that_is_too_old_is_refused_with_what_is_needed() {
 }
 
 #[tokio::test]
-async fn a_client_that_the_caller_configured_is_used_and_left_alone() {
-    use fred::{
-        interfaces::{ClientLike, KeysInterface},
-        types::{Builder, config::Config},
-    };
-    let server = Server::start();
-    let theirs = Builder::from_config(Config::from_url(&server.url()).unwrap()).build().unwrap();
-    theirs.init().await.unwrap();
-    let client = ClientBuilder::from_fred(theirs.clone()).key_prefix("shop:").connect().await.unwrap();
+async fn the_configuration_of_a_fred_client_leads_to_the_same_server() {
+    use fred::types::{Builder, config::Config};
+    let server = Server::start_with(&["--requirepass", "right"]);
+    let url = format!("{}/3", server.url().replace("//", "//:right@"));
+    let theirs = Builder::from_config(Config::from_url(&url).unwrap()).build().unwrap();
+    let client = ClientBuilder::from_fred(&theirs).key_prefix("shop:").connect().await.unwrap();
     let mut feed = client.backend().map_feed(&map("m")).await.unwrap();
     client.commit(Transaction::new(&scope()).put("m", "k", "v").append("s", NewEvent::new("e", "p"))).await.unwrap();
     assert!(feed.next().await.is_some());
-    assert!(server.cli(&["KEYS", "*"]).contains("shop:{orders}:m:m"));
+    assert!(server.cli(&["-a", "right", "-n", "3", "KEYS", "*"]).contains("shop:{orders}:m:m"));
     let read = client.backend().stream_read(&stream("s"), pulse_core::EventId::ZERO, 9, Duration::ZERO).await;
     assert_eq!(read.unwrap().entries.len(), 1);
     client.close().await;
-    let value: Option<String> = theirs.get("nothing").await.unwrap();
-    assert_eq!(value, None);
-    theirs.quit().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_client_for_a_cluster_that_follows_redirections_is_refused() {
-    use fred::types::{Builder, config::Config};
-    let theirs = Builder::from_config(Config::from_url("redis-cluster://127.0.0.1:1").unwrap()).build().unwrap();
-    let error = refusal(ClientBuilder::from_fred(theirs)).await;
-    assert!(matches!(error, Error::InvalidRequest { .. }), "{error:?}");
-    assert!(error.to_string().contains("max_redirections"), "{error}");
 }
 
 #[tokio::test]
