@@ -184,7 +184,8 @@ impl ClientBuilder {
         }
         #[cfg(feature = "redis")]
         {
-            crate::redis::connect(self).await
+            // In a box, so that the callers' futures stay small.
+            Box::pin(crate::redis::connect(self)).await
         }
         #[cfg(not(feature = "redis"))]
         {
