@@ -1,16 +1,10 @@
 //! A cluster of one test's own, to lose nodes and to move slots.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use crate::Server;
+use crate::{Server, wait::wait_until};
 
 const SLOTS: usize = 16_384;
-
-/// How long the nodes may take to agree.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Nodes on the loopback interface that form one cluster: primaries that share the slots evenly, in order, and replicas
 /// behind them.
@@ -29,8 +23,20 @@ impl Cluster {
     /// If it cannot be started.
     #[must_use]
     pub fn start(primaries: usize, with_replicas: bool) -> Self {
+        Self::start_with_timeout(primaries, with_replicas, Duration::from_secs(1))
+    }
+
+    /// Starts a cluster whose nodes take each other for dead after that time.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_with_timeout(primaries: usize, with_replicas: bool, node_timeout: Duration) -> Self {
         let count = if with_replicas { 2 * primaries } else { primaries };
-        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"];
+        let node_timeout = node_timeout.as_millis().to_string();
+        let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", &node_timeout];
+        let options = [cluster.as_slice(), &["--repl-diskless-sync-delay", "0"]].concat();
         let nodes = (0..count).map(|_| Server::start_with(&options)).collect();
         let cluster = Self { nodes, primaries };
         cluster.form();
@@ -51,24 +57,32 @@ impl Cluster {
         &self.nodes[index]
     }
 
-    /// Waits until the replica of a primary says that it has everything that was written until now. It says so once a
-    /// second; a failover right after this loses the newest writes at most.
+    /// The replica that a primary had when the cluster was formed with replicas.
+    #[must_use]
+    pub fn replica_of(&self, primary: usize) -> &Server {
+        &self.nodes[self.primaries + primary]
+    }
+
+    /// Waits until the replica of a primary says that it has everything that was written until now; see
+    /// [`Server::wait_until_replicated`].
     ///
     /// # Panics
     ///
     /// If that takes too long.
     pub fn wait_until_replicated(&self, primary: usize) {
-        let info = || self.nodes[primary].cli(&["INFO", "replication"]);
-        let number = |text: &str, before: &str| -> Option<u64> {
-            let digits = text.split(before).nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?;
-            digits.parse().ok()
-        };
-        let written = number(&info(), "master_repl_offset:").unwrap_or(u64::MAX);
-        wait_until("the replica has what was written", || {
-            let info = info();
-            let replica = info.lines().find(|line| line.starts_with("slave0:") && line.contains("state=online"));
-            replica.and_then(|replica| number(replica, "offset=")).is_some_and(|offset| offset >= written)
-        });
+        self.nodes[primary].wait_until_replicated();
+    }
+
+    /// Which primary had the slot of a key when the cluster was formed. What stands in braces in the key counts alone,
+    /// as always.
+    ///
+    /// # Panics
+    ///
+    /// If the first node does not answer.
+    #[must_use]
+    pub fn first_owner_of(&self, key: &str) -> usize {
+        let slot = self.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]);
+        self.first_owner(slot.parse().expect("a slot is a number"))
     }
 
     /// Kills a node without a chance to say goodbye.
@@ -76,7 +90,7 @@ impl Cluster {
         self.nodes[index].kill();
     }
 
-    /// Waits until the replica of a killed primary has taken its place and every node serves again.
+    /// Waits until the replica of a killed or paused primary has taken its place and every other node serves again.
     ///
     /// # Panics
     ///
@@ -85,7 +99,7 @@ impl Cluster {
         let successor = dead + self.primaries;
         let serves = |node: &Server| node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
         wait_until("another node takes over", || {
-            let leads = self.nodes[successor].cli(&["ROLE"]).starts_with("master");
+            let leads = self.nodes[successor].is_primary();
             leads && (0..self.nodes.len()).filter(|node| *node != dead).all(|node| serves(&self.nodes[node]))
         });
     }
@@ -151,19 +165,10 @@ impl Cluster {
         for (index, replica) in replicas.iter().enumerate() {
             replica.cli(&["CLUSTER", "REPLICATE", &self.id(index)]);
         }
-        let in_step = |node: &Server| node.cli(&["INFO", "replication"]).contains("master_link_status:up");
-        wait_until("the replicas are in step", || replicas.iter().all(in_step));
+        wait_until("the replicas are in step", || replicas.iter().all(Server::is_in_step));
         // A primary learns of its replicas last; without that nobody would take its place.
         let seen = format!("connected_slaves:{}", usize::from(!replicas.is_empty()));
         let has_seen = |node: &Server| node.cli(&["INFO", "replication"]).contains(&seen);
         wait_until("the primaries know their replicas", || self.nodes[..self.primaries].iter().all(has_seen));
-    }
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
-        thread::sleep(Duration::from_millis(20));
     }
 }

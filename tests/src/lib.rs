@@ -12,18 +12,28 @@
 #[cfg(any(feature = "standalone", feature = "cluster"))]
 mod cluster;
 #[cfg(any(feature = "standalone", feature = "cluster"))]
+mod fleet;
+mod jobs;
+#[cfg(any(feature = "standalone", feature = "cluster"))]
 mod process;
 mod proxy;
 #[cfg(any(feature = "standalone", feature = "cluster"))]
+mod sentinels;
+#[cfg(any(feature = "standalone", feature = "cluster"))]
 mod server;
+mod silent_host;
 mod subject;
+#[cfg(any(feature = "standalone", feature = "cluster"))]
+mod wait;
 
 pub use pulse_core::conformance::{PATIENCE, eventually, soon};
 
 #[cfg(any(feature = "standalone", feature = "cluster"))]
-pub use self::{cluster::Cluster, process::Process, server::Server};
+pub use self::{cluster::Cluster, fleet::Fleet, process::Process, sentinels::Sentinels, server::Server};
 pub use self::{
+    jobs::Jobs,
     proxy::Proxy,
+    silent_host::SilentHost,
     subject::{BackendKind, Subject},
 };
 

@@ -1,12 +1,16 @@
 //! A process that a test started, and that never outlives the test.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// A process of a test's own, killed on drop, and a guard that kills it if this process dies first.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     guard: Child,
+    is_paused: AtomicBool,
 }
 
 impl Process {
@@ -17,7 +21,7 @@ impl Process {
     /// If no shell can be started.
     #[must_use]
     pub fn new(child: Child) -> Self {
-        Self { guard: guard_of(&child), child }
+        Self { guard: guard_of(&child), child, is_paused: AtomicBool::new(false) }
     }
 
     /// Kills the process without a chance to say goodbye, and waits for its end.
@@ -32,6 +36,7 @@ impl Process {
     /// If it has ended.
     pub fn pause(&self) {
         self.signal("-STOP");
+        self.is_paused.store(true, Ordering::Relaxed);
     }
 
     /// Lets a stopped process go on.
@@ -41,6 +46,13 @@ impl Process {
     /// If it has ended.
     pub fn resume(&self) {
         self.signal("-CONT");
+        self.is_paused.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it was stopped and does not go on yet.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Relaxed)
     }
 
     /// Waits until the process has ended by itself.

@@ -1,4 +1,4 @@
-//! A link that can be cut.
+//! A link that can be cut, that can become a black hole, and that can lead elsewhere.
 
 use std::sync::Arc;
 
@@ -9,12 +9,42 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// A TCP proxy on a free port of the loopback interface. Cut, it drops its connections and refuses new ones.
+/// A TCP proxy on a free port of the loopback interface.
+///
+/// It fails in two ways. [Cut](Self::cut), it drops its connections and refuses new ones, as when a process dies. When
+/// it [swallows](Self::swallow), its connections stay open and carry nothing any more, as when a middlebox has forgotten
+/// them or a host has lost its power.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// # let port = tests::SilentHost::start().await.port();
+/// let proxy = tests::Proxy::before(port).await;
+/// let _connection = tokio::net::TcpStream::connect(("127.0.0.1", proxy.port())).await;
+/// proxy.swallow(); // This connection carries nothing any more; the next one does.
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    is_whole: Arc<watch::Sender<bool>>,
+    state: Arc<watch::Sender<State>>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Where new connections lead.
+    target: u16,
+    is_whole: bool,
+    /// How many connections were accepted.
+    accepted: usize,
+    /// Connections with numbers below this carry nothing.
+    swallowed: usize,
+}
+
+impl State {
+    fn carries(&self, connection: usize) -> bool {
+        self.is_whole && connection >= self.swallowed
+    }
 }
 
 impl Proxy {
@@ -26,16 +56,16 @@ impl Proxy {
     pub async fn before(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let own = listener.local_addr().expect("it has an address").port();
-        let is_whole = Arc::new(watch::Sender::new(true));
-        let sees = is_whole.clone();
-        let task = tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                if *sees.borrow() {
-                    tokio::spawn(carry(near, port, sees.subscribe()));
-                }
-            }
-        });
-        Self { port: own, is_whole, task }
+        let state = State { target: port, is_whole: true, accepted: 0, swallowed: 0 };
+        let state = Arc::new(watch::Sender::new(state));
+        let task = tokio::spawn(accept(listener, state.clone()));
+        Self { port: own, state, task }
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The URL of the server behind it.
@@ -44,14 +74,38 @@ impl Proxy {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Cuts the link.
-    pub fn cut(&self) {
-        self.is_whole.send_replace(false);
+    /// How many connections it has accepted so far, also while it was cut.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.state.borrow().accepted
     }
 
-    /// Mends it.
+    /// Cuts the link: drops its connections and refuses new ones.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| state.is_whole = false);
+    }
+
+    /// Has the connections of this moment stay open and carry nothing any more, in neither direction. New ones work.
+    pub fn swallow(&self) {
+        self.state.send_modify(|state| state.swallowed = state.accepted);
+    }
+
+    /// Has all connections carry nothing any more: new ones are accepted and never answered.
+    pub fn swallow_all(&self) {
+        self.state.send_modify(|state| state.swallowed = usize::MAX);
+    }
+
+    /// Leads new connections to another port: the name moves. Those that stand stay where they are.
+    pub fn redirect(&self, port: u16) {
+        self.state.send_modify(|state| state.target = port);
+    }
+
+    /// Mends it: new connections work again. What was swallowed is lost.
     pub fn mend(&self) {
-        self.is_whole.send_replace(true);
+        self.state.send_modify(|state| {
+            state.is_whole = true;
+            state.swallowed = state.swallowed.min(state.accepted);
+        });
     }
 }
 
@@ -62,11 +116,37 @@ impl Drop for Proxy {
     }
 }
 
-async fn carry(mut near: TcpStream, port: u16, mut is_whole: watch::Receiver<bool>) {
-    let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
-    tokio::select! {
-        // However it ends, both connections end with it.
-        _ = copy_bidirectional(&mut near, &mut far) => {}
-        _ = is_whole.wait_for(|is_whole| !is_whole) => {}
+async fn accept(listener: TcpListener, state: Arc<watch::Sender<State>>) {
+    while let Ok((near, _)) = listener.accept().await {
+        let mut number = 0;
+        state.send_modify(|state| {
+            number = state.accepted;
+            state.accepted += 1;
+        });
+        if state.borrow().is_whole {
+            tokio::spawn(keep(near, number, state.subscribe()));
+        }
     }
+}
+
+/// Holds a connection until the link is cut or the connection ends.
+async fn keep(mut near: TcpStream, number: usize, mut state: watch::Receiver<State>) {
+    let target = {
+        let state = state.borrow();
+        state.carries(number).then_some(state.target)
+    };
+    // Where nothing was carried yet, nothing needs to be held at the other end.
+    let mut far = None;
+    if let Some(target) = target {
+        let Ok(connected) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+        let far = far.insert(connected);
+        tokio::select! {
+            // However it ends, both connections end with it.
+            _ = copy_bidirectional(&mut near, far) => return,
+            _ = state.wait_for(|state| !state.carries(number)) => {}
+        }
+    }
+    // Both ends stay open, and nothing is read from them.
+    let _ = state.wait_for(|state| !state.is_whole).await;
+    drop((near, far));
 }

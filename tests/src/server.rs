@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::Process;
+use crate::{Process, wait::wait_until};
 
 /// How long a server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -97,6 +97,17 @@ impl Server {
         panic!("no server could be started; the last one's log:\n{log}");
     }
 
+    /// Starts a replica of that server, which serves once it is [in step](Self::is_in_step).
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_replica_of(primary: &Self) -> Self {
+        let port = primary.port.to_string();
+        Self::start_with(&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"])
+    }
+
     /// Starts a sentinel that watches this primary by the name of `main`, and decides alone: the primary is dead after
     /// half a second.
     ///
@@ -105,8 +116,13 @@ impl Server {
     /// If it cannot be started.
     #[must_use]
     pub fn start_sentinel(primary: &Self) -> Self {
+        Self::start_sentinel_of(primary, 1)
+    }
+
+    /// Starts a sentinel that needs so many, itself among them, to agree that the primary is dead.
+    pub(crate) fn start_sentinel_of(primary: &Self, quorum: usize) -> Self {
         let config = format!(
-            "sentinel monitor main 127.0.0.1 {} 1\n\
+            "sentinel monitor main 127.0.0.1 {} {quorum}\n\
              sentinel down-after-milliseconds main 500\n\
              sentinel failover-timeout main 2000\n",
             primary.port
@@ -157,6 +173,16 @@ impl Server {
         self.process().pause();
     }
 
+    /// Whether it is paused.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.process().is_paused()
+    }
+
     /// Lets a paused process go on.
     ///
     /// # Panics
@@ -166,6 +192,46 @@ impl Server {
         self.process().resume();
     }
 
+    /// Waits until the replica of this primary says that it has everything that was written until now. It says so once a
+    /// second; a failover right after this loses the newest writes at most.
+    ///
+    /// # Panics
+    ///
+    /// If that takes too long.
+    pub fn wait_until_replicated(&self) {
+        let info = || self.cli(&["INFO", "replication"]);
+        let number = |text: &str, before: &str| -> Option<u64> {
+            let digits = text.split(before).nth(1)?.split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse().ok()
+        };
+        let written = number(&info(), "master_repl_offset:").unwrap_or(u64::MAX);
+        wait_until("the replica has what was written", || {
+            let info = info();
+            let replica = info.lines().find(|line| line.starts_with("slave0:") && line.contains("state=online"));
+            replica.and_then(|replica| number(replica, "offset=")).is_some_and(|offset| offset >= written)
+        });
+    }
+
+    /// Whether it is a primary, or else a replica.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.cli(&["ROLE"]).starts_with("master")
+    }
+
+    /// Whether it is a replica that follows its primary.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    #[must_use]
+    pub fn is_in_step(&self) -> bool {
+        self.cli(&["INFO", "replication"]).contains("master_link_status:up")
+    }
+
     /// Runs one command through the server's own command-line client and returns what it prints:
     /// `server.cli(&["FLUSHALL"])`.
     ///
@@ -173,13 +239,29 @@ impl Server {
     ///
     /// If it cannot be run, or the server answers with an error.
     pub fn cli(&self, command: &[&str]) -> String {
+        self.try_cli(command).unwrap_or_else(|error| panic!("{command:?} failed: {error}"))
+    }
+
+    /// The same, for a command that the server may refuse.
+    ///
+    /// # Errors
+    ///
+    /// What the client prints if the server answers with an error or not at all.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be run.
+    pub fn try_cli(&self, command: &[&str]) -> Result<String, String> {
         let port = self.port.to_string();
         let output = either_of(&clients(), |program| {
             Command::new(program).args(["-e", "-h", "127.0.0.1", "-p", &port]).args(command).output()
         });
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        assert!(output.status.success(), "{command:?} failed: {}{}", text(&output.stdout), text(&output.stderr));
-        text(&output.stdout)
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stdout) + &text(&output.stderr))
+        }
     }
 
     fn process(&self) -> &Process {
