@@ -1,0 +1,5 @@
+//! Clusters with nodes that hang.
+
+mod connecting;
+mod primary;
+mod replica;
