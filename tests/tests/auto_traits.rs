@@ -67,6 +67,7 @@ fn the_types_of_the_core_are_send_and_sync_and_debug() {
         StreamInfo,
         SweepGuard,
         Swept,
+        Tls,
         Transaction,
         Trim,
         Version,

@@ -32,6 +32,14 @@ pub enum Error {
         /// What is wrong with it and what would be right.
         reason: String,
     },
+    /// A certificate, key or name that was given for TLS cannot be used.
+    #[error("cannot use the {what} for TLS: {reason}")]
+    InvalidTls {
+        /// What was given.
+        what: &'static str,
+        /// What is wrong with it and what would be right; nothing of a key.
+        reason: String,
+    },
     /// No connection could be made when connecting for the first time.
     #[error(
         "cannot connect to {target}: check that the server runs there, accepts connections, and speaks TLS if the URL says so"

@@ -39,14 +39,14 @@ pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+/// The client library, for [`ClientBuilder::from_fred`], and with the feature `rustls` the TLS library within.
 #[cfg(feature = "fred")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fred")))]
 pub use fred;
-/// The TLS library, for [`ClientBuilder::tls`].
+
 #[cfg(feature = "rustls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
-pub use fred::rustls;
-
+pub use self::client::Tls;
 pub use self::{
     backend::{
         Acks, Backend, Change, Claimed, ConsumerInfo, Cursor, Delivery, FeedItem, FeedSender, GapCause, GroupInfo,

@@ -74,6 +74,9 @@ pub mod guide {
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
+#[cfg(feature = "rustls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
+pub use pulse_core::Tls;
 pub use pulse_core::{Client, ClientBuilder, connect};
 pub use tokio_util::sync::CancellationToken;
 

@@ -18,6 +18,9 @@ mod subscribers;
 mod trie;
 mod value;
 
+#[cfg(feature = "rustls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
+pub use pulse_core::Tls;
 pub use pulse_core::{
     self, Binding, Client, ClientBuilder, Committed, Incarnation, Limits, MapId, NewEvent, Reconnect, Revision, Scope,
     Session, Transaction, Version, connect,

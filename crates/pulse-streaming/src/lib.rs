@@ -60,6 +60,9 @@ mod trace;
 mod trouble;
 
 pub use pulse_core;
+#[cfg(feature = "rustls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
+pub use pulse_core::Tls;
 pub use pulse_core::{
     Client, ClientBuilder, ConsumerInfo, EventId, GroupInfo, Headers, NewEvent, Scope, StreamDetail, StreamId,
     StreamInfo, Transaction, Trim, connect,

@@ -3,6 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::Client;
+#[cfg(feature = "rustls")]
+use super::Tls;
 use crate::{Error, Limits, Memory};
 
 /// How long to wait between attempts to reconnect: exponential from `min` to `max`, with jitter, for ever.
@@ -60,7 +62,7 @@ pub struct ClientBuilder {
     #[cfg(feature = "fred")]
     pub(crate) fred: Option<fred::clients::Client>,
     #[cfg(feature = "rustls")]
-    pub(crate) tls: Option<crate::rustls::ClientConfig>,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl ClientBuilder {
@@ -142,10 +144,12 @@ impl ClientBuilder {
 
     /// Sets how TLS connections are made: which certificates to trust, and which to present. Without it, the
     /// certificates that the system trusts are trusted, and none is presented. Only for URLs that ask for TLS.
+    ///
+    /// A `rustls::ClientConfig` becomes a [`Tls`] by `into()`, with the feature `fred`.
     #[cfg(feature = "rustls")]
     #[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
-    pub fn tls(mut self, config: crate::rustls::ClientConfig) -> Self {
-        self.tls = Some(config);
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -174,7 +178,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidUrl`], [`Error::Connect`], [`Error::Auth`], [`Error::UnsupportedServer`].
+    /// [`Error::InvalidUrl`], [`Error::InvalidTls`], [`Error::Connect`], [`Error::Auth`], [`Error::UnsupportedServer`].
     #[cfg_attr(not(feature = "redis"), expect(clippy::unused_async, reason = "only servers need to be awaited"))]
     pub async fn connect(self) -> Result<Client, Error> {
         if let Some(name) = self.url.strip_prefix("memory:") {

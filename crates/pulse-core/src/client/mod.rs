@@ -2,11 +2,16 @@
 
 mod background;
 mod builder;
+#[cfg(feature = "rustls")]
+mod tls;
 
 use std::{fmt, sync::Arc};
 
 pub(crate) use self::background::Background;
 pub use self::builder::{ClientBuilder, Reconnect};
+#[cfg(feature = "rustls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
+pub use self::tls::Tls;
 use crate::{
     Backend, Committed, Error, Scope, Transaction, meter,
     sweeper::{SweepGuard, Sweepers, soonest_deadline},
@@ -46,7 +51,7 @@ struct Inner {
 ///
 /// # Errors
 ///
-/// [`Error::InvalidUrl`], [`Error::Connect`], [`Error::Auth`], [`Error::UnsupportedServer`].
+/// [`Error::InvalidUrl`], [`Error::InvalidTls`], [`Error::Connect`], [`Error::Auth`], [`Error::UnsupportedServer`].
 pub async fn connect(url: impl AsRef<str>) -> Result<Client, Error> {
     ClientBuilder::new(url).connect().await
 }

@@ -45,9 +45,11 @@ fn is_passing(error: &FredError) -> bool {
 
 /// What was tried, and how it failed.
 #[derive(Debug, thiserror::Error)]
-#[error("tried {tried}")]
+#[error("tried {tried}{}", advice.map_or_else(String::new, |advice| format!("; {advice}")))]
 struct Tried {
     tried: String,
+    /// What to do about it.
+    advice: Option<&'static str>,
     #[source]
     error: FredError,
 }
@@ -85,7 +87,11 @@ fn connect_error(settings: &Settings, error: FredError) -> Error {
     if words.contains("unknown command") {
         return Error::UnsupportedServer { target, found: "a server without the commands".into(), needed: NEEDED };
     }
-    Error::Connect { target, source: Arc::new(Tried { tried: settings.hosts(), error }) }
+    #[cfg(feature = "rustls")]
+    let advice = super::connection::advice(words);
+    #[cfg(not(feature = "rustls"))]
+    let advice = None;
+    Error::Connect { target, source: Arc::new(Tried { tried: settings.hosts(), advice, error }) }
 }
 
 #[cfg(test)]

@@ -8,15 +8,15 @@ use std::{
 };
 
 use pulse_core::{
-    Client, ClientBuilder, Error, FeedItem, Transaction,
-    rustls::{ClientConfig, RootCertStore, pki_types},
+    Client, ClientBuilder, Error, FeedItem, Tls, Transaction,
+    fred::rustls::{ClientConfig, RootCertStore},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tests::{Server, soon};
 
 use super::{map, scope};
 
-/// An authority that nobody knows but those who are told.
+/// An authority that is trusted only by clients that were given its certificate.
 struct Authority {
     certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -30,9 +30,13 @@ struct Identity {
 
 impl Authority {
     fn new() -> Self {
+        Self::named("authority")
+    }
+
+    fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         Self { certificate, issuer: Issuer::new(params, key) }
@@ -42,28 +46,19 @@ impl Authority {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "somebody");
+        params.distinguished_name.push(DnType::CommonName, "identity");
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Identity { certificate, key }
     }
 
-    /// What a client that trusts the authority, and nobody else, is configured with.
-    fn trusted(&self) -> ClientConfig {
-        ClientConfig::builder().with_root_certificates(self.roots()).with_no_client_auth()
+    /// For a client that trusts the authority and no other.
+    fn trusted(&self) -> Tls {
+        Tls::new().root_certificates_pem(self.certificate.pem()).unwrap()
     }
 
-    /// The same for a client that shows who it is.
-    fn trusted_by(&self, identity: &Identity) -> ClientConfig {
-        let key = pki_types::PrivatePkcs8KeyDer::from(identity.key.serialize_der());
-        let chain = vec![identity.certificate.der().clone()];
-        let trusting = ClientConfig::builder().with_root_certificates(self.roots());
-        trusting.with_client_auth_cert(chain, key.into()).unwrap()
-    }
-
-    fn roots(&self) -> Arc<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.der().clone()).unwrap();
-        Arc::new(roots)
+    /// The same for a client that presents a certificate.
+    fn trusted_by(&self, identity: &Identity) -> Tls {
+        self.trusted().client_certificate_pem(identity.certificate.pem(), identity.key.serialize_pem()).unwrap()
     }
 }
 
@@ -132,37 +127,87 @@ async fn is_refused(builder: ClientBuilder) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_private_authority_is_trusted_by_who_is_told() {
+async fn a_private_authority_is_trusted_by_a_client_that_was_given_its_certificate() {
     let authority = Authority::new();
     let server = TlsServer::start(&authority, &authority.identity(&["127.0.0.1"]), "no");
     let client = server.builder("rediss").tls(authority.trusted()).connect().await.unwrap();
     works(&client).await;
     client.close().await;
+}
 
-    let shown = is_refused(server.builder("rediss")).await;
-    assert!(shown.contains("Certificate"), "{shown}");
-    let stranger = Authority::new();
-    let shown = is_refused(server.builder("rediss").tls(stranger.trusted())).await;
-    assert!(shown.contains("Certificate"), "{shown}");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_of_an_unknown_authority_is_refused_with_what_to_do() {
+    let authority = Authority::new();
+    let server = TlsServer::start(&authority, &authority.identity(&["127.0.0.1"]), "no");
+    let builder = || server.builder("rediss");
+    let (stranger, namesake) = (Authority::named("stranger"), Authority::new());
+    for builder in [builder(), builder().tls(stranger.trusted()), builder().tls(namesake.trusted())] {
+        let shown = is_refused(builder).await;
+        assert!(shown.contains("authority that is not trusted"), "{shown}");
+        assert!(shown.contains("Tls::root_certificates_pem"), "{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_authorities_can_be_trusted() {
+    let (first, second) = (Authority::new(), Authority::new());
+    let server = TlsServer::start(&second, &second.identity(&["127.0.0.1"]), "no");
+    let both = first.certificate.pem() + &second.certificate.pem();
+    let together = Tls::new().root_certificates_pem(both).unwrap();
+    let one_after_the_other = first.trusted().root_certificates_pem(second.certificate.pem()).unwrap();
+    for tls in [together, one_after_the_other] {
+        let client = server.builder("rediss").tls(tls).connect().await.unwrap();
+        works(&client).await;
+        client.close().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_asks_gets_the_certificate_of_the_client() {
     let authority = Authority::new();
     let server = TlsServer::start(&authority, &authority.identity(&["127.0.0.1"]), "yes");
-    let config = authority.trusted_by(&authority.identity(&["a-client"]));
-    let client = server.builder("rediss").tls(config).connect().await.unwrap();
+    let tls = authority.trusted_by(&authority.identity(&["a-client"]));
+    let client = server.builder("rediss").tls(tls).connect().await.unwrap();
     works(&client).await;
     client.close().await;
-    is_refused(server.builder("rediss").tls(authority.trusted())).await;
+
+    let shown = is_refused(server.builder("rediss").tls(authority.trusted())).await;
+    assert!(shown.contains("Tls::client_certificate_pem"), "{shown}");
+    for stranger in [Authority::named("stranger"), Authority::new()] {
+        let tls = authority.trusted_by(&stranger.identity(&["a-client"]));
+        let shown = is_refused(server.builder("rediss").tls(tls)).await;
+        assert!(shown.contains("does not trust the authority"), "{shown}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_for_another_host_is_refused() {
+async fn a_certificate_for_another_host_is_accepted_only_by_that_name() {
     let authority = Authority::new();
     let server = TlsServer::start(&authority, &authority.identity(&["elsewhere.example"]), "no");
     let shown = is_refused(server.builder("rediss").tls(authority.trusted())).await;
-    assert!(shown.contains("Certificate"), "{shown}");
+    assert!(shown.contains("Tls::server_name"), "{shown}");
+
+    let tls = authority.trusted().server_name("elsewhere.example").unwrap();
+    let client = server.builder("rediss").tls(tls).connect().await.unwrap();
+    works(&client).await;
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_of_the_tls_library_is_taken_as_it_is() {
+    let authority = Authority::new();
+    let server = TlsServer::start(&authority, &authority.identity(&["127.0.0.1"]), "no");
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.certificate.der().clone()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(Arc::new(roots)).with_no_client_auth();
+    let client = server.builder("rediss").tls(config.clone().into()).connect().await.unwrap();
+    works(&client).await;
+    client.close().await;
+
+    let Err(error) = Tls::from(config).root_certificates_pem(authority.certificate.pem()) else {
+        panic!("a configuration that is complete was changed");
+    };
+    assert!(matches!(error, Error::InvalidTls { .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

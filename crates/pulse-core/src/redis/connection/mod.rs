@@ -14,11 +14,15 @@ mod endpoint;
 mod locate;
 mod router;
 mod settings;
+#[cfg(feature = "rustls")]
+mod tls;
 mod topology;
 mod traffic;
 mod url;
 mod wire;
 
+#[cfg(feature = "rustls")]
+pub(super) use self::tls::advice;
 pub(super) use self::{
     endpoint::Endpoint,
     router::Router,

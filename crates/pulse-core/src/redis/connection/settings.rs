@@ -7,7 +7,7 @@ use fred::{
     types::config::{Config, Server, ServerConfig},
 };
 
-use super::url::{self, Address};
+use super::url;
 use crate::{ClientBuilder, Error, Reconnect};
 
 /// How long a connection may owe an answer before it is probed, unless the builder says otherwise or a lease in use
@@ -26,6 +26,9 @@ pub(crate) struct Settings {
     pub(crate) database: Option<u8>,
     #[cfg(feature = "rustls")]
     pub(crate) tls: Option<fred::types::config::TlsConfig>,
+    /// The name that the certificates of servers must hold, if it is not that of the host.
+    #[cfg(feature = "rustls")]
+    pub(crate) server_name: Option<String>,
     /// How long one attempt to connect may take.
     pub(crate) attempt: Duration,
     /// How long a call may take.
@@ -78,14 +81,20 @@ impl Settings {
         if address.username.is_some() {
             address.password.get_or_insert_default();
         }
-        check_tls(builder, &address)?;
+        #[cfg(not(feature = "rustls"))]
+        if address.tls {
+            return Err(Error::InvalidUrl {
+                url: address.shown,
+                reason: "TLS is not built in: enable the feature `rustls`".into(),
+            });
+        }
         let config = Config {
             username: address.username,
             password: address.password,
             server: address.server,
             database: address.database,
             #[cfg(feature = "rustls")]
-            tls: tls(builder, &address.shown, address.tls)?,
+            tls: super::tls::configure(builder, address.tls, &address.shown)?,
             ..Config::default()
         };
         Ok(Self::new(builder, config, address.shown.into()))
@@ -115,6 +124,8 @@ impl Settings {
             place,
             #[cfg(feature = "rustls")]
             tls: config.tls,
+            #[cfg(feature = "rustls")]
+            server_name: super::tls::server_name(builder),
             // An attempt to connect must be over before the commands that wait for it are.
             attempt: builder.connect_timeout.min(builder.command_timeout / 5 * 4),
             command_timeout: builder.command_timeout,
@@ -163,50 +174,6 @@ fn shown(server: &ServerConfig) -> String {
         ServerConfig::Sentinel { hosts, .. } => format!("redis-sentinel://{}", list(hosts).replace(", ", ",")),
         ServerConfig::Centralized { server } => format!("redis://{server}"),
     }
-}
-
-/// Whether TLS was asked for where it can be had, and configured only where it was asked for.
-#[cfg(feature = "rustls")]
-fn check_tls(builder: &ClientBuilder, address: &Address) -> Result<(), Error> {
-    if builder.tls.is_some() && !address.tls {
-        return Err(Error::InvalidUrl {
-            url: address.shown.clone(),
-            reason: "TLS was configured, but the URL asks for none: begin it with rediss".into(),
-        });
-    }
-    Ok(())
-}
-
-#[cfg(not(feature = "rustls"))]
-fn check_tls(_: &ClientBuilder, address: &Address) -> Result<(), Error> {
-    if address.tls {
-        return Err(Error::InvalidUrl {
-            url: address.shown.clone(),
-            reason: "TLS is not built in: enable the feature `rustls`".into(),
-        });
-    }
-    Ok(())
-}
-
-#[cfg(feature = "rustls")]
-fn tls(
-    builder: &ClientBuilder,
-    shown: &str,
-    wanted: bool,
-) -> Result<Option<fred::types::config::TlsConfig>, Error> {
-    use fred::types::config::TlsConnector;
-
-    if !wanted {
-        return Ok(None);
-    }
-    let connector = match &builder.tls {
-        Some(tls) => TlsConnector::from(tls.clone()),
-        None => TlsConnector::default_rustls().map_err(|error: FredError| Error::InvalidUrl {
-            url: shown.to_owned(),
-            reason: format!("TLS cannot be set up: {}", error.details()),
-        })?,
-    };
-    Ok(Some(connector.into()))
 }
 
 /// An error in the client library's form, for what goes wrong beside it.

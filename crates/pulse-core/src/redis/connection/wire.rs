@@ -124,6 +124,14 @@ impl Connection {
         purpose: Purpose,
     ) -> Result<Self, FredError> {
         let host = server.hosts().first().map(|server| server.host.to_string()).unwrap_or_default();
+        #[cfg(feature = "rustls")]
+        let server = match (server, &settings.server_name) {
+            (ServerConfig::Centralized { mut server }, Some(name)) => {
+                server.tls_server_name = Some(name.as_str().into());
+                ServerConfig::Centralized { server }
+            }
+            (server, _) => server,
+        };
         let config = Config {
             // The connection fails at once if the first attempt does.
             fail_fast: true,
