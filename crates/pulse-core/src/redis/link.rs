@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{Connection, LARGE, Router},
+    connection::{Connection, Endpoint, LARGE, Router},
     errors::{Ask, Failure, Refusal, ServerSaid, failure, is_credentials, refusal, source, was_said_by_server},
     scripts::Script,
 };
@@ -362,22 +362,26 @@ impl Link {
             }
             tokio::select! {
                 () = self.closed.cancelled() => return Err(Error::Closed),
-                () = tokio::time::sleep_until(deadline) => return Err(self.not_connected(ask, slot)),
+                () = tokio::time::sleep_until(deadline) => return Err(self.not_connected(ask, self.router.commands(slot))),
                 changed = changes.changed() => if changed.is_err() { return Err(Error::Closed) },
             }
         }
     }
 
-    /// Why there is no connection.
-    fn not_connected(&self, ask: Ask<'_>, slot: Option<u16>) -> Error {
-        let endpoint = self.router.commands(slot);
+    /// Why a channel could not be subscribed to in time.
+    pub(super) fn not_subscribed(&self, ask: Ask<'_>, channel: &Bytes) -> Error {
+        self.not_connected(ask, self.router.feeds(redis_keyslot(channel)))
+    }
+
+    /// Why there is no connection, or none that serves.
+    fn not_connected(&self, ask: Ask<'_>, endpoint: Option<Arc<Endpoint>>) -> Error {
         match endpoint.and_then(|endpoint| endpoint.problem()) {
             Some(error) if is_credentials(&error) => {
                 Error::Auth { target: self.target.to_string(), source: source(error) }
             }
             Some(error) => ask.unavailable(Outcome::NotApplied, source(error)),
             None => {
-                let words = format!("not connected to {} for {:?}", self.target, self.timeout);
+                let words = format!("{} did not serve this for {:?}", self.target, self.timeout);
                 ask.unavailable(Outcome::NotApplied, Arc::new(ServerSaid(words)))
             }
         }

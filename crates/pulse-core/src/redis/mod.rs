@@ -57,7 +57,7 @@ use self::{
     appends::Appends,
     connection::Settings,
     doorbell::Bells,
-    errors::{Ask, ServerSaid},
+    errors::Ask,
     feeds::Hub,
     gather::Gatherer,
     handouts::Handouts,
@@ -68,7 +68,7 @@ use self::{
 };
 use crate::{
     Acks, Claimed, Client, ClientBuilder, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo,
-    GroupStart, Limits, MapFeed, MapId, MapPage, Missed, Outcome, PendingEvent, PendingQuery, Read, Scope, ServerTime,
+    GroupStart, Limits, MapFeed, MapId, MapPage, Missed, PendingEvent, PendingQuery, Read, Scope, ServerTime,
     StreamDetail, StreamId, StreamInfo, Swept, Transaction, Version,
 };
 
@@ -108,7 +108,11 @@ struct Backend {
 }
 
 impl Backend {
-    async fn start(builder: &ClientBuilder, settings: Arc<Settings>, severed: CancellationToken) -> Result<Self, Error> {
+    async fn start(
+        builder: &ClientBuilder,
+        settings: Arc<Settings>,
+        severed: CancellationToken,
+    ) -> Result<Self, Error> {
         let closed = severed.child_token();
         let target = settings.target.clone();
         let keys = Keys::new(&builder.key_prefix);
@@ -295,10 +299,7 @@ impl Redis {
         match tokio::time::timeout(self.link.timeout(), stands).await {
             Ok(Ok(())) => Ok(feed),
             Ok(Err(_)) => Err(Error::Closed),
-            Err(_) => {
-                let source = ServerSaid(format!("no subscription stood within {:?}", self.link.timeout()));
-                Err(Ask::new("subscribe", map).unavailable(Outcome::NotApplied, Arc::new(source)))
-            }
+            Err(_) => Err(self.link.not_subscribed(Ask::new("subscribe", map), &self.keys.feed(map))),
         }
     }
 

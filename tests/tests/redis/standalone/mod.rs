@@ -1,12 +1,14 @@
 //! Each test has a server of its own, and does harm to it.
 
 mod connecting;
+mod credentials;
 mod crowds;
 mod faults;
 mod halfway;
 mod leftovers;
 mod strangers;
 mod transports;
+mod ways;
 
 use std::time::Duration;
 

@@ -296,7 +296,9 @@ async fn ask_one(connection: &Connection) -> Result<View, FredError> {
 impl Topology {
     fn is_like(&self, other: &Self) -> bool {
         let same = |(one, other): (&Arc<Node>, &Arc<Node>)| Arc::ptr_eq(one, other);
-        self.slots == other.slots && self.nodes.len() == other.nodes.len() && self.nodes.iter().zip(&other.nodes).all(same)
+        self.slots == other.slots
+            && self.nodes.len() == other.nodes.len()
+            && self.nodes.iter().zip(&other.nodes).all(same)
     }
 
     /// Whether a node owns a slot here that it does not own there.

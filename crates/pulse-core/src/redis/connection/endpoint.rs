@@ -227,18 +227,7 @@ impl Keeper {
         }
         let (pauses, replacements) = (Pauses::new(reconnect), Pauses::new(reconnect));
         let replace_after = Instant::now();
-        Self {
-            endpoint,
-            settings,
-            locator,
-            purpose,
-            demands,
-            sibling,
-            patience,
-            pauses,
-            replacements,
-            replace_after,
-        }
+        Self { endpoint, settings, locator, purpose, demands, sibling, patience, pauses, replacements, replace_after }
     }
 
     /// Keeps a connection until the endpoint is closed, beginning with one that stands already, if there is one.

@@ -26,7 +26,10 @@ pub(crate) struct Router {
 #[derive(Debug)]
 enum Ways {
     /// One server, or one primary that sentinels name.
-    Single { commands: Arc<Endpoint>, feeds: Arc<Endpoint> },
+    Single {
+        commands: Arc<Endpoint>,
+        feeds: Arc<Endpoint>,
+    },
     Cluster(Arc<Cluster>),
 }
 
@@ -40,7 +43,8 @@ impl Router {
         let news = Arc::<News>::default();
         let ways = match (Locator::of(&settings.place), &settings.place) {
             (None, Place::Cluster(seeds)) => {
-                let cluster = Cluster::connect(settings.clone(), seeds, news.clone(), tasks.clone(), closed.clone()).await?;
+                let cluster =
+                    Cluster::connect(settings.clone(), seeds, news.clone(), tasks.clone(), closed.clone()).await?;
                 tasks.spawn(cluster.clone().refresh());
                 Ways::Cluster(cluster)
             }

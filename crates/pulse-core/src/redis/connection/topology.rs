@@ -53,7 +53,8 @@ impl View {
                 place_of(&mut nodes, node);
             }
         }
-        let owners: Vec<Option<usize>> = (0..SLOTS).map(|slot| majority(told.iter().map(|owners| owners[slot]))).collect();
+        let owners: Vec<Option<usize>> =
+            (0..SLOTS).map(|slot| majority(told.iter().map(|owners| owners[slot]))).collect();
         // Who owns nothing any more is no primary.
         let mut kept: Vec<Server> = Vec::new();
         let mut last: Option<(usize, usize)> = None;
