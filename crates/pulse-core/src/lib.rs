@@ -68,6 +68,17 @@ pub use self::{
     },
 };
 
+/// Pages on how things are done, beyond the documentation of the items.
+#[cfg(all(doc, feature = "redis"))]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod guide {
+    #[doc = include_str!("docs/links.md")]
+    pub mod links {}
+
+    #[doc = include_str!("docs/client_library.md")]
+    pub mod client_library {}
+}
+
 /// The example of the README, so that it is compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
