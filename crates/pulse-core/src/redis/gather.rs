@@ -12,6 +12,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -21,7 +22,7 @@ use tokio::{runtime::Handle, sync::oneshot, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    errors::{Ask, Refusal},
+    errors::{Ask, Refusal, ServerSaid},
     link::{Answer, Link, Repeat},
     reply::Misfit,
     scripts::Script,
@@ -130,8 +131,18 @@ impl<K: Kind> Gatherer<K> {
             lane.waiting.push_back(Waiting { item, since: Instant::now(), answer: sender });
             answer
         };
-        // Without an answer the runtime has ended, which has closed the client too.
-        answer.await.unwrap_or(Err(Error::Closed)).map(Turn::Together)
+        answer.await.unwrap_or_else(|_| Err(self.unanswered())).map(Turn::Together)
+    }
+}
+
+impl<K: Kind> Gatherer<K> {
+    /// The error for a write whose batch ended without a word: with the client, or by a panic.
+    fn unanswered(&self) -> Error {
+        if self.shared.link.closed().is_cancelled() {
+            return Error::Closed;
+        }
+        let source = ServerSaid("the task that sent the batch of this write has ended early".into());
+        Ask::new("write", &"a batch").unavailable(Outcome::Unknown, Arc::new(source))
     }
 }
 
@@ -147,26 +158,31 @@ impl<K: Kind> Shared<K> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes those who go next, and ends the flight if there is nobody.
+    /// Takes the writes that go next, and ends the flight if there are none.
     fn next(&self, key: &Bytes) -> Option<Batch<K>> {
         let mut lanes = self.lock();
         let lane = lanes.get_mut(key)?;
-        let (mut items, mut answers, mut since, mut bytes) = (Vec::new(), Vec::new(), Instant::now(), 0);
+        let (mut items, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
         while items.len() < MOST
             && bytes < MOST_BYTES
             && let Some(waiting) = lane.waiting.pop_front()
         {
-            // Whoever gave up while it waited is not sent.
+            // A write whose caller gave up while it waited is not sent, nor is one whose time is over.
             if waiting.answer.is_closed() {
                 continue;
             }
+            if let (Some(kind), true) = (&lane.kind, waiting.since.elapsed() >= self.link.timeout()) {
+                let late = kind.ask().timeout(self.link.timeout(), Outcome::NotApplied);
+                // The caller may have gone at this moment.
+                let _ = waiting.answer.send(Err(late));
+                continue;
+            }
             bytes += K::weight(&waiting.item);
-            since = since.min(waiting.since);
             items.push(waiting.item);
-            answers.push(waiting.answer);
+            answers.push((waiting.since, waiting.answer));
         }
         match &lane.kind {
-            Some(kind) if !items.is_empty() => Some(Batch { kind: kind.clone(), since, items, answers }),
+            Some(kind) if !items.is_empty() => Some(Batch { kind: kind.clone(), items, answers }),
             _ => {
                 Self::end_flight(&mut lanes, key);
                 None
@@ -196,83 +212,103 @@ pub(super) struct Flight<K: Kind> {
     key: Bytes,
 }
 
+impl<K: Kind> Flight<K> {
+    /// Forgets the flight, which has ended already.
+    fn ended(mut self) {
+        self.key = Bytes::new();
+    }
+}
+
 impl<K: Kind> Drop for Flight<K> {
     fn drop(&mut self) {
+        if self.key.is_empty() {
+            return;
+        }
         let mut lanes = self.shared.lock();
         if lanes.get(&self.key).is_none_or(|lane| lane.waiting.is_empty()) {
             return Shared::end_flight(&mut lanes, &self.key);
         }
         drop(lanes);
         // The flight goes on, with others.
-        let carrier = Carrier { shared: self.shared.clone(), key: self.key.clone() };
-        self.shared.tasks.spawn_on(carrier.run(), &self.shared.runtime);
+        let flight = Self { shared: self.shared.clone(), key: self.key.clone() };
+        self.shared.tasks.spawn_on(send_waiting(flight), &self.shared.runtime);
     }
 }
 
-/// Sends those who wait, together, until nobody does.
-struct Carrier<K: Kind> {
-    shared: Arc<Shared<K>>,
-    key: Bytes,
-}
-
-impl<K: Kind> Carrier<K> {
-    async fn run(self) {
-        loop {
-            // Those whom the last answer woke come back with their next writes.
-            tokio::task::yield_now().await;
-            let Some(batch) = self.shared.next(&self.key) else { return };
-            batch.send(&self.shared.link).await;
-        }
+/// Sends the writes that wait, together, until there are none. If that panics, the flight is dropped, and the writes that
+/// still wait go with another.
+async fn send_waiting<K: Kind>(flight: Flight<K>) {
+    loop {
+        // Those whom the last answer woke come back with their next writes.
+        tokio::task::yield_now().await;
+        let Some(batch) = flight.shared.next(&flight.key) else { return flight.ended() };
+        batch.send(&flight.shared.link).await;
     }
 }
+
+type Answers<K> = Vec<(Instant, oneshot::Sender<Result<Given<<K as Kind>::Share>, Error>>)>;
 
 /// Writes that travel together.
 struct Batch<K: Kind> {
     kind: K,
-    /// When the first of them was made.
-    since: Instant,
     items: Vec<K::Item>,
-    answers: Vec<oneshot::Sender<Result<Given<K::Share>, Error>>>,
+    /// When each write was made, in the order of time, and who waits for it.
+    answers: Answers<K>,
 }
 
 impl<K: Kind> Batch<K> {
+    /// Sends the batch within the time of its youngest write. The older ones are told when theirs is over.
     async fn send(self, link: &Link) {
-        let kind = self.kind.clone();
+        let Self { kind, items, mut answers } = self;
         let ask = kind.ask();
-        if self.since.elapsed() >= link.timeout() {
-            return self.answer_all(&Err(ask.timeout(link.timeout(), Outcome::NotApplied)));
-        }
         let arguments = |all: &mut Vec<Value>| {
             all.push(Value::Bytes(kind.key().clone()));
-            kind.arguments(&self.items, all);
+            kind.arguments(&items, all);
         };
-        let reply = match link.run_since(self.since, ask, kind.repeat(), K::script(), 1, arguments).await {
+        let Some((youngest, _)) = answers.last() else { return };
+        let mut run = pin!(link.run_since(*youngest, ask, kind.repeat(), K::script(), 1, arguments));
+        let outcome = if kind.repeat() == Repeat::Freely { Outcome::NotApplied } else { Outcome::Unknown };
+        let (total, mut late) = (answers.len(), 0);
+        let reply = loop {
+            let oldest = answers.first().filter(|_| late + 1 < total).map(|(since, _)| *since + link.timeout());
+            let over = async {
+                match oldest {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                reply = &mut run => break reply,
+                () = over => {
+                    let (_, answer) = answers.remove(0);
+                    late += 1;
+                    // The caller may have gone.
+                    let _ = answer.send(Err(ask.timeout(link.timeout(), outcome)));
+                }
+            }
+        };
+        let reply = match reply {
             Ok(Answer::Reply(reply)) => reply,
-            Ok(Answer::Refused(refusal, message)) => return self.answer_all(&Ok((refusal, message))),
-            Err(error) => return self.answer_all(&Err(error)),
+            Ok(Answer::Refused(refusal, message)) => return answer_all::<K>(answers, &Ok((refusal, message))),
+            Err(error) => return answer_all::<K>(answers, &Err(error)),
         };
-        match K::share(reply, &self.items) {
-            Ok(shares) if shares.len() == self.answers.len() => {
-                for (answer, share) in self.answers.into_iter().zip(shares) {
-                    // Whoever asked may have gone.
+        match K::share(reply, &items) {
+            Ok(shares) if shares.len() == total => {
+                for ((_, answer), share) in answers.into_iter().zip(shares.into_iter().skip(late)) {
+                    // The caller may have gone.
                     let _ = answer.send(Ok(share));
                 }
             }
-            Ok(_) => {
-                let error = ask.protocol("another number of answers than of writes");
-                self.answer_all(&Err(error));
-            }
-            Err(misfit) => {
-                let error = ask.protocol(misfit);
-                self.answer_all(&Err(error));
-            }
+            Ok(_) => answer_all::<K>(answers, &Err(ask.protocol("another number of answers than of writes"))),
+            Err(misfit) => answer_all::<K>(answers, &Err(ask.protocol(misfit))),
         }
     }
+}
 
-    fn answer_all(self, result: &Result<(Refusal, String), Error>) {
-        for answer in self.answers {
-            // Whoever asked may have gone.
-            let _ = answer.send(result.clone().map(Err));
-        }
+fn answer_all<K: Kind>(answers: Answers<K>, result: &Result<(Refusal, String), Error>) {
+    for (_, answer) in answers {
+        // The caller may have gone.
+        let _ = answer.send(result.clone().map(Err));
     }
 }

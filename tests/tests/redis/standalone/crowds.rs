@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use pulse_core::{EventId, NewEvent, Transaction};
+use pulse_core::{ClientBuilder, Error, EventId, NewEvent, Transaction};
 use tests::Server;
 
 use super::{connect, connect_hasty, map, scope, stream, until};
@@ -100,5 +100,30 @@ async fn a_server_that_stands_still_ends_them_all_in_time() {
         let there = client.backend().map_get(&map("m"), &[&format!("{i}")]).await.unwrap()[0].is_some();
         assert!(error.is_outcome_unknown() || !there, "{i} was done, and {error:?} says that it was not");
     }
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_has_all_of_its_own_time_whatever_it_is_sent_with() {
+    let server = Server::start();
+    let timeout = std::time::Duration::from_millis(1500);
+    let client = ClientBuilder::new(server.url()).command_timeout(timeout).connect().await.unwrap();
+    client.commit(Transaction::new(&scope()).put("m", "k", "before")).await.unwrap();
+    server.pause();
+    let put = |key: &'static str| {
+        let client = client.clone();
+        tokio::spawn(async move { client.commit(Transaction::new(&scope()).put("m", key, "v")).await })
+    };
+    // Two are sent at once, and the third waits for one of them.
+    let early = [put("1"), put("2"), put("3")];
+    // Time itself is the subject: the last write has most of its time left when that of the others is over.
+    tokio::time::sleep(timeout * 4 / 5).await;
+    let late = put("4");
+    for write in early {
+        let error = write.await.unwrap().expect_err("the server stood still all the time");
+        assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    }
+    server.resume();
+    late.await.unwrap().expect("the server came back within the time of this write");
     client.close().await;
 }
