@@ -23,6 +23,11 @@ pub fn fraction() -> f64 {
     (number() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
+/// A number below that, or 0.
+pub fn below(count: usize) -> usize {
+    ((fraction() * count as f64) as usize).min(count.saturating_sub(1))
+}
+
 /// The seed of a hash function that strangers must not be able to guess; with the feature `testing` always the same.
 #[must_use]
 pub fn hash_seed() -> u64 {

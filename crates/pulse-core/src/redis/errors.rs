@@ -157,6 +157,8 @@ pub(super) fn was_said_by_server(error: &FredError) -> bool {
         ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure
     );
     let word = error.details().split(' ').next().unwrap_or_default();
+    // This one ends the connection, and every command on it gets it for an answer, carried out or not.
+    let made_here = made_here || word == "CLUSTERDOWN";
     !made_here && word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
@@ -206,6 +208,7 @@ mod tests {
             (ErrorKind::Unknown, "Failed to route command."),
             (ErrorKind::Unknown, "Too many failed write attempts."),
             (ErrorKind::Canceled, "Canceled."),
+            (ErrorKind::Cluster, "CLUSTERDOWN The cluster is down"),
         ] {
             assert!(!was_said_by_server(&FredError::new(kind, details)), "{details}");
         }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{Connection, Endpoint, LARGE, Router},
+    connection::{Connection, Endpoint, Router},
     errors::{Ask, Failure, Refusal, ServerSaid, failure, is_credentials, refusal, source, was_said_by_server},
     scripts::Script,
 };
@@ -94,10 +94,9 @@ impl Link {
         &self.closed
     }
 
-    /// Takes no more commands, and ends the connections.
-    pub(super) async fn close(&self) {
+    /// Takes no more commands.
+    pub(super) fn close(&self) {
         self.closed.cancel();
-        self.router.close().await;
     }
 
     /// Sends a command whose first argument is its key, and turns every refusal into an error.
@@ -143,12 +142,13 @@ impl Link {
             args(&mut all);
             all
         };
-        let answer = self.call_since(since, ask, repeat, "EVALSHA", Route::Key(2), || with(script.sha.clone())).await?;
+        let mut call = Call::new(since, ask, repeat);
+        let answer = self.send(&mut call, "EVALSHA", Route::Key(2), || with(script.sha.clone())).await?;
         match answer {
-            // The script was certainly not run.
+            // This attempt certainly did not run the script.
             Answer::Refused(Refusal::NoScript, _) => {
                 let source = Bytes::from_static(script.source.as_bytes());
-                let load = self.call_since(since, ask, repeat, "EVAL", Route::Key(2), || with(source.clone()));
+                let load = self.send(&mut call, "EVAL", Route::Key(2), || with(source.clone()));
                 // In a box, because it is rare: else every command would carry its state around.
                 Box::pin(load).await
             }
@@ -165,14 +165,12 @@ impl Link {
         route: Route,
         args: impl Fn() -> Vec<Value> + Send + Sync,
     ) -> Result<Answer, Error> {
-        self.call_since(Instant::now(), ask, repeat, command, route, args).await
+        self.send(&mut Call::new(Instant::now(), ask, repeat), command, route, args).await
     }
 
-    async fn call_since(
+    async fn send(
         &self,
-        since: Instant,
-        ask: Ask<'_>,
-        repeat: Repeat,
+        call: &mut Call<'_>,
         command: &'static str,
         route: Route,
         args: impl Fn() -> Vec<Value> + Send + Sync,
@@ -182,11 +180,11 @@ impl Link {
         let slot = first.as_deref().and_then(|args| route.slot(args));
         let send = |client: WithOptions<Fred>| {
             let args = first.take().unwrap_or_else(&args);
-            let size = args.iter().map(size_of).sum();
+            let size = args.iter().map(payload_len).sum();
             let command = CustomCommand::new_static(command, ClusterHash::Random, false);
             (size, async move { client.custom_raw(command, args).await })
         };
-        self.attempt(since, ask, repeat, slot, send).await
+        self.attempt(call, slot, send).await
     }
 
     /// Appends one entry to a stream. Not by [`Link::try_call`], because the library flushes the connection after each
@@ -199,7 +197,7 @@ impl Link {
     ) -> Result<Answer, Error> {
         let send = |client: WithOptions<Fred>| {
             let (key, fields) = (key.clone(), fields());
-            let size = fields.iter().map(|(_, value)| size_of(value)).sum();
+            let size = fields.iter().map(|(_, value)| payload_len(value)).sum();
             let send = async move {
                 match client.xadd::<Value, _, _, _, _>(key, false, None::<()>, "*", fields).await {
                     Ok(Value::Bytes(data)) => Ok(Resp3Frame::BlobString { data, attributes: None }),
@@ -214,7 +212,7 @@ impl Link {
             (size, send)
         };
         let slot = self.clustered.then(|| redis_keyslot(key));
-        self.attempt(Instant::now(), ask, Repeat::Never, slot, send).await
+        self.attempt(&mut Call::new(Instant::now(), ask, Repeat::Never), slot, send).await
     }
 
     /// Sends a message to a channel. As [`Link::append`], and for the same reason.
@@ -233,59 +231,55 @@ impl Link {
             (0, send)
         };
         let slot = self.clustered.then(|| redis_keyslot(channel));
-        self.attempt(Instant::now(), ask, Repeat::Freely, slot, send).await
+        self.attempt(&mut Call::new(Instant::now(), ask, Repeat::Freely), slot, send).await
     }
 
     /// Sends until there is an answer, the outcome is unknown, or the time is over. `send` makes one attempt, and says
     /// how many bytes travel.
     async fn attempt<F>(
         &self,
-        since: Instant,
-        ask: Ask<'_>,
-        repeat: Repeat,
+        call: &mut Call<'_>,
         slot: Option<u16>,
         mut send: impl FnMut(WithOptions<Fred>) -> (usize, F) + Send,
     ) -> Result<Answer, Error>
     where
         F: Future<Output = Result<Resp3Frame, FredError>> + Send,
     {
-        let deadline = since + self.timeout;
+        let (ask, repeat, deadline) = (call.ask, call.repeat, call.since + self.timeout);
         let mut pauses = Pauses::default();
-        // Whether an earlier attempt may have been carried out, where that matters.
-        let mut begun = false;
-        let known = |begun: bool, error: Error| if begun { as_unknown(error) } else { error };
         loop {
-            let connection = self.connected(ask, slot, deadline).await.map_err(|error| known(begun, error))?;
+            let connection = self.connected(ask, slot, deadline).await.map_err(|error| call.truly(error))?;
+            if Instant::now() >= deadline {
+                return Err(call.truly(ask.timeout(self.timeout, Outcome::NotApplied)));
+            }
             let answer = {
                 let (size, answer) = send(self.until(&connection, deadline));
-                let owed = connection.traffic.sent(if size < LARGE { 0 } else { size });
+                let owed = connection.traffic.sent(size);
                 let answer = answer.await;
                 if answer.as_ref().map_or_else(was_said_by_server, |_| true) {
                     owed.answered();
                 }
                 answer
             };
-            let problem = match answer {
-                Ok(Resp3Frame::SimpleError { data, .. }) => {
-                    match self.judge(refusal(&data), &data, slot, &connection)? {
-                        Verdict::Report(refusal) => return Ok(Answer::Refused(refusal, data.to_string())),
-                        Verdict::Again(refusal) => self.error(ask, refusal, &data),
-                    }
-                }
-                Ok(Resp3Frame::BlobError { data, .. }) => {
-                    let message = String::from_utf8_lossy(&data).into_owned();
-                    match self.judge(refusal(&message), &message, slot, &connection)? {
-                        Verdict::Report(refusal) => return Ok(Answer::Refused(refusal, message)),
-                        Verdict::Again(refusal) => self.error(ask, refusal, &message),
-                    }
-                }
+            let refused = match answer {
+                Ok(Resp3Frame::SimpleError { data, .. }) => Ok(data.to_string()),
+                Ok(Resp3Frame::BlobError { data, .. }) => Ok(String::from_utf8_lossy(&data).into_owned()),
                 Ok(reply) => return Ok(Answer::Reply(reply)),
+                Err(error) => Err(error),
+            };
+            let problem = match refused {
+                Ok(message) => match self.judge(refusal(&message), &message, &connection)? {
+                    Verdict::Report(refusal) if call.begun && refusal != Refusal::NoScript => {
+                        return Err(call.truly(self.error(ask, refusal, &message)));
+                    }
+                    Verdict::Report(refusal) => return Ok(Answer::Refused(refusal, message)),
+                    Verdict::Again(refusal) => self.error(ask, refusal, &message),
+                },
                 Err(error) => match failure(&error) {
-                    _ if self.closed.is_cancelled() => return Err(Error::Closed),
                     Failure::NotSent => ask.unavailable(Outcome::NotApplied, source(error)),
                     Failure::Unknown if repeat == Repeat::Freely => ask.unavailable(Outcome::NotApplied, source(error)),
                     Failure::Unknown if repeat == Repeat::Safely => {
-                        begun = true;
+                        call.begun = true;
                         ask.unavailable(Outcome::Unknown, source(error))
                     }
                     Failure::Unknown => return Err(ask.unavailable(Outcome::Unknown, source(error))),
@@ -297,12 +291,14 @@ impl Link {
                         return Err(ask.timeout(self.timeout, outcome));
                     }
                     Failure::Auth => {
-                        return Err(Error::Auth { target: self.target.to_string(), source: source(error) });
+                        let error = Error::Auth { target: self.target.to_string(), source: source(error) };
+                        return Err(call.truly(error));
                     }
                 },
             };
             if !pauses.wait(deadline, &self.closed).await {
-                return Err(if self.closed.is_cancelled() { Error::Closed } else { known(begun, problem) });
+                let error = if self.closed.is_cancelled() { Error::Closed } else { problem };
+                return Err(call.truly(error));
             }
         }
     }
@@ -315,13 +311,7 @@ impl Link {
     }
 
     /// Decides what to do about a refusal, and has wrong ways mended.
-    fn judge(
-        &self,
-        refusal: Refusal,
-        message: &str,
-        slot: Option<u16>,
-        connection: &Connection,
-    ) -> Result<Verdict, Error> {
+    fn judge(&self, refusal: Refusal, message: &str, connection: &Connection) -> Result<Verdict, Error> {
         match refusal {
             Refusal::Redirected if !self.clustered => {
                 return Err(Error::InvalidUrl { url: self.target.to_string(), reason: CLUSTER_NODE.into() });
@@ -329,7 +319,7 @@ impl Link {
             Refusal::Redirected => self.router.moved(message, connection),
             Refusal::Passing if message.starts_with("CLUSTERDOWN") => self.router.trouble(),
             Refusal::Passing => {}
-            Refusal::ReadOnly => self.router.leads_to_a_replica(slot),
+            Refusal::ReadOnly => self.router.demoted(connection),
             _ => return Ok(Verdict::Report(refusal)),
         }
         Ok(Verdict::Again(refusal))
@@ -415,7 +405,7 @@ enum Verdict {
 }
 
 /// About how many bytes an argument is.
-fn size_of(value: &Value) -> usize {
+fn payload_len(value: &Value) -> usize {
     match value {
         Value::Bytes(bytes) => bytes.len(),
         Value::String(text) => text.len(),
@@ -446,22 +436,29 @@ impl Pauses {
     }
 }
 
-/// The error of a later attempt, where an earlier one may have been carried out.
-fn as_unknown(error: Error) -> Error {
-    match error {
-        Error::Timeout { operation, subject, after, .. } => {
-            Error::Timeout { operation, subject, after, outcome: Outcome::Unknown }
+/// One call, which may take several attempts.
+struct Call<'a> {
+    since: Instant,
+    ask: Ask<'a>,
+    repeat: Repeat,
+    /// Whether an attempt before may have been carried out, where that matters.
+    begun: bool,
+}
+
+impl<'a> Call<'a> {
+    fn new(since: Instant, ask: Ask<'a>, repeat: Repeat) -> Self {
+        Self { since, ask, repeat, begun: false }
+    }
+
+    /// The error as the caller has to see it: whatever a later attempt met, an earlier one may have been carried out.
+    fn truly(&self, error: Error) -> Error {
+        if !self.begun || error.is_outcome_unknown() {
+            return error;
         }
-        Error::Unavailable { operation, subject, source, .. } => {
-            Error::Unavailable { operation, subject, source, outcome: Outcome::Unknown }
+        match error {
+            Error::Timeout { after, .. } => self.ask.timeout(after, Outcome::Unknown),
+            Error::Unavailable { source, .. } => self.ask.unavailable(Outcome::Unknown, source),
+            other => self.ask.unavailable(Outcome::Unknown, Arc::new(other)),
         }
-        Error::Refused { operation, subject, message, .. } => {
-            Error::Unavailable { operation, subject, source: Arc::new(ServerSaid(message)), outcome: Outcome::Unknown }
-        }
-        Error::ReadOnly { subject } => {
-            let words = ServerSaid("the server has become a replica".into());
-            Error::Unavailable { operation: "write", subject, source: Arc::new(words), outcome: Outcome::Unknown }
-        }
-        other => other,
     }
 }

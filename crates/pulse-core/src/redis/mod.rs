@@ -283,7 +283,7 @@ impl crate::Backend for Backend {
     }
 
     async fn close(&self) {
-        self.redis.link.close().await;
+        self.redis.link.close();
         self.severed.cancel();
         self.redis.tasks.close();
         self.redis.tasks.wait().await;

@@ -20,11 +20,12 @@ use fred::{
         config::{Server, ServerConfig},
     },
 };
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    answers::most_answers,
     endpoint::{Endpoint, Keeper, News},
     locate::Locator,
     settings::{Settings, failed},
@@ -41,8 +42,11 @@ const HASTE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_m
 /// How long an answer may take that no other is there for.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// How long after the first answer others are waited for, unless there are enough before.
-const STRAGGLERS: Duration = Duration::from_millis(250);
+/// How many hosts without a connection are asked at once.
+const HOSTS: usize = 3;
+
+/// How long a redirection counts against what nodes say that may not know of it yet.
+const REDIRECTED: Duration = Duration::from_secs(5);
 
 /// A node, and the connections to it.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) commands: Arc<Endpoint>,
     /// Made when something is subscribed.
     feeds: OnceLock<Arc<Endpoint>>,
+    /// Cancelled when it owns nothing any more.
+    closed: CancellationToken,
 }
 
 /// The slots and their owners at one time.
@@ -63,13 +69,24 @@ struct Topology {
 
 const NO_OWNER: u16 = u16::MAX;
 
+/// Who is asked for the owners of the slots.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    /// All hosts of the URL.
+    Seeds,
+    /// One node that there is a connection to.
+    One,
+    /// All nodes that there are connections to, and some other hosts.
+    Everyone,
+}
+
 /// A cluster as a client knows it.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     settings: Arc<Settings>,
     topology: ArcSwap<Topology>,
-    /// Held while the topology is changed.
-    changing: Mutex<()>,
+    /// Held while the topology is changed: what nodes said of single slots just now, by redirecting there.
+    moved: Mutex<HashMap<usize, (Instant, Server)>>,
     /// The hosts of the URL.
     seeds: Vec<Server>,
     /// They, and every node that the last answers named.
@@ -91,14 +108,14 @@ impl Cluster {
         let cluster = Arc::new(Self {
             settings,
             topology: ArcSwap::from_pointee(Topology { slots: vec![NO_OWNER; SLOTS].into(), nodes: Vec::new() }),
-            changing: Mutex::default(),
+            moved: Mutex::default(),
             seeds: seeds.to_vec(),
             hosts: Mutex::new(seeds.to_vec()),
             news,
             tasks,
             closed,
         });
-        let views = cluster.ask(true).await?;
+        let views = cluster.ask(Asked::Seeds).await?;
         cluster.apply(&views);
         if cluster.topology.load().nodes.is_empty() {
             return Err(failed("CLUSTERDOWN no node of the cluster owns a slot"));
@@ -127,20 +144,24 @@ impl Cluster {
 
     /// The connection for subscriptions to a node, made when it is asked for first.
     pub(crate) fn feeds<'a>(&self, node: &'a Node) -> &'a Arc<Endpoint> {
-        node.feeds.get_or_init(|| self.keep(&node.server, Purpose::Feeds, Some(node.commands.clone())))
+        node.feeds.get_or_init(|| {
+            self.keep(&node.server, Purpose::Feeds, Some(node.commands.clone()), node.closed.child_token())
+        })
     }
 
     /// A node said that another one owns a slot.
     pub(crate) fn moved(&self, slot: usize, server: &Server) {
-        self.change(|slots, nodes| {
-            let place = nodes.iter().position(|node| node.server == *server).unwrap_or_else(|| {
+        self.change(|_, nodes, moved| {
+            if !nodes.iter().any(|node| node.server == *server) {
                 nodes.push(self.node(server));
-                nodes.len() - 1
-            });
-            if let (Some(owner), Ok(place)) = (slots.get_mut(slot), u16::try_from(place)) {
-                *owner = place;
             }
+            moved.insert(slot, (Instant::now(), server.clone()));
         });
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if !hosts.contains(server) {
+            hosts.push(server.clone());
+        }
+        drop(hosts);
         self.news.trouble.notify_one();
     }
 
@@ -148,13 +169,31 @@ impl Cluster {
     pub(crate) async fn refresh(self: Arc<Self>) {
         let mut pause = HASTE.0;
         loop {
-            let troubled = tokio::select! {
+            let mut troubled = tokio::select! {
                 () = self.closed.cancelled() => return,
                 () = self.news.trouble.notified() => true,
                 () = tokio::time::sleep(REFRESH) => false,
             };
-            if let Ok(views) = self.ask(troubled).await {
-                self.apply(&views);
+            let views = if troubled {
+                self.closed.run_until_cancelled(self.ask(Asked::Everyone)).await
+            } else {
+                tokio::select! {
+                    () = self.closed.cancelled() => return,
+                    () = self.news.trouble.notified() => {
+                        self.news.trouble.notify_one();
+                        continue;
+                    }
+                    views = self.ask(Asked::One) => Some(views),
+                }
+            };
+            match views {
+                None => return,
+                Some(Ok(views)) => self.apply(&views),
+                Some(Err(error)) => {
+                    tracing::debug!(target = &*self.settings.target, %error, "no node says who owns the slots");
+                    troubled = true;
+                    self.news.trouble.notify_one();
+                }
             }
             pause = if troubled { (pause * 2).min(HASTE.1) } else { HASTE.0 };
             let pause = pause.mul_f64(0.75 + 0.5 * crate::entropy::fraction());
@@ -164,56 +203,37 @@ impl Cluster {
         }
     }
 
-    /// Asks the nodes who owns what: one that is connected and well, or all known hosts if something is wrong.
-    async fn ask(&self, all: bool) -> Result<Vec<View>, FredError> {
+    /// Asks nodes who owns what, over the connections that stand, and where that may not be enough, hosts that there is
+    /// no connection to.
+    async fn ask(&self, whom: Asked) -> Result<Vec<View>, FredError> {
         let nodes = self.nodes();
-        let well = nodes.iter().filter(|node| node.commands.is_well());
-        let connections: Vec<Arc<Connection>> = well.filter_map(|node| node.commands.current()).collect();
-        let mut asked = FuturesUnordered::<BoxFuture<'_, Result<View, FredError>>>::new();
-        let mut total = 0;
-        let connected = if all { usize::MAX } else { 1 };
-        for connection in connections.iter().take(connected) {
-            total += 1;
+        let mut connected: Vec<(&Server, Arc<Connection>)> =
+            nodes.iter().filter_map(|node| Some((&node.server, node.commands.current()?))).collect();
+        let known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut others: Vec<Server> =
+            known.into_iter().filter(|host| !connected.iter().any(|(server, _)| *server == host)).collect();
+        match whom {
+            Asked::One if !connected.is_empty() => {
+                let chosen = crate::entropy::below(connected.len());
+                connected = vec![connected.swap_remove(chosen)];
+                others.clear();
+            }
+            Asked::One | Asked::Everyone => {
+                // A few, at random, so that a fleet does not knock at every door at once.
+                while others.len() > HOSTS {
+                    others.swap_remove(crate::entropy::below(others.len()));
+                }
+            }
+            Asked::Seeds => {}
+        }
+        let asked = FuturesUnordered::<BoxFuture<'_, Result<View, FredError>>>::new();
+        for (_, connection) in &connected {
             asked.push(Box::pin(ask_one(connection)));
         }
-        if all || connections.is_empty() {
-            let known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            for host in known {
-                let is_asked = |node: &Arc<Node>| node.server == host && node.commands.is_well();
-                if !nodes.iter().any(is_asked) {
-                    total += 1;
-                    asked.push(Box::pin(self.ask_host(host)));
-                }
-            }
+        for host in others {
+            asked.push(Box::pin(self.ask_host(host)));
         }
-        let (mut views, mut problem) = (Vec::new(), None);
-        let mut deadline = None;
-        loop {
-            let stragglers = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let answer = tokio::select! {
-                answer = asked.next() => answer,
-                () = stragglers => None,
-            };
-            match answer {
-                None => break,
-                Some(Ok(view)) if view.ranges.is_empty() => {
-                    problem.get_or_insert_with(|| failed("CLUSTERDOWN a node knows of no slots"));
-                }
-                Some(Ok(view)) => {
-                    views.push(view);
-                    deadline.get_or_insert_with(|| Instant::now() + STRAGGLERS);
-                    if views.len() * 2 > total {
-                        break;
-                    }
-                }
-                Some(Err(error)) => _ = problem.get_or_insert(error),
-            }
-        }
+        let (views, problem) = most_answers(asked).await;
         if views.is_empty() {
             return Err(problem.unwrap_or_else(|| failed("no node of the cluster is known")));
         }
@@ -239,7 +259,7 @@ impl Cluster {
         let mut hosts = self.seeds.clone();
         hosts.extend(settled.nodes.into_iter().filter(|node| !self.seeds.contains(node)));
         *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
-        self.change(|slots, nodes| {
+        self.change(|slots, nodes, _| {
             let before: HashMap<Server, Arc<Node>> = nodes.drain(..).map(|node| (node.server.clone(), node)).collect();
             let known = |server| before.get(server).cloned().unwrap_or_else(|| self.node(server));
             nodes.extend(settled.primaries.iter().map(known));
@@ -249,22 +269,37 @@ impl Cluster {
         });
     }
 
-    /// Changes the topology, and gives up the nodes that own nothing after it.
-    fn change(&self, change: impl FnOnce(&mut [u16], &mut Vec<Arc<Node>>)) {
-        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Changes the topology, and gives up the nodes that own nothing after it. Redirections of the last moments have the
+    /// last word.
+    fn change(&self, change: impl FnOnce(&mut [u16], &mut Vec<Arc<Node>>, &mut HashMap<usize, (Instant, Server)>)) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.topology.load_full();
         let (mut slots, mut nodes) = (before.slots.clone(), before.nodes.clone());
-        change(&mut slots, &mut nodes);
+        change(&mut slots, &mut nodes, &mut moved);
+        moved.retain(|_, (at, _)| at.elapsed() < REDIRECTED);
+        for (slot, (_, server)) in moved.iter() {
+            let known = nodes.iter().position(|node| node.server == *server);
+            let place = known.unwrap_or_else(|| {
+                let kept = before.nodes.iter().find(|node| node.server == *server);
+                nodes.push(kept.cloned().unwrap_or_else(|| self.node(server)));
+                nodes.len() - 1
+            });
+            slots[*slot] = u16::try_from(place).unwrap_or(NO_OWNER);
+        }
         let after = Topology { slots, nodes };
         if after.is_like(&before) {
             return;
         }
         let after = Arc::new(after);
         self.topology.store(after.clone());
-        drop(changing);
+        drop(moved);
         for node in &before.nodes {
             if !after.nodes.iter().any(|kept| Arc::ptr_eq(kept, node)) {
-                node.close();
+                node.closed.cancel();
+                node.commands.close();
+                if let Some(feeds) = node.feeds.get() {
+                    feeds.close();
+                }
             } else if !node.commands.is_well() && before.has_lost(&after, node) {
                 // What it owes for that slot will be asked of the successor.
                 node.commands.give_up();
@@ -274,12 +309,19 @@ impl Cluster {
     }
 
     fn node(&self, server: &Server) -> Arc<Node> {
-        let commands = self.keep(server, Purpose::Commands, None);
-        Arc::new(Node { server: server.clone(), commands, feeds: OnceLock::new() })
+        let closed = self.closed.child_token();
+        let commands = self.keep(server, Purpose::Commands, None, closed.clone());
+        Arc::new(Node { server: server.clone(), commands, feeds: OnceLock::new(), closed })
     }
 
-    fn keep(&self, server: &Server, purpose: Purpose, sibling: Option<Arc<Endpoint>>) -> Arc<Endpoint> {
-        let endpoint = Endpoint::new(self.news.clone(), self.closed.child_token());
+    fn keep(
+        &self,
+        server: &Server,
+        purpose: Purpose,
+        sibling: Option<Arc<Endpoint>>,
+        closed: CancellationToken,
+    ) -> Arc<Endpoint> {
+        let endpoint = Endpoint::new(self.news.clone(), closed);
         let demands = Demands { primary: false, serving: true };
         let locator = Locator::server(server.clone());
         let keeper = Keeper::new(endpoint.clone(), self.settings.clone(), locator, purpose, demands, sibling);
@@ -290,7 +332,8 @@ impl Cluster {
 
 async fn ask_one(connection: &Connection) -> Result<View, FredError> {
     let reply = connection.ask("CLUSTER", vec![Value::from_static_str("SLOTS")], ANSWER).await?;
-    View::read(reply, connection.host()).map_err(|reason| failed(format!("CLUSTER SLOTS: {reason}")))
+    let view = View::read(reply, connection.host()).map_err(|reason| failed(format!("CLUSTER SLOTS: {reason}")))?;
+    if view.ranges.is_empty() { Err(failed("CLUSTERDOWN the node knows of no slots")) } else { Ok(view) }
 }
 
 impl Topology {
@@ -307,19 +350,5 @@ impl Topology {
         let (Some(before), Some(after)) = (place(self), place(there)) else { return true };
         let mut slots = self.slots.iter().zip(&there.slots);
         slots.any(|(was, is)| usize::from(*was) == before && usize::from(*is) != after)
-    }
-}
-
-impl Node {
-    /// The connection for subscriptions, if it was ever asked for.
-    pub(crate) fn feeds_if_any(&self) -> Option<&Arc<Endpoint>> {
-        self.feeds.get()
-    }
-
-    fn close(&self) {
-        self.commands.close();
-        if let Some(feeds) = self.feeds.get() {
-            feeds.close();
-        }
     }
 }

@@ -1,13 +1,13 @@
-//! Keeps one connection to one place: makes it, watches it, and replaces it when it lies.
+//! Keeps one connection to one place: makes it, watches it, and replaces it when it is silent or leads to a replica.
 //!
 //! A connection is watched from the outside ([`super::traffic`]). One that owes an answer for too long is asked for a
-//! sign of life, and if none comes, a second connection is opened beside it. Only when that one has been answered, and
-//! the first one still has not, the second takes the first one's place. So a dead link is left within moments, while a
-//! server that is merely slow, which answers on neither, keeps its connections: nothing is given up for nothing, and no
-//! more than one attempt at a time is under way. Where a host hangs for good, others know who took its place
-//! ([`super::locate`], [`super::cluster`]).
+//! sign of life, and if none comes, a second connection is opened beside it. The second takes the first one's place only
+//! when it has been answered and the first one still has not, and when the server does not say on it that it is at work
+//! for the first one. So a dead link is left within moments, while a server that is merely slow, which answers on
+//! neither, loses no connection, and no more than one attempt at a time is under way. Where a host hangs, others know
+//! which server took its place ([`super::locate`], [`super::cluster`]).
 //!
-//! A server that says it is a replica is treated the same way, except that only a primary can take its place.
+//! A server that says it is a replica is left the same way, but only for a primary.
 
 use std::{
     sync::{
@@ -53,7 +53,11 @@ const CALM: Duration = Duration::from_secs(10);
 /// A connection that ends sooner than this counts as a failed attempt for the pause before the next one.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// How long a place whose address can change is left alone between attempts, at most.
+/// How long a server that was demoted may take to answer what it was asked.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// How long a place whose address can change is left alone between attempts, at most, whatever the user set: a
+/// successor may be there any moment.
 const MOVING: Duration = Duration::from_millis(500);
 
 /// A place, and the connection to it, if there is one.
@@ -66,8 +70,7 @@ pub(crate) struct Endpoint {
     news: Arc<News>,
     /// Whether the current connection owes an answer for too long.
     doubted: AtomicBool,
-    /// Whether the server said that it is a replica.
-    demoted: AtomicBool,
+    /// Has the connection asked for a sign of life.
     alarm: Notify,
     closed: CancellationToken,
 }
@@ -111,7 +114,6 @@ impl Endpoint {
             problem: Mutex::default(),
             news,
             doubted: AtomicBool::new(false),
-            demoted: AtomicBool::new(false),
             alarm: Notify::new(),
             closed,
         })
@@ -139,16 +141,18 @@ impl Endpoint {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The server said on the current connection that it is a replica.
-    pub(crate) fn leads_to_a_replica(&self) {
-        if !self.demoted.swap(true, Ordering::Relaxed) {
-            self.alarm.notify_one();
-        }
+    /// Has the connection looked at, and asked for a sign of life, at once.
+    pub(crate) fn probe(&self) {
+        self.alarm.notify_one();
     }
 
-    /// Has the connection asked for a sign of life at once.
-    pub(crate) fn look(&self) {
-        self.alarm.notify_one();
+    /// A connection of the same client to the same place found another server: this one leads to the old server, unless
+    /// it was made later.
+    fn leave_what_is_older_than(&self, other: &Connection) {
+        if let Some(connection) = self.current().filter(|connection| connection.opened < other.opened) {
+            connection.demote();
+            self.probe();
+        }
     }
 
     /// Gives the connection up, but not the place.
@@ -166,17 +170,23 @@ impl Endpoint {
         }
     }
 
-    fn put(&self, connection: Option<Arc<Connection>>) {
-        let stands = connection.is_some();
+    /// Puts a connection in place of the one before, which is given up: at once, or after it has had the time to answer.
+    fn put(&self, connection: Option<Arc<Connection>>, time: Duration) {
         self.doubted.store(false, Ordering::Relaxed);
-        if stands {
+        if connection.is_some() {
             self.set_problem(None);
         }
-        let kept = connection.clone();
+        let next = connection.clone();
         let before = self.current.swap(connection);
-        if let Some(before) = before.filter(|before| !kept.is_some_and(|kept| Arc::ptr_eq(&kept, before))) {
-            // After the new one is in place, so that what is tried again finds it.
-            before.give_up();
+        if let Some(before) = before.filter(|before| !next.is_some_and(|next| Arc::ptr_eq(&next, before))) {
+            if time.is_zero() || !before.traffic.is_awaited() {
+                before.give_up();
+            } else {
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    before.give_up();
+                });
+            }
         }
         if self.closed.is_cancelled()
             && let Some(connection) = self.current.swap(None)
@@ -234,7 +244,10 @@ impl Keeper {
     pub(crate) async fn run(mut self, first: Option<Arc<Connection>>) {
         let closed = self.endpoint.closed.clone();
         closed.run_until_cancelled(self.keep(first)).await;
-        self.endpoint.put(None);
+        if let Some(connection) = self.endpoint.current.swap(None) {
+            connection.quit().await;
+        }
+        self.endpoint.news.changed();
     }
 
     async fn keep(&mut self, first: Option<Arc<Connection>>) {
@@ -242,18 +255,25 @@ impl Keeper {
             Some(connection) => Some(connection),
             None => self.attempt().await.ok(),
         };
+        let mut leaves_replica = false;
         loop {
             let connection = match next.take() {
                 Some(connection) => connection,
                 None => self.connect().await,
             };
-            self.endpoint.put(Some(connection.clone()));
+            // A server that was demoted still answers what it was asked.
+            let time = if leaves_replica { ANSWER } else { Duration::ZERO };
+            self.endpoint.put(Some(connection.clone()), time);
+            if let (true, Some(sibling)) = (leaves_replica, &self.sibling) {
+                sibling.leave_what_is_older_than(&connection);
+            }
             next = self.watch(&connection).await;
+            leaves_replica = next.is_some() && connection.demoted_for().is_some();
             if connection.opened.elapsed() >= YOUNG {
                 self.pauses.reset();
             }
             if next.is_none() {
-                self.endpoint.put(None);
+                self.endpoint.put(None, Duration::ZERO);
                 self.endpoint.news.trouble.notify_one();
             }
         }
@@ -293,25 +313,28 @@ impl Keeper {
         let mut ping = std::pin::pin!(Fuse::<BoxFuture<'_, Result<Duration, FredError>>>::terminated());
         let mut attempt: Attempt = Fuse::terminated();
         let mut seeks_primary = false;
-        if self.replace_after.elapsed() >= CALM {
-            self.replacements.reset();
-        }
         loop {
             let now = Instant::now();
             let owed = silence.sample(traffic, now);
-            let demoted = self.endpoint.demoted.load(Ordering::Relaxed);
-            let patience = self.patience.for_link(connection.round_trip, self.endpoint.news.bound());
+            // As long as a write may still wait for it.
+            let demoted = connection.demoted_for().is_some_and(|ago| ago < self.settings.command_timeout);
+            let bound = if self.settings.minds_leases { self.endpoint.news.bound() } else { Duration::MAX };
+            let patience = self.patience.for_link(connection.round_trip, bound);
             let patience = patience.saturating_add(traffic.allowance());
             let silent = owed.is_some_and(|owed| owed >= patience);
             self.doubt(silent);
             if demoted || silent {
                 if attempt.is_terminated() && now >= self.replace_after {
+                    if now.saturating_duration_since(self.replace_after) >= CALM {
+                        self.replacements.reset();
+                    }
                     seeks_primary = demoted;
                     attempt = self.beside(demoted).fuse();
                 }
             } else if !attempt.is_terminated() {
                 // It was slow, not dead.
                 attempt = Fuse::terminated();
+                self.endpoint.set_problem(None);
                 self.pause_replacements();
             }
             let asks = owed.is_some_and(|owed| owed >= patience / 2) || silence.idle(now) >= IDLE;
@@ -335,13 +358,14 @@ impl Keeper {
                     match opened {
                         Ok(other) if seeks_primary => {
                             tracing::debug!(target = &*self.settings.target, "the server is a replica, leaving it");
-                            self.endpoint.demoted.store(false, Ordering::Relaxed);
                             return Some(other);
                         }
                         Ok(other) => {
                             // What the old one has to say gets the time that it needs to arrive.
-                            tokio::time::sleep(other.round_trip.clamp(Duration::from_millis(5), patience)).await;
-                            if silence.sample(traffic, Instant::now()).is_some_and(|owed| owed >= patience) {
+                            tokio::time::sleep(other.round_trip.max(Duration::from_millis(5)).min(patience)).await;
+                            let mut is_silent =
+                                || silence.sample(traffic, Instant::now()).is_some_and(|owed| owed >= patience);
+                            if is_silent() && !other.sees_at_work(connection, LOOK * 2).await && is_silent() {
                                 tracing::debug!(target = &*self.settings.target, "the connection is silent, leaving it");
                                 self.patience.replaced(Instant::now());
                                 return Some(other);
@@ -372,7 +396,7 @@ impl Keeper {
         }
         if silent && !before {
             if let Some(sibling) = &self.sibling {
-                sibling.look();
+                sibling.probe();
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Where a connection has to lead: to a server that is known, or to the primary that the sentinels name.
 //!
-//! Sentinels are asked side by side, so one that hangs delays nothing; what most of those that answer say counts. While
-//! a connection is being opened, the question is asked again from time to time: a host that hangs while it is connected
-//! to is left as soon as the sentinels name another.
+//! Sentinels are asked side by side, so one that hangs delays nothing, and the answer with the newest configuration
+//! counts. While a connection is being opened, the question is asked again from time to time: a host that hangs while it
+//! is connected to is left as soon as the sentinels name another. A name that stands for several addresses is tried at
+//! all of them, one shortly after the other ("Happy Eyeballs", RFC 8305).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 
 use super::{
     super::reply,
+    answers::most_answers,
     settings::{Place, Sentinels, Settings, failed},
     wire::{Connection, Demands, Login, Purpose},
 };
@@ -28,8 +30,8 @@ use super::{
 /// How often the sentinels are asked while a connection to the primary they named is not there yet.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// How long after the first answer others are waited for, unless there are enough before.
-const STRAGGLERS: Duration = Duration::from_millis(250);
+/// How long after one address of a host the next one is tried.
+const STAGGER: Duration = Duration::from_millis(250);
 
 /// How long an answer of the sentinels is good enough for others who ask the same.
 const FRESH: Duration = Duration::from_millis(200);
@@ -40,12 +42,12 @@ pub(crate) enum Locator {
     /// Always the same.
     Known(ServerConfig),
     /// The one that the sentinels name.
-    Sentinel(Arc<Watchers>),
+    Sentinel(Arc<SentinelGroup>),
 }
 
 /// The sentinels of a client.
 #[derive(Debug)]
-pub(crate) struct Watchers {
+pub(crate) struct SentinelGroup {
     sentinels: Sentinels,
     known: Mutex<Vec<Server>>,
     latest: tokio::sync::Mutex<Option<(Instant, Server)>>,
@@ -57,7 +59,7 @@ impl Locator {
         match place {
             Place::Single(server) => Some(Self::server(server.clone())),
             Place::Unix(path) => Some(Self::Known(ServerConfig::Unix { path: path.clone() })),
-            Place::Sentinel(sentinels) => Some(Self::Sentinel(Arc::new(Watchers {
+            Place::Sentinel(sentinels) => Some(Self::Sentinel(Arc::new(SentinelGroup {
                 known: Mutex::new(sentinels.hosts.clone()),
                 sentinels: sentinels.clone(),
                 latest: tokio::sync::Mutex::default(),
@@ -88,24 +90,24 @@ impl Locator {
             password: settings.password.as_deref(),
             database: settings.database,
         };
-        let watchers = match self {
-            Self::Known(server) => return Connection::open(settings, server.clone(), login, purpose, demands).await,
-            Self::Sentinel(watchers) => watchers,
+        let group = match self {
+            Self::Known(server) => return open_any(settings, server.clone(), login, purpose, demands).await,
+            Self::Sentinel(group) => group,
         };
         demands.primary = true;
-        let mut target = watchers.locate(settings).await?;
+        let mut target = group.locate(settings).await?;
         loop {
             let server = ServerConfig::Centralized { server: target.clone() };
-            let open = Connection::open(settings, server, login, purpose, demands);
+            let open = open_any(settings, server, login, purpose, demands);
             tokio::select! {
                 opened = open => return opened,
-                moved = watchers.moved_from(settings, &target) => target = moved,
+                moved = group.moved_from(settings, &target) => target = moved,
             }
         }
     }
 }
 
-impl Watchers {
+impl SentinelGroup {
     /// Asks all sentinels who the primary is.
     async fn locate(&self, settings: &Settings) -> Result<Server, FredError> {
         // One asks for all who want to know at the moment.
@@ -123,7 +125,7 @@ impl Watchers {
     /// Waits until the sentinels name another primary.
     async fn moved_from(&self, settings: &Settings, server: &Server) -> Server {
         loop {
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(AGAIN.mul_f64(0.75 + 0.5 * crate::entropy::fraction())).await;
             match self.locate(settings).await {
                 Ok(named) if named != *server => return named,
                 // The attempt under way tells what is wrong.
@@ -134,48 +136,22 @@ impl Watchers {
 
     async fn ask_all(&self, settings: &Settings) -> Result<Server, FredError> {
         let hosts = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let total = hosts.len();
-        let mut asked: FuturesUnordered<_> = hosts.into_iter().map(|host| self.ask(settings, host)).collect();
-        let mut votes: Vec<(Server, usize)> = Vec::new();
-        let mut problem = None;
-        let mut deadline = None;
-        loop {
-            let stragglers = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let answer = tokio::select! {
-                answer = asked.next() => answer,
-                () = stragglers => None,
-            };
-            let Some(answer) = answer else { break };
-            match answer {
-                Ok((server, others)) => {
-                    self.learn(others);
-                    deadline.get_or_insert_with(|| Instant::now() + STRAGGLERS);
-                    match votes.iter_mut().find(|(named, _)| *named == server) {
-                        Some((_, count)) => *count += 1,
-                        None => votes.push((server, 1)),
-                    }
-                    if votes.iter().any(|(_, count)| *count * 2 > total) {
-                        break;
-                    }
-                }
-                // The others tell more than one that is not there.
-                Err(error) => _ = problem.get_or_insert(error),
-            }
+        let asked: FuturesUnordered<_> = hosts.into_iter().map(|host| self.ask(settings, host)).collect();
+        let (answers, problem) = most_answers(asked).await;
+        let others: Vec<Server> = answers.iter().flat_map(|answer| answer.others.iter().cloned()).collect();
+        if !others.is_empty() {
+            self.learn(others);
         }
-        let most = votes.iter().map(|(_, count)| *count).max();
-        match votes.into_iter().find(|(_, count)| Some(*count) == most) {
-            Some((server, _)) => Ok(server),
+        // Of equals the first one, which came first.
+        let newest = answers.into_iter().reduce(|best, next| if next.epoch > best.epoch { next } else { best });
+        match newest {
+            Some(answer) => Ok(answer.primary),
             None => Err(problem.unwrap_or_else(|| failed("no sentinel is known"))),
         }
     }
 
     /// Asks one sentinel for the primary and for other sentinels.
-    async fn ask(&self, settings: &Settings, host: Server) -> Result<(Server, Vec<Server>), FredError> {
+    async fn ask(&self, settings: &Settings, host: Server) -> Result<Named, FredError> {
         let login = Login {
             username: self.sentinels.username.as_deref(),
             // Without a password the client library would not name the user.
@@ -184,32 +160,112 @@ impl Watchers {
         };
         let limit = settings.attempt;
         let server = ServerConfig::Centralized { server: host };
-        let sentinel = Connection::open(settings, server, login, Purpose::Questions, Demands::default()).await?;
+        let sentinel = open_any(settings, server, login, Purpose::Questions, Demands::default()).await?;
         let service = || Value::from(self.sentinels.service.as_str());
-        let named = sentinel.ask("SENTINEL", vec!["get-master-addr-by-name".into(), service()], limit).await?;
-        let [host, port] = reply::exactly(named).map_err(|_| {
-            failed(format!("the sentinel knows no service {:?}: check sentinelServiceName", self.sentinels.service))
+        let primary = sentinel.ask("SENTINEL", vec!["master".into(), service()], limit).await.map_err(|error| {
+            if error.details().contains("No such master") {
+                let service = &self.sentinels.service;
+                return failed(format!("the sentinel knows no service {service:?}: check sentinelServiceName"));
+            }
+            error
         })?;
-        let read = || Ok((reply::text(host)?, reply::text(port)?.parse::<u16>().map_err(|error| error.to_string())?));
-        let (host, port) = read().map_err(|reason: reply::Misfit| failed(format!("no address: {reason}")))?;
+        let mut fields = reply::Fields::of(primary).map_err(failed)?;
+        let epoch = fields.count("config-epoch").unwrap_or_default();
+        let primary = address(&mut fields).ok_or_else(|| failed("the sentinel names no address"))?;
         let others = sentinel.ask("SENTINEL", vec!["sentinels".into(), service()], limit).await;
-        // It names the others as a help; whoever may not ask does without.
+        // It names the others as a help; a user who may not ask does without.
         let others = others.ok().and_then(|reply| reply::list(reply).ok()).unwrap_or_default();
-        let address = |fields| {
-            let mut fields = reply::Fields::of(fields).ok()?;
-            let port = reply::text(fields.take("port")).ok()?.parse().ok()?;
-            Some(Server::new(reply::text(fields.take("ip")).ok()?, port))
-        };
-        Ok((Server::new(host, port), others.into_iter().filter_map(address).collect()))
+        let others = others.into_iter().filter_map(|fields| address(&mut reply::Fields::of(fields).ok()?));
+        Ok(Named { primary, epoch, others: others.collect() })
     }
 
+    /// Knows the sentinels of the URL, and those that were named last.
     fn learn(&self, others: Vec<Server>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.sentinels.hosts.clone();
         for other in others {
-            // Those of the URL stay; the rest is bounded, because it comes from the network.
+            // Bounded, because it comes from the network.
             if known.len() < 32 && !known.contains(&other) {
                 known.push(other);
             }
         }
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
+}
+
+/// What a sentinel says.
+struct Named {
+    primary: Server,
+    /// How new its configuration is.
+    epoch: u64,
+    others: Vec<Server>,
+}
+
+fn address(fields: &mut reply::Fields) -> Option<Server> {
+    let port = reply::text(fields.take("port")).ok()?.parse().ok()?;
+    Some(Server::new(reply::text(fields.take("ip")).ok()?, port))
+}
+
+/// Opens a connection to a server at whichever of its addresses is reached first.
+async fn open_any(
+    settings: &Settings,
+    server: ServerConfig,
+    login: Login<'_>,
+    purpose: Purpose,
+    demands: Demands,
+) -> Result<Arc<Connection>, FredError> {
+    let addresses = match &server {
+        ServerConfig::Centralized { server } if server.host.parse::<std::net::IpAddr>().is_err() => {
+            addresses_of(server, settings.attempt).await
+        }
+        _ => Vec::new(),
+    };
+    let [_, _, ..] = addresses.as_slice() else {
+        return Connection::open(settings, server, login, purpose, demands).await;
+    };
+    let mut attempts = FuturesUnordered::new();
+    let mut waiting = addresses.into_iter();
+    let mut problem = None;
+    loop {
+        if let Some(server) = waiting.next() {
+            let server = ServerConfig::Centralized { server };
+            attempts.push(Connection::open(settings, server, login, purpose, demands));
+        }
+        let stagger =
+            async { if waiting.len() > 0 { tokio::time::sleep(STAGGER).await } else { std::future::pending().await } };
+        tokio::select! {
+            opened = attempts.next() => match opened {
+                Some(Ok(connection)) => return Ok(connection),
+                Some(Err(error)) => _ = problem.get_or_insert(error),
+                None if waiting.len() == 0 => return Err(problem.unwrap_or_else(|| failed("no address was tried"))),
+                None => {}
+            },
+            () = stagger => {}
+        }
+    }
+}
+
+/// The addresses that a host's name stands for, as servers whose certificate must still be made out to that name. None
+/// if they cannot be found out: then the client library says why.
+async fn addresses_of(server: &Server, limit: Duration) -> Vec<Server> {
+    let found = tokio::time::timeout(limit, tokio::net::lookup_host((&*server.host, server.port))).await;
+    let Ok(Ok(addresses)) = found else { return Vec::new() };
+    let mut servers: Vec<Server> = Vec::new();
+    for address in addresses {
+        let at = at_address(server, address.ip());
+        if !servers.contains(&at) {
+            servers.push(at);
+        }
+    }
+    servers
+}
+
+fn at_address(server: &Server, address: std::net::IpAddr) -> Server {
+    #[cfg(feature = "rustls")]
+    let at = {
+        let name = server.tls_server_name.as_ref().unwrap_or(&server.host);
+        Server::new_with_tls(address.to_string(), server.port, Some(name.to_string()))
+    };
+    #[cfg(not(feature = "rustls"))]
+    let at = Server::new(address.to_string(), server.port);
+    at
 }

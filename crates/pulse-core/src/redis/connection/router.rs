@@ -18,13 +18,12 @@ use super::{
 /// Leads commands and subscriptions to the server that is responsible for them.
 #[derive(Debug)]
 pub(crate) struct Router {
-    ways: Ways,
+    routes: Routes,
     news: Arc<News>,
-    closed: CancellationToken,
 }
 
 #[derive(Debug)]
-enum Ways {
+enum Routes {
     /// One server, or one primary that sentinels name.
     Single {
         commands: Arc<Endpoint>,
@@ -41,12 +40,12 @@ impl Router {
         closed: CancellationToken,
     ) -> Result<Self, FredError> {
         let news = Arc::<News>::default();
-        let ways = match (Locator::of(&settings.place), &settings.place) {
+        let routes = match (Locator::of(&settings.place), &settings.place) {
             (None, Place::Cluster(seeds)) => {
                 let cluster =
                     Cluster::connect(settings.clone(), seeds, news.clone(), tasks.clone(), closed.clone()).await?;
                 tasks.spawn(cluster.clone().refresh());
-                Ways::Cluster(cluster)
+                Routes::Cluster(cluster)
             }
             (locator, _) => {
                 let Some(locator) = locator else { return Err(super::settings::failed("no server is known")) };
@@ -64,48 +63,48 @@ impl Router {
                     let keeper = Keeper::new(endpoint, settings.clone(), locator.clone(), purpose, demands, sibling);
                     tasks.spawn(keeper.run(Some(connection)));
                 }
-                Ways::Single { commands, feeds }
+                Routes::Single { commands, feeds }
             }
         };
-        Ok(Self { ways, news, closed })
+        Ok(Self { routes, news })
     }
 
     pub(crate) fn is_clustered(&self) -> bool {
-        matches!(self.ways, Ways::Cluster(_))
+        matches!(self.routes, Routes::Cluster(_))
     }
 
     /// Where commands on a slot go; those without one go to any server that answers. `None` while no server is known to
     /// own the slot.
     pub(crate) fn commands(&self, slot: Option<u16>) -> Option<Arc<Endpoint>> {
-        match (&self.ways, slot) {
-            (Ways::Single { commands, .. }, _) => Some(commands.clone()),
-            (Ways::Cluster(cluster), Some(slot)) => Some(cluster.owner(slot)?.commands.clone()),
-            (Ways::Cluster(cluster), None) => Some(cluster.any()?.commands.clone()),
+        match (&self.routes, slot) {
+            (Routes::Single { commands, .. }, _) => Some(commands.clone()),
+            (Routes::Cluster(cluster), Some(slot)) => Some(cluster.owner(slot)?.commands.clone()),
+            (Routes::Cluster(cluster), None) => Some(cluster.any()?.commands.clone()),
         }
     }
 
     /// The connection for commands on a slot, if it stands: the common case, in which nothing is awaited.
     pub(crate) fn connection(&self, slot: Option<u16>) -> Option<Arc<Connection>> {
-        match &self.ways {
-            Ways::Single { commands, .. } => commands.current(),
-            Ways::Cluster(_) => self.commands(slot)?.current(),
+        match &self.routes {
+            Routes::Single { commands, .. } => commands.current(),
+            Routes::Cluster(_) => self.commands(slot)?.current(),
         }
     }
 
     /// Where subscriptions on a slot are made.
     pub(crate) fn feeds(&self, slot: u16) -> Option<Arc<Endpoint>> {
-        match &self.ways {
-            Ways::Single { feeds, .. } => Some(feeds.clone()),
-            Ways::Cluster(cluster) => Some(cluster.feeds(&*cluster.owner(slot)?).clone()),
+        match &self.routes {
+            Routes::Single { feeds, .. } => Some(feeds.clone()),
+            Routes::Cluster(cluster) => Some(cluster.feeds(&*cluster.owner(slot)?).clone()),
         }
     }
 
     /// Whether the answer to a command is awaited.
     pub(crate) fn is_awaited(&self) -> bool {
         let awaits = |endpoint: &Arc<Endpoint>| endpoint.current().is_some_and(|current| current.traffic.is_awaited());
-        match &self.ways {
-            Ways::Single { commands, .. } => awaits(commands),
-            Ways::Cluster(cluster) => cluster.nodes().iter().any(|node| awaits(&node.commands)),
+        match &self.routes {
+            Routes::Single { commands, .. } => awaits(commands),
+            Routes::Cluster(cluster) => cluster.nodes().iter().any(|node| awaits(&node.commands)),
         }
     }
 
@@ -116,23 +115,20 @@ impl Router {
 
     /// A server redirected to another one.
     pub(crate) fn moved(&self, message: &str, from: &Connection) {
-        if let (Ways::Cluster(cluster), Some((slot, server))) = (&self.ways, read_moved(message, from.host())) {
+        if let (Routes::Cluster(cluster), Some((slot, server))) = (&self.routes, read_moved(message, from.host())) {
             cluster.moved(slot, &server);
         }
     }
 
-    /// A server refused a write because it is a replica.
-    pub(crate) fn leads_to_a_replica(&self, slot: Option<u16>) {
-        match &self.ways {
-            Ways::Single { commands, feeds } => {
-                commands.leads_to_a_replica();
-                feeds.leads_to_a_replica();
+    /// A server refused a write on that connection because it is a replica.
+    pub(crate) fn demoted(&self, connection: &Connection) {
+        match &self.routes {
+            Routes::Single { commands, .. } => {
+                connection.demote();
+                commands.probe();
             }
             // A node of a cluster that is a replica owns no slot, so another one does.
-            Ways::Cluster(_) => {
-                let _ = slot;
-                self.news.trouble.notify_one();
-            }
+            Routes::Cluster(_) => self.news.trouble.notify_one(),
         }
     }
 
@@ -144,21 +140,5 @@ impl Router {
     /// A lease with that lifetime is in use: connections are doubted in time for it.
     pub(crate) fn lease(&self, ttl: Duration) {
         self.news.lease(ttl);
-    }
-
-    /// Ends all connections, after what was sent before has been answered, if that is soon.
-    pub(crate) async fn close(&self) {
-        let mut endpoints = match &self.ways {
-            Ways::Single { commands, feeds } => vec![commands.clone(), feeds.clone()],
-            Ways::Cluster(cluster) => {
-                let nodes = cluster.nodes();
-                let feeds = nodes.iter().filter_map(|node| node.feeds_if_any().cloned());
-                nodes.iter().map(|node| node.commands.clone()).chain(feeds).collect()
-            }
-        };
-        let goodbyes = endpoints.iter().filter_map(|endpoint| endpoint.current());
-        futures::future::join_all(goodbyes.map(|connection| async move { connection.quit().await })).await;
-        self.closed.cancel();
-        endpoints.drain(..).for_each(|endpoint| endpoint.close());
     }
 }

@@ -14,6 +14,12 @@ use crate::{ClientBuilder, Error, Reconnect};
 /// asks for less.
 const UNRESPONSIVE: Duration = Duration::from_millis(500);
 
+/// Longer time-outs and pauses act as this.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Shorter pauses between attempts to connect act as this.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+
 /// Options of a client, checked and translated.
 pub(crate) struct Settings {
     /// The URL as it may be shown: without user, password and options.
@@ -37,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) reconnect: Reconnect,
     /// How long a connection may owe an answer before it is probed.
     pub(crate) unresponsive: Duration,
+    /// Whether it is probed sooner for the sake of short leases.
+    pub(crate) minds_leases: bool,
     /// What the server shows the connections as.
     pub(crate) name: Option<String>,
 }
@@ -116,6 +124,9 @@ impl Settings {
                 Place::Sentinel(Sentinels { hosts, service: service_name, username, password })
             }
         };
+        // What no clock can measure, and what would be no pause at all.
+        let command_timeout = builder.command_timeout.min(LONGEST);
+        let least = builder.reconnect.min.clamp(SHORTEST_PAUSE, LONGEST);
         Self {
             target,
             username: config.username,
@@ -127,10 +138,11 @@ impl Settings {
             #[cfg(feature = "rustls")]
             server_name: super::tls::server_name(builder),
             // An attempt to connect must be over before the commands that wait for it are.
-            attempt: builder.connect_timeout.min(builder.command_timeout / 5 * 4),
-            command_timeout: builder.command_timeout,
-            reconnect: builder.reconnect,
-            unresponsive: builder.unresponsive_after.unwrap_or(UNRESPONSIVE).min(builder.command_timeout),
+            attempt: builder.connect_timeout.min(command_timeout / 5 * 4),
+            command_timeout,
+            reconnect: Reconnect::new(least, builder.reconnect.max.clamp(least, LONGEST)),
+            unresponsive: builder.unresponsive_after.unwrap_or(UNRESPONSIVE).min(command_timeout),
+            minds_leases: builder.unresponsive_after.is_none(),
             name: builder.connection_name.clone(),
         }
     }

@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 /// Requests from this size on are given extra time, because the link has to carry them first.
-pub(crate) const LARGE: usize = 64 << 10;
+const LARGE: usize = 64 << 10;
 
 /// The slowest link on which a large request does not look like silence, in bytes per second.
 const SLOWEST: u64 = 1 << 20;
@@ -36,12 +36,13 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// Counts a command of that size that is about to be sent.
     pub(crate) fn sent(&self, size: usize) -> Owed<'_> {
-        self.awaited.fetch_add(1, Ordering::Relaxed);
+        // In the same order as the sampler's own look, so that one of the two sees the other.
+        self.awaited.fetch_add(1, Ordering::SeqCst);
         let large = if size >= LARGE { size as u64 } else { 0 };
         if large > 0 {
             self.large.fetch_add(large, Ordering::Relaxed);
         }
-        if !self.sampled.load(Ordering::Relaxed) && !self.sampled.swap(true, Ordering::AcqRel) {
+        if !self.sampled.load(Ordering::SeqCst) && !self.sampled.swap(true, Ordering::SeqCst) {
             self.wake.notify_one();
         }
         Owed { traffic: self, large, answered: false }
@@ -78,9 +79,9 @@ impl Traffic {
 
     /// Waits for the next command, if none is on its way. For the one sampler.
     pub(crate) async fn next(&self) {
-        self.sampled.store(false, Ordering::Release);
-        if self.is_awaited() {
-            self.sampled.store(true, Ordering::Release);
+        self.sampled.store(false, Ordering::SeqCst);
+        if self.awaited.load(Ordering::SeqCst) > 0 {
+            self.sampled.store(true, Ordering::SeqCst);
             return;
         }
         self.wake.notified().await;
@@ -168,14 +169,18 @@ pub(crate) struct Patience {
 /// How long after a replacement the next one is taken for a sign of a slow link.
 const CALM: Duration = Duration::from_secs(30);
 
+/// No connection is doubted sooner, whatever was asked for.
+const FLOOR: Duration = Duration::from_millis(20);
+
 impl Patience {
     pub(crate) fn new(least: Duration, most: Duration) -> Self {
+        let least = least.max(FLOOR);
         Self { least, most: most.max(least), doublings: 0, replaced: None }
     }
 
     /// The patience for a connection with that round trip, when the smallest lease in use wants no more than `bound`.
     pub(crate) fn for_link(&self, round_trip: Duration, bound: Duration) -> Duration {
-        let patience = self.least.min(bound).saturating_mul(1 << self.doublings.min(8));
+        let patience = self.least.min(bound).max(FLOOR).saturating_mul(1 << self.doublings.min(8));
         patience.saturating_add(round_trip.saturating_mul(2)).min(self.most)
     }
 

@@ -6,7 +6,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,7 +42,7 @@ const MESSAGES: usize = 4096;
 /// After how much silence the system probes a connection on its own: a help for middleboxes, not for us.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// In how much time the client library would connect again, if it were left to.
+/// The pause before the client library would connect again by itself: it never gets there.
 const NEVER: u32 = 7 * 24 * 60 * 60 * 1000;
 
 /// How long a connection may take to say goodbye.
@@ -92,6 +95,10 @@ pub(crate) struct Connection {
     /// How long a `PING` took while it was opened.
     pub(crate) round_trip: Duration,
     pub(crate) opened: Instant,
+    /// What the server calls the connection, if it says so.
+    id: Option<i64>,
+    /// When a write was last refused on it because the server is a replica, in milliseconds after it was opened, plus 1.
+    demoted: AtomicU64,
     ended: CancellationToken,
     driver: AbortHandle,
     messages: Mutex<Option<broadcast::Receiver<Message>>>,
@@ -206,6 +213,8 @@ impl Connection {
             traffic: Traffic::default(),
             round_trip: Duration::ZERO,
             opened: Instant::now(),
+            id: None,
+            demoted: AtomicU64::new(0),
             ended,
             driver: abort,
             messages: Mutex::new(messages),
@@ -222,6 +231,8 @@ impl Connection {
             }
         }
         if purpose != Purpose::Questions {
+            let id = self.ask("CLIENT", vec![Value::from_static_str("ID")], limit).await;
+            self.id = id.ok().and_then(|id| reply::number(id).ok());
             // The better of two, because the first one may have waited for a server that was busy.
             let first = self.ping(limit).await?;
             self.round_trip = self.ping(limit).await?.min(first);
@@ -283,6 +294,40 @@ impl Connection {
         }
     }
 
+    /// A write was refused because the server is a replica.
+    pub(crate) fn demote(&self) {
+        let at = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.demoted.store(at + 1, Ordering::Relaxed);
+    }
+
+    /// For how long no write has been refused because the server is a replica; `None` if none ever was.
+    pub(crate) fn demoted_for(&self) -> Option<Duration> {
+        let at = self.demoted.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.opened.elapsed().saturating_sub(Duration::from_millis(at)))
+    }
+
+    /// Asks the server, on this connection, what has become of another one to it, and says whether that one only looks
+    /// silent: the server holds its writes back, or is still sending it an answer. No by default, also where the user
+    /// may not ask.
+    pub(crate) async fn sees_at_work(&self, other: &Self, limit: Duration) -> bool {
+        let Some(first) = self.look_at(other, limit).await else { return false };
+        if first.held_back {
+            return true;
+        }
+        if first.unsent == 0 {
+            return false;
+        }
+        tokio::time::sleep(limit / 2).await;
+        self.look_at(other, limit).await.is_some_and(|second| second.unsent != first.unsent)
+    }
+
+    async fn look_at(&self, other: &Self, limit: Duration) -> Option<Seen> {
+        let id = other.id?;
+        let args = vec![Value::from_static_str("LIST"), Value::from_static_str("ID"), Value::from(id)];
+        let list = reply::text(self.ask("CLIENT", args, limit).await.ok()?).ok()?;
+        Seen::read(&list)
+    }
+
     /// The client library's handle, for one attempt of a command.
     pub(crate) fn once(&self) -> WithOptions<Fred> {
         self.once.clone()
@@ -335,11 +380,49 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// What a server says of a connection.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    /// It waits for something before it answers: for writes to be allowed again, for example.
+    held_back: bool,
+    /// How many bytes wait to be sent to it.
+    unsent: u64,
+}
+
+impl Seen {
+    /// Reads a line of `CLIENT LIST`.
+    fn read(line: &str) -> Option<Self> {
+        let field = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let number = |name| field(name).and_then(|number| number.parse::<u64>().ok());
+        Some(Self { held_back: field("flags")?.contains('b'), unsent: number("obl")? + number("omem")? })
+    }
+}
+
 /// The task that drives a client, which ends with this.
 struct Driver(fred::types::ConnectHandle);
 
 impl Drop for Driver {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_the_server_works_for_is_told_from_one_that_it_has_forgotten() {
+        let line = |flags: &str, obl: u32, omem: u32| {
+            format!(
+                "id=7 addr=127.0.0.1:1 name=a\\x20b flags={flags} db=0 qbuf=0 obl={obl} oll=0 omem={omem} cmd=ping\n"
+            )
+        };
+        assert_eq!(Seen::read(&line("N", 0, 0)), Some(Seen { held_back: false, unsent: 0 }));
+        assert_eq!(Seen::read(&line("b", 0, 0)), Some(Seen { held_back: true, unsent: 0 }));
+        assert_eq!(Seen::read(&line("P", 5, 20)), Some(Seen { held_back: false, unsent: 25 }));
+        for other in ["", "\n", "flags=N", "flags=N obl=x omem=1"] {
+            assert_eq!(Seen::read(other), None, "{other:?}");
+        }
     }
 }
