@@ -17,6 +17,7 @@ mod jobs;
 #[cfg(any(feature = "standalone", feature = "cluster"))]
 mod process;
 mod proxy;
+pub mod scene;
 #[cfg(any(feature = "standalone", feature = "cluster"))]
 mod sentinels;
 #[cfg(any(feature = "standalone", feature = "cluster"))]

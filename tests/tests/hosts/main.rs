@@ -4,11 +4,13 @@
 //! are the same behind Sentinel and in a cluster.
 
 #[cfg(any(feature = "standalone", feature = "cluster"))]
-mod scene;
-#[cfg(any(feature = "standalone", feature = "cluster"))]
 mod successor;
 
 #[cfg(feature = "cluster")]
 mod cluster;
 #[cfg(feature = "standalone")]
 mod standalone;
+
+/// How soon a host that hangs is found not to matter when a client connects.
+#[cfg(any(feature = "standalone", feature = "cluster"))]
+const CONNECTED: std::time::Duration = std::time::Duration::from_secs(3);

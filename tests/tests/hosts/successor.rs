@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use tests::{Fleet, eventually};
-
-use crate::scene::{LEASE, Pool, Taker, Writer, connect, map, since, stream};
+use tests::{
+    Fleet, eventually,
+    scene::{LEASE, Pool, Taker, Writer, connect, map, since, stream},
+};
 
 /// How soon after the successor is known everything has moved to it.
 const WITHIN: Duration = Duration::from_secs(2);

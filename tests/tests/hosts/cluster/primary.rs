@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tests::{Fleet, in_time};
+use tests::{Fleet, in_time, scene::SCOPE};
 
-use crate::{scene::SCOPE, successor};
+use crate::successor;
 
 fn cluster() -> Fleet {
     tokio::task::block_in_place(|| Fleet::of_cluster(SCOPE, Duration::from_secs(2)))

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use tests::{Cluster, in_time};
-
-use crate::scene::{SCOPE, Taker, Writer, connect, map, since, stream};
+use tests::{
+    Cluster, in_time,
+    scene::{SCOPE, Taker, Writer, connect, map, since, stream},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hanging_replica_disturbs_nothing() {

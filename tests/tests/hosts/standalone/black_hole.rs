@@ -3,11 +3,13 @@
 use std::time::Instant;
 
 use pulse_core::Transaction;
-use tests::{Proxy, Server, in_time};
+use tests::{
+    Proxy, Server, in_time,
+    scene::{Taker, connect, map, scope, since, stream},
+};
 use tokio::task::JoinSet;
 
 use super::{REPLACED, writes};
-use crate::scene::{Taker, connect, map, scope, since, stream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_into_a_black_hole_ends_and_the_next_one_succeeds() {

@@ -4,11 +4,13 @@
 use std::time::{Duration, Instant};
 
 use pulse_core::{ClientBuilder, Error, Transaction};
-use tests::{Proxy, Server, eventually, in_time};
+use tests::{
+    Proxy, Server, eventually, in_time,
+    scene::{LEASE, Pool, Taker, connect, map, scope, since, stream},
+};
 use tokio::task::JoinSet;
 
 use super::writes;
-use crate::scene::{LEASE, Pool, Taker, connect, map, scope, since, stream};
 
 /// How soon after the name has moved writes go to the new primary.
 const WITHIN: Duration = Duration::from_secs(2);

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use tests::{Proxy, Server, in_time};
-
-use crate::scene::{connect, map, stream};
+use tests::{
+    Proxy, Server, in_time,
+    scene::{connect, map, stream},
+};
 
 /// How long the client has nothing to do.
 const IDLE: Duration = Duration::from_secs(6);

@@ -9,8 +9,7 @@ mod slow;
 use std::time::{Duration, Instant};
 
 use pulse_core::{Client, Transaction};
-
-use crate::scene::scope;
+use tests::scene::scope;
 
 /// How soon a connection that carries nothing any more is replaced.
 const REPLACED: Duration = Duration::from_secs(3);

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use pulse_core::{ClientBuilder, Error};
-use tests::{Fleet, Sentinels, SilentHost, in_time};
-
-use crate::{
-    scene::{CONNECTED, connect, map},
-    successor,
+use tests::{
+    Fleet, Sentinels, SilentHost, in_time,
+    scene::{connect, map},
 };
+
+use crate::{CONNECTED, successor};
 
 fn sentinels() -> Fleet {
     tokio::task::block_in_place(Fleet::of_sentinels)

@@ -7,9 +7,10 @@ use std::{
 
 use pulse_core::{Client, FeedItem};
 use pulse_rmap::Map;
-use tests::{Proxy, Server, in_time};
-
-use crate::scene::{Taker, Writer, connect, map, since, stream};
+use tests::{
+    Proxy, Server, in_time,
+    scene::{Taker, Writer, connect, map, since, stream},
+};
 
 /// A client behind a proxy that counts its connections, and what it does all the time.
 struct Busy {

@@ -1,11 +1,12 @@
-//! What goes on in the one scope of a test while its servers are harmed: writes that are counted, deliveries that are
-//! noted, and jobs.
+//! What goes on in one scope while its servers are harmed: writes that are counted, deliveries that are noted, and jobs.
+//!
+//! Everything uses the options that it has by default, except where a test would have to wait long for their effect.
 
 use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,51 +14,78 @@ use std::{
 use pulse_core::{Client, Scope};
 use pulse_pool::Node;
 use pulse_rmap::Map;
-use pulse_streaming::{EventStream, Start};
-use tests::{Jobs, eventually, soon};
-use tokio::task::JoinHandle;
+use pulse_streaming::{EventStream, Notice, Start};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{Jobs, eventually, soon};
 
 /// The name of the scope, which is that of the pool too.
-pub(crate) const SCOPE: &str = "hosts";
+pub const SCOPE: &str = "hosts";
 /// The lease of the nodes of a pool.
-pub(crate) const LEASE: Duration = Duration::from_secs(3);
-/// How soon a host that hangs is found not to matter when a client connects.
-pub(crate) const CONNECTED: Duration = Duration::from_secs(3);
-
-pub(crate) fn scope() -> Scope {
+pub const LEASE: Duration = Duration::from_secs(3);
+/// The scope.
+///
+/// # Panics
+///
+/// Never: the name is valid.
+#[must_use]
+pub fn scope() -> Scope {
     Scope::new(SCOPE).expect("the name is valid")
 }
 
 /// A client with the options that it has by default.
-pub(crate) async fn connect(url: &str) -> Client {
+///
+/// # Panics
+///
+/// If it cannot connect.
+pub async fn connect(url: &str) -> Client {
     pulse_core::connect(url).await.expect("a server answers")
 }
 
-pub(crate) async fn map(client: &Client) -> Map<u64> {
+/// The map of the scope.
+///
+/// # Panics
+///
+/// If it cannot be joined.
+pub async fn map(client: &Client) -> Map<u64> {
     Map::builder("m").scope(scope()).join(client).await.expect("the map can be joined")
 }
 
-pub(crate) fn stream(client: &Client) -> EventStream {
+/// The stream of the scope.
+///
+/// # Panics
+///
+/// Never: the name is valid.
+#[must_use]
+pub fn stream(client: &Client) -> EventStream {
     EventStream::in_scope(client, &scope(), "s").expect("the name is valid")
 }
 
 /// Waits for a condition, and returns how long that took from a moment on.
-pub(crate) async fn since(begun: Instant, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+///
+/// # Panics
+///
+/// After [`PATIENCE`](crate::PATIENCE).
+pub async fn since(begun: Instant, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     eventually(what, async || if holds() { Ok(()) } else { Err("not yet") }).await;
     println!("{:?} until {what}", begun.elapsed());
     begun.elapsed()
 }
 
 /// A task that writes one number after the other until it is ended, and what is known to be written.
-pub(crate) struct Writer {
+#[derive(Debug)]
+pub struct Writer {
+    /// The number that is being written.
+    begun: Arc<AtomicU64>,
     written: Arc<Mutex<BTreeSet<u64>>>,
     enough: Arc<AtomicBool>,
-    task: JoinHandle<Vec<String>>,
+    task: AbortOnDropHandle<Vec<String>>,
 }
 
 impl Writer {
     /// Sets the key `n` to each number in turn.
-    pub(crate) fn of_map(map: &Map<u64>) -> Self {
+    #[must_use]
+    pub fn of_map(map: &Map<u64>) -> Self {
         let map = map.clone();
         Self::begin(move |number| {
             let map = map.clone();
@@ -72,7 +100,8 @@ impl Writer {
     }
 
     /// Adds an event for each number.
-    pub(crate) fn of_stream(stream: &EventStream) -> Self {
+    #[must_use]
+    pub fn of_stream(stream: &EventStream) -> Self {
         let stream = stream.clone();
         Self::begin(move |number| {
             let stream = stream.clone();
@@ -91,10 +120,12 @@ impl Writer {
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
         let (written, enough) = (Arc::<Mutex<BTreeSet<u64>>>::default(), Arc::<AtomicBool>::default());
-        let (notes, end) = (written.clone(), enough.clone());
+        let begun = Arc::<AtomicU64>::default();
+        let (current, notes, end) = (begun.clone(), written.clone(), enough.clone());
         let task = tokio::spawn(async move {
             let mut errors = Vec::new();
             for number in 1.. {
+                current.store(number, Ordering::Relaxed);
                 match write(number).await {
                     Ok(()) => drop(notes.lock().unwrap_or_else(PoisonError::into_inner).insert(number)),
                     Err(error) => errors.push(error),
@@ -106,16 +137,27 @@ impl Writer {
             }
             errors
         });
-        Self { written, enough, task }
+        Self { begun, written, enough, task: AbortOnDropHandle::new(task) }
+    }
+
+    /// The newest number whose write has begun, 0 if none has.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// The newest number that is known to be written, 0 if there is none.
-    pub(crate) fn newest(&self) -> u64 {
+    #[must_use]
+    pub fn newest(&self) -> u64 {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).last().copied().unwrap_or_default()
     }
 
     /// Waits until so many more were written.
-    pub(crate) async fn goes_on(&self, by: usize) {
+    ///
+    /// # Panics
+    ///
+    /// After [`PATIENCE`](crate::PATIENCE).
+    pub async fn goes_on(&self, by: usize) {
         let count = || self.written.lock().unwrap_or_else(PoisonError::into_inner).len();
         let before = count();
         eventually("the writes go on", async || {
@@ -126,7 +168,11 @@ impl Writer {
     }
 
     /// Ends it; returns what is known to be written, and the errors of the other writes.
-    pub(crate) async fn end(self) -> (BTreeSet<u64>, Vec<String>) {
+    ///
+    /// # Panics
+    ///
+    /// If a write failed for another reason than the servers.
+    pub async fn end(self) -> (BTreeSet<u64>, Vec<String>) {
         self.enough.store(true, Ordering::Relaxed);
         let errors = soon("the end of the last write", self.task).await.expect("the writes do not panic");
         let written = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
@@ -135,13 +181,19 @@ impl Writer {
 }
 
 /// A task that takes and acknowledges what a sink delivers, and the numbers that were delivered.
-pub(crate) struct Taker {
+#[derive(Debug)]
+pub struct Taker {
     taken: Arc<Mutex<BTreeSet<u64>>>,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Taker {
-    pub(crate) async fn join(stream: &EventStream) -> Self {
+    /// Joins the sink `s` of a stream.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    pub async fn join(stream: &EventStream) -> Self {
         // What the answer of a lost connection carried comes again soon.
         let sink = stream.sink("s").start(Start::Oldest).ack_grace(Duration::from_secs(2));
         let mut sink = sink.join().await.expect("the sink can be joined");
@@ -149,22 +201,32 @@ impl Taker {
         let notes = taken.clone();
         let task = tokio::spawn(async move {
             while let Some(next) = sink.next().await {
-                let delivery = next.expect("nothing is lost");
+                let delivery = match next {
+                    Ok(delivery) => delivery,
+                    Err(notice @ Notice::CursorLost { .. }) => panic!("{notice}"),
+                    // The newest events of a primary that is gone may be gone with it.
+                    Err(_) => continue,
+                };
                 let number = std::str::from_utf8(delivery.payload()).expect("a text").parse().expect("a number");
                 notes.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
                 drop(delivery.ack());
             }
         });
-        Self { taken, task }
+        Self { taken, task: AbortOnDropHandle::new(task) }
     }
 
     /// The newest number that was delivered, 0 if there is none.
-    pub(crate) fn newest(&self) -> u64 {
+    #[must_use]
+    pub fn newest(&self) -> u64 {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).last().copied().unwrap_or_default()
     }
 
     /// Waits until all of these were delivered, and ends it.
-    pub(crate) async fn has_all(self, numbers: &BTreeSet<u64>) {
+    ///
+    /// # Panics
+    ///
+    /// After [`PATIENCE`](crate::PATIENCE), or if the sink ended by itself.
+    pub async fn has_all(self, numbers: &BTreeSet<u64>) {
         eventually("the sink has every event", async || {
             assert!(!self.task.is_finished(), "the sink ended by itself");
             let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,21 +234,28 @@ impl Taker {
             if missing.is_empty() { Ok(()) } else { Err(missing) }
         })
         .await;
-        self.task.abort();
     }
 }
 
 /// Nodes of a pool on clients of their own, and their running jobs.
-pub(crate) struct Pool {
-    pub(crate) jobs: Jobs,
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) keys: BTreeSet<String>,
+#[derive(Debug)]
+pub struct Pool {
+    /// What the jobs say.
+    pub jobs: Jobs,
+    /// The nodes, each with one worker.
+    pub nodes: Vec<Node>,
+    /// The keys of the jobs.
+    pub keys: BTreeSet<String>,
     clients: Vec<Client>,
 }
 
 impl Pool {
     /// Has that many nodes run that many jobs.
-    pub(crate) async fn start(url: &str, nodes: usize, jobs: usize) -> Self {
+    ///
+    /// # Panics
+    ///
+    /// If they do not.
+    pub async fn start(url: &str, nodes: usize, jobs: usize) -> Self {
         let keys = (0..jobs).map(|number| format!("part {number}")).collect();
         let mut pool = Self { jobs: Jobs::default(), nodes: Vec::new(), keys, clients: Vec::new() };
         for number in 0..nodes {
@@ -204,7 +273,11 @@ impl Pool {
     }
 
     /// Waits until all jobs run.
-    pub(crate) async fn all_run(&self) {
+    ///
+    /// # Panics
+    ///
+    /// After [`PATIENCE`](crate::PATIENCE).
+    pub async fn all_run(&self) {
         eventually("all jobs run", async || {
             let running = self.jobs.running();
             if running == self.keys { Ok(()) } else { Err(running.len()) }
@@ -213,7 +286,11 @@ impl Pool {
     }
 
     /// Checks that no job ran twice at the same time, and closes the nodes.
-    pub(crate) async fn end(self) {
+    ///
+    /// # Panics
+    ///
+    /// If one did, or a node cannot be closed.
+    pub async fn end(self) {
         self.all_run().await;
         for (node, client) in self.nodes.into_iter().zip(self.clients) {
             node.close().await.expect("the node can be closed");
