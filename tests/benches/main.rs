@@ -1,10 +1,12 @@
-//! Figures on a server: `cargo xtask bench core|rmap|streaming|pool [--quick]`. Against a server that runs already, and
-//! only the scenarios with this in their names: `PULSE_BENCH_URL=redis://… cargo bench -p tests -- core appends`.
+//! Figures on a server: `cargo xtask bench core|rmap|streaming|pool|faults [--quick]`. Against a server that runs already,
+//! and only the scenarios with this in their names:
+//! `PULSE_BENCH_URL=redis://… cargo bench -p tests --features standalone -- core appends`.
 //!
 //! Each scenario is one function in the module that carries its subject; it measures ours and its yardstick in turn,
-//! round by round, and returns lines of the table.
+//! round by round, and returns lines of the table. Those of `faults` start servers of their own.
 
 mod core;
+mod faults;
 mod harness;
 mod pool;
 mod rmap;
@@ -47,7 +49,8 @@ async fn run() -> Result<(), String> {
         "rmap" => rmap::run(&bench, &mut table).await,
         "streaming" => streaming::run(&bench, &mut table).await,
         "pool" => pool::run(&bench, &mut table).await,
-        unknown => return Err(format!("there are no figures of {unknown:?}: core, rmap, streaming, pool")),
+        "faults" => faults::run(&bench, &mut table).await,
+        unknown => return Err(format!("there are no figures of {unknown:?}: core, rmap, streaming, pool, faults")),
     }
     println!("\n{table}");
     println!("{cores} cores, {} {}, {version}", std::env::consts::OS, std::env::consts::ARCH);

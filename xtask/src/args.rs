@@ -15,7 +15,7 @@ cargo xtask ci
     Everything that CI checks.
 cargo xtask package
     Packages each crate and checks it as if it were published alone.
-cargo xtask bench core|rmap|streaming|pool [--quick]
+cargo xtask bench core|rmap|streaming|pool|faults [--quick]
     Measures, and prints the figures beside their goals.
 
 A server is redis-server 7.0+ or valkey-server 7.2+ from the PATH, or what PULSE_REDIS_SERVER names.";

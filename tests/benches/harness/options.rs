@@ -24,7 +24,7 @@ pub(crate) struct Options {
 impl Options {
     /// Reads them, or says how to start the program.
     pub(crate) fn read() -> Result<Self, String> {
-        let usage = "run `cargo xtask bench core|rmap|streaming|pool [--quick]`, which starts a server for it";
+        let usage = "run `cargo xtask bench core|rmap|streaming|pool|faults [--quick]`, which starts a server for it";
         let url = std::env::var("PULSE_BENCH_URL").map_err(|_| format!("PULSE_BENCH_URL is not set: {usage}"))?;
         let mut quick = false;
         let mut only = Vec::new();

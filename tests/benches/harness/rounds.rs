@@ -5,6 +5,7 @@
 pub(crate) struct Paired {
     ours: Vec<f64>,
     ratios: Vec<f64>,
+    differences: Vec<f64>,
 }
 
 impl Paired {
@@ -12,6 +13,7 @@ impl Paired {
     pub(crate) fn push(&mut self, ours: f64, yardstick: f64) {
         self.ours.push(ours);
         self.ratios.push(ours / yardstick);
+        self.differences.push(ours - yardstick);
     }
 
     /// The median of ours.
@@ -22,6 +24,11 @@ impl Paired {
     /// The median of the multiples.
     pub(crate) fn multiple(&self) -> f64 {
         median(self.ratios.clone())
+    }
+
+    /// The median of how much more ours is than its yardstick.
+    pub(crate) fn more(&self) -> f64 {
+        median(self.differences.clone())
     }
 
     /// The lowest and the highest multiple.

@@ -1,6 +1,6 @@
 //! The table at the end.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use super::Paired;
 
@@ -48,6 +48,23 @@ impl Row {
         let multiple = format!("{:.2} {unit} ({low:.2} to {high:.2})", paired.multiple());
         let met = Some(goal.is_met(paired.multiple()));
         Self { scenario: scenario.into(), ours, multiple, goal: written(goal, unit), original, met }
+    }
+
+    /// A time since an event, in seconds, beside the time that the servers themselves needed after it: shown as a
+    /// multiple of that, and judged by how much later it is.
+    pub(crate) fn later(scenario: impl Into<String>, ours: String, paired: &Paired, most: Duration) -> Self {
+        let (low, high) = paired.spread();
+        // Where the servers needed no time, there is nothing to be a multiple of.
+        let is_multiple = high < 100.0;
+        let multiple = format!("{:.2} times the servers' ({low:.2} to {high:.2})", paired.multiple());
+        Self {
+            scenario: scenario.into(),
+            ours,
+            multiple: if is_multiple { multiple } else { "-".into() },
+            goal: format!("≤ {} s later", most.as_secs_f64()),
+            original: "-",
+            met: Some(paired.more() <= most.as_secs_f64()),
+        }
     }
 
     /// A figure that is no multiple of anything.
