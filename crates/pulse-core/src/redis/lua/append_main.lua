@@ -67,7 +67,10 @@ while ARGV[at] do
       obstacle = reply
     elseif not found and #reply == 41 and not written and (tonumber(ARGV[last + 1]) or 0) % 1000 >= 100 then
       -- Both halves of the id are about to end, perhaps before the transaction does.
-      call('XDEL', key, reply)
+      local gone = try('XDEL', key, reply)
+      if type(gone) == 'table' then
+        return redis.error_reply('HALFWAY ' .. gone.err)
+      end
       obstacle, reply = -2, -2
     else
       carried_out = true
