@@ -51,14 +51,29 @@ pub enum Error {
         #[source]
         source: Source,
     },
-    /// The server refused the credentials, or they do not permit what was asked.
-    #[error("{target} refused the credentials or the permission: check user, password and ACL")]
+    /// The server refused the credentials.
+    #[error("{target} refused the credentials: check user and password")]
     Auth {
         /// The server, without its password.
         target: String,
         /// The server's words.
         #[source]
         source: Source,
+    },
+    /// The user may not do what was asked. Nothing was changed.
+    ///
+    /// What users must be granted stands in the [guide on permissions](crate::guide::permissions).
+    #[error("{operation} on {subject} was denied: {missing}")]
+    Denied {
+        /// What was asked.
+        operation: &'static str,
+        /// What it was about.
+        subject: String,
+        /// Which permission is missing, and what to grant.
+        missing: String,
+        /// The server's words, if it was not asked beforehand.
+        #[source]
+        source: Option<Source>,
     },
     /// The server lacks what Pulse needs.
     #[error("{target} runs {found}, but Pulse needs {needed}")]
@@ -338,6 +353,20 @@ mod tests {
         let group = Group::new("g").expect("a valid name");
         let error = Error::NoGroup { stream: scope.stream("e").expect("a valid name"), group };
         assert_eq!(error.to_string(), "stream s/e has no consumer group g: create it first");
+    }
+
+    #[test]
+    fn a_denial_says_what_is_missing_and_is_not_worth_a_repetition() {
+        let denied = |source| Error::Denied {
+            operation: "commit",
+            subject: "orders".into(),
+            missing: "the user may not run HSET: grant +hset".into(),
+            source,
+        };
+        let error = denied(None);
+        assert_eq!(error.to_string(), "commit on orders was denied: the user may not run HSET: grant +hset");
+        assert!(error.source().is_none() && !error.is_retryable() && !error.is_outcome_unknown());
+        assert!(denied(Some(Arc::new(io::Error::from(io::ErrorKind::Other)))).source().is_some());
     }
 
     #[test]

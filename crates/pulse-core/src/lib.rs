@@ -68,12 +68,13 @@ pub use self::{
     },
 };
 
-/// Pages on how things are done, beyond the documentation of the items.
-#[cfg(all(doc, feature = "redis"))]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+/// Pages beside the reference.
 pub mod guide {
     #[doc = include_str!("docs/links.md")]
     pub mod links {}
+
+    #[doc = include_str!("docs/permissions.md")]
+    pub mod permissions {}
 
     #[doc = include_str!("docs/client_library.md")]
     pub mod client_library {}

@@ -178,7 +178,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidUrl`], [`Error::InvalidTls`], [`Error::Connect`], [`Error::Auth`], [`Error::UnsupportedServer`].
+    /// [`Error::InvalidUrl`], [`Error::InvalidTls`], [`Error::Connect`], [`Error::Auth`], [`Error::Denied`],
+    /// [`Error::UnsupportedServer`].
     #[cfg_attr(not(feature = "redis"), expect(clippy::unused_async, reason = "only servers need to be awaited"))]
     pub async fn connect(self) -> Result<Client, Error> {
         if let Some(name) = self.url.strip_prefix("memory:") {

@@ -51,7 +51,8 @@ struct Inner {
 ///
 /// # Errors
 ///
-/// [`Error::InvalidUrl`], [`Error::InvalidTls`], [`Error::Connect`], [`Error::Auth`], [`Error::UnsupportedServer`].
+/// [`Error::InvalidUrl`], [`Error::InvalidTls`], [`Error::Connect`], [`Error::Auth`], [`Error::Denied`],
+/// [`Error::UnsupportedServer`].
 pub async fn connect(url: impl AsRef<str>) -> Result<Client, Error> {
     ClientBuilder::new(url).connect().await
 }

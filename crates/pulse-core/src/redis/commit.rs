@@ -13,6 +13,7 @@ use super::{
     Redis, encode,
     errors::{Ask, Refusal},
     link::{Answer, Repeat},
+    permissions::Needs,
     puts::one_map,
     reply::{self, Misfit},
     scripts,
@@ -35,6 +36,10 @@ pub(super) const COMMIT: &str = "commit";
 impl Redis {
     pub(super) async fn commit_transaction(&self, transaction: Transaction) -> Result<Committed, Error> {
         transaction.validate(&self.limits)?;
+        if !self.permissions.are_complete() {
+            let ask = Ask::new(COMMIT, transaction.scope());
+            Box::pin(self.permissions.require(ask, transaction.scope(), Needs::of(&transaction))).await?;
+        }
         let committed = match self.commit_shortly(&transaction).await? {
             Some(committed) => committed,
             // In a box, so that the short ways do not carry its state around.
@@ -103,6 +108,7 @@ impl Redis {
     pub(super) async fn sweep_scope(&self, scope: &Scope) -> Result<Swept, Error> {
         let encoded = encode::sweep(&self.keys, scope, SWEEP_BUDGET);
         let ask = Ask::new("sweep", scope);
+        self.permissions.require(ask, scope, Needs::MAPS).await?;
         // What a lost first attempt swept is swept, so the second only finds less to do.
         let answer = self
             .link

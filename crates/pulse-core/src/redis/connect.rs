@@ -8,9 +8,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     connection::{Place, Router, Settings},
-    errors::{is_credentials, source},
+    errors::{Ask, is_credentials, source},
     examine::NEEDED,
     link::CLUSTER_NODE,
+    permissions::what_is_missing,
 };
 use crate::{Error, entropy};
 
@@ -57,6 +58,9 @@ struct Tried {
 fn connect_error(settings: &Settings, error: FredError) -> Error {
     let target = settings.target.to_string();
     let words = error.details();
+    if let Some(missing) = what_is_missing(words) {
+        return Ask::new("connect", &target).denied(missing, Some(words));
+    }
     if is_credentials(&error) {
         return Error::Auth { target, source: source(error) };
     }

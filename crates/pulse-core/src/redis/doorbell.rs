@@ -8,7 +8,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
@@ -22,7 +22,12 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{errors::Ask, feeds::Hub, link::Link};
+use super::{
+    errors::{Ask, Refusal},
+    feeds::Hub,
+    link::{Answer, Link},
+    permissions::warn_of_denied,
+};
 
 /// The doorbell of one stream, as its listeners hold it.
 #[derive(Debug)]
@@ -61,11 +66,13 @@ pub(super) struct Bells {
     link: Arc<Link>,
     hub: Hub,
     tasks: TaskTracker,
+    /// Whether it was told that the user may not ring.
+    denied: Arc<Once>,
 }
 
 impl Bells {
     pub(super) fn new(link: Arc<Link>, hub: Hub, tasks: TaskTracker) -> Self {
-        Self { link, hub, tasks }
+        Self { link, hub, tasks, denied: Arc::new(Once::new()) }
     }
 
     /// The doorbell, if somebody listens to it already.
@@ -117,11 +124,13 @@ impl Bells {
 
     /// Rings, behind every command that was sent before. It goes on if it is dropped.
     pub(super) fn ring(&self, channel: Bytes) -> Ring {
-        let link = self.link.clone();
+        let (link, denied) = (self.link.clone(), self.denied.clone());
         let publish = async move {
             // A lost ring costs readers time, not events.
-            if let Err(error) = link.publish(Ask::new("ring", &"a doorbell"), &channel).await {
-                tracing::debug!(%error, "ringing a doorbell failed");
+            match link.publish(Ask::new("ring", &"a doorbell"), &channel).await {
+                Ok(Answer::Refused(Refusal::Denied, words)) => denied.call_once(|| warn_of_denied(&channel, &words)),
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "ringing a doorbell failed"),
             }
         };
         Ring { publish: Some(publish.boxed()), tasks: self.tasks.clone(), runtime: Handle::current() }

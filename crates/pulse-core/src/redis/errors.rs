@@ -7,6 +7,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use fred::error::{Error as FredError, ErrorKind};
 
+use super::permissions::what_is_missing;
 use crate::{Error, Outcome, Source};
 
 /// What is being asked, for error messages.
@@ -33,6 +34,15 @@ impl<'a> Ask<'a> {
 
     pub(super) fn protocol(&self, reason: impl Into<String>) -> Error {
         Error::Protocol { operation: self.operation, subject: self.subject.to_string(), reason: reason.into() }
+    }
+
+    pub(super) fn denied(&self, missing: String, words: Option<&str>) -> Error {
+        Error::Denied {
+            operation: self.operation,
+            subject: self.subject.to_string(),
+            missing,
+            source: words.map(|words| Arc::new(ServerSaid(words.to_owned())) as Source),
+        }
     }
 
     pub(super) fn refused(&self, message: &str, transient: bool) -> Error {
@@ -71,8 +81,10 @@ pub(super) enum Refusal {
     NoKey,
     /// The stream has used up its ids.
     Exhausted,
-    /// User, password or permission.
+    /// User or password.
     Auth,
+    /// The user lacks a permission.
+    Denied,
     /// A script failed after it had begun to write.
     Halfway,
     /// Something else, which may pass when somebody acts.
@@ -92,15 +104,16 @@ pub(super) fn refusal(message: &str) -> Refusal {
         "WRONGTYPE" => Refusal::WrongType,
         "NOGROUP" => Refusal::NoGroup,
         "BUSYGROUP" => Refusal::BusyGroup,
-        "NOAUTH" | "WRONGPASS" | "NOPERM" => Refusal::Auth,
+        "NOAUTH" | "WRONGPASS" => Refusal::Auth,
         "HALFWAY" => Refusal::Halfway,
         "OOM" | "MISCONF" | "NOREPLICAS" => Refusal::Lasting,
+        _ if what_is_missing(message).is_some() => Refusal::Denied,
         // What a script says when the slot is leaving the node and a key of it has left already.
         _ if message.contains("attempted to access a non local key") => Refusal::Passing,
         _ if message.contains("-READONLY") || message.contains("read only replica") => Refusal::ReadOnly,
         _ if message.contains("requires the key to exist") || message.contains("no such key") => Refusal::NoKey,
         _ if message.contains("exhausted the last possible ID") => Refusal::Exhausted,
-        _ if message.contains("invalid username-password pair") || message.contains("ACL failure") => Refusal::Auth,
+        _ if message.contains("invalid username-password pair") => Refusal::Auth,
         _ => Refusal::Final,
     }
 }
@@ -185,7 +198,10 @@ mod tests {
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Refusal::WrongType),
             ("NOGROUP No such key 's' or consumer group 'g'", Refusal::NoGroup),
             ("BUSYGROUP Consumer Group name already exists", Refusal::BusyGroup),
-            ("NOPERM this user has no permissions to access one of the channels", Refusal::Auth),
+            ("NOPERM this user has no permissions to access one of the channels", Refusal::Denied),
+            ("ERR The user executing the script can't run this command or subcommand", Refusal::Denied),
+            ("HALFWAY The user executing the script can't publish to the channel", Refusal::Halfway),
+            ("WRONGPASS invalid username-password pair or user is disabled.", Refusal::Auth),
             ("OOM command not allowed when used memory > 'maxmemory'.", Refusal::Lasting),
             ("MISCONF Redis is configured to save RDB snapshots", Refusal::Lasting),
             ("NOREPLICAS Not enough good replicas to write.", Refusal::Lasting),

@@ -1,7 +1,6 @@
 //! What a server is found to be when a client connects: whether Pulse works with it, and whether the URL leads to it
 //! the right way.
 
-use bytes::Bytes;
 use fred::types::Value;
 
 use super::{
@@ -17,8 +16,8 @@ pub(super) const NEEDED: &str = "Redis 7.0 or later, or Valkey 7.2 or later";
 const SENTINEL: &str =
     "the server is a sentinel: use redis-sentinel://HOST:PORT?sentinelServiceName=NAME (with TLS: rediss-sentinel://)";
 
-/// Checks that the server is one that Pulse works with, and that the user may do what Pulse does.
-pub(super) async fn examine(link: &Link, place: &Place, shown: &str, channel: Bytes) -> Result<(), Error> {
+/// Checks that the server is one that Pulse works with, and that this kind of URL is the one that leads to it.
+pub(super) async fn examine(link: &Link, place: &Place, shown: &str) -> Result<(), Error> {
     let ask = Ask::new("look at the server", &shown);
     let args = || vec![Value::from_static_str("everything")];
     match link.try_call(ask, Repeat::Freely, "INFO", Route::Any, args).await? {
@@ -28,22 +27,13 @@ pub(super) async fn examine(link: &Link, place: &Place, shown: &str, channel: By
             check_way(place, shown, &info)?;
             warn_of_eviction(shown, &info);
         }
-        Answer::Refused(refusal, message) if is_withheld(refusal, &message) => {
-            tracing::warn!(target = shown, message, "INFO is not available, version and eviction policy are unchecked");
+        // It was denied, or renamed away.
+        Answer::Refused(refusal, words) if refusal == Refusal::Denied || words.starts_with("ERR unknown command") => {
+            tracing::warn!(server = shown, words, "INFO cannot be run, so version and eviction policy are not checked");
         }
         Answer::Refused(refusal, message) => return Err(link.error(ask, refusal, &message)),
     }
-    // Users of an ACL often lack the permission for channels; then every commit would fail half-way.
-    let args = || vec![Value::Bytes(channel.clone()), Value::from_static_str("")];
-    match link.try_call(ask, Repeat::Freely, "SPUBLISH", Route::Key(0), args).await? {
-        Answer::Reply(_) => Ok(()),
-        Answer::Refused(refusal, message) => Err(link.error(ask, refusal, &message)),
-    }
-}
-
-/// Whether the command is forbidden to the user, or was renamed away.
-fn is_withheld(refusal: Refusal, message: &str) -> bool {
-    (refusal == Refusal::Auth && message.starts_with("NOPERM")) || message.contains("unknown command")
+    Ok(())
 }
 
 /// Checks that the kind of URL is the one for this kind of server.

@@ -39,6 +39,7 @@ use super::{
     doorbell::Bell,
     errors::{Refusal, refusal, was_said_by_server},
     message,
+    permissions::warn_of_denied,
 };
 use crate::{FeedItem, FeedSender, GapCause, MapFeed, Reconnect};
 
@@ -59,9 +60,12 @@ pub(super) struct Hub {
     bells: Arc<Mutex<HashMap<Bytes, Arc<Bell>>>>,
 }
 
+/// Whether a subscription stands, or else the server's words by which it denied it.
+pub(super) type Stands = Result<(), String>;
+
 #[derive(Debug)]
 enum Order {
-    Feed { channel: Bytes, feed: FeedSender, stands: oneshot::Sender<()> },
+    Feed { channel: Bytes, feed: FeedSender, stands: oneshot::Sender<Stands> },
     Bell { channel: Bytes, bell: Arc<Bell> },
 }
 
@@ -90,9 +94,9 @@ impl Hub {
         (Self { orders, bells }, listener)
     }
 
-    /// Subscribes to a channel of commits; the feed stands when the receiver is told. An error there means that the
-    /// client was closed.
-    pub(super) fn feed(&self, channel: Bytes) -> (MapFeed, oneshot::Receiver<()>) {
+    /// Subscribes to a channel of commits; the receiver is told when the feed stands, or that the user may not have it. An
+    /// error there means that the client was closed.
+    pub(super) fn feed(&self, channel: Bytes) -> (MapFeed, oneshot::Receiver<Stands>) {
         let (sender, feed) = MapFeed::channel(FEED_ITEMS, FEED_BYTES);
         let (stands, standing) = oneshot::channel();
         // If the task is gone, so is the sender of `standing`.
@@ -123,7 +127,7 @@ struct Channel {
     feeds: Vec<FeedSender>,
     bell: Option<Arc<Bell>>,
     /// Told once the subscription stands.
-    waiting: Vec<oneshot::Sender<()>>,
+    waiting: Vec<oneshot::Sender<Stands>>,
     state: State,
     /// What it was subscribed on, and where that led.
     on: Option<Subscribed>,
@@ -216,7 +220,7 @@ impl Listener {
                 channel.feeds.push(feed);
                 if channel.state == State::Standing {
                     // Whoever asked may have gone.
-                    let _ = stands.send(());
+                    let _ = stands.send(Ok(()));
                 } else {
                     channel.waiting.push(stands);
                 }
@@ -267,6 +271,15 @@ impl Listener {
         let subscribed = match attempt.result {
             Ok(subscribed) => subscribed,
             Err(error) => {
+                if refusal(error.details()) == Refusal::Denied {
+                    if attempt.tries == 0 {
+                        warn_of_denied(&attempt.channel, error.details());
+                    }
+                    for stands in channel.waiting.drain(..) {
+                        // The caller may have gone.
+                        let _ = stands.send(Err(error.details().to_owned()));
+                    }
+                }
                 tracing::debug!(%error, "subscribing failed, trying again");
                 return self.attempt(attempt.channel, attempt.tries + 1);
             }
@@ -282,7 +295,7 @@ impl Listener {
         }
         for stands in channel.waiting.drain(..) {
             // Whoever asked may have gone.
-            let _ = stands.send(());
+            let _ = stands.send(Ok(()));
         }
         if let Some(bell) = &channel.bell {
             bell.set_standing(true);

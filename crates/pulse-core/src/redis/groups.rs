@@ -9,6 +9,7 @@ use super::{
     commit::ids,
     errors::{Ask, Refusal},
     link::{Answer, Repeat, Route},
+    permissions::Needs,
     reply::{self, Fields, Misfit},
     scripts::{self, Script},
     streams::{EntryReader, read_entries, read_info},
@@ -51,6 +52,7 @@ impl Redis {
 
     pub(super) async fn destroy_group(&self, stream: &StreamId, group: &Group) -> Result<bool, Error> {
         let ask = Ask::new("destroy a group", stream);
+        self.permissions.require(ask, stream.scope(), Needs::GROUP_REMOVAL).await?;
         let key = self.keys.stream(stream);
         let missed = self.keys.missed(stream);
         let args = |args: &mut Vec<Value>| {
@@ -108,6 +110,7 @@ impl Redis {
         limit: usize,
     ) -> Result<Claimed, Error> {
         let ask = Ask::new("claim", stream);
+        self.permissions.require(ask, stream.scope(), Needs::ACKS).await?;
         let (idle, limit) = (millis(min_idle), limit.clamp(1, 1000).to_string());
         let more = || vec![Value::from(consumer.as_str()), Value::from(idle.as_str()), Value::from(limit.as_str())];
         let reply = self.run_on_group(ask, stream, group, &scripts::CLAIM, more).await?;
@@ -126,6 +129,7 @@ impl Redis {
             return Ok(Vec::new());
         }
         let ask = Ask::new("set idle times", stream);
+        self.permissions.require(ask, stream.scope(), Needs::ACKS).await?;
         let idle = millis(idle.min(LONGEST_PAST));
         let more = || {
             let mut args = vec![Value::from(consumer.as_str()), Value::from(idle.as_str())];
@@ -192,6 +196,7 @@ impl Redis {
 
     pub(super) async fn describe_stream(&self, stream: &StreamId) -> Result<Option<StreamDetail>, Error> {
         let ask = Ask::new("describe", stream);
+        self.permissions.require(ask, stream.scope(), Needs::DETAILS).await?;
         let key = self.keys.stream(stream);
         let args = |args: &mut Vec<Value>| args.push(Value::Bytes(key.clone()));
         match self.link.run(ask, Repeat::Freely, &scripts::DETAIL, 1, args).await? {
@@ -224,6 +229,7 @@ impl Redis {
 
     pub(super) async fn take_missed(&self, stream: &StreamId, group: &Group) -> Result<Option<Missed>, Error> {
         let ask = Ask::new("take what was missed", stream);
+        self.permissions.require(ask, stream.scope(), Needs::MISSED).await?;
         let key = self.keys.missed(stream);
         let args = |args: &mut Vec<Value>| args.extend([Value::Bytes(key.clone()), Value::from(group.as_str())]);
         let key = || String::from_utf8_lossy(&key).into_owned();
@@ -245,6 +251,7 @@ impl Redis {
         consumer: &Consumer,
     ) -> Result<bool, Error> {
         let ask = Ask::new("remove a consumer", stream);
+        self.permissions.require(ask, stream.scope(), Needs::CONSUMER_REMOVAL).await?;
         let more = || vec![Value::from(consumer.as_str())];
         let reply = self.run_on_group(ask, stream, group, &scripts::REMOVE_CONSUMER, more).await?;
         Ok(reply::number(reply).map_err(|misfit| ask.protocol(misfit))? == 1)

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connection::{Connection, Endpoint, Router},
     errors::{Ask, Failure, Refusal, ServerSaid, failure, is_credentials, refusal, source, was_said_by_server},
+    permissions::what_is_missing,
     scripts::Script,
 };
 use crate::{Error, Outcome};
@@ -385,6 +386,7 @@ impl Link {
             Refusal::Auth => {
                 Error::Auth { target: self.target.to_string(), source: Arc::new(ServerSaid(message.to_owned())) }
             }
+            Refusal::Denied => ask.denied(what_is_missing(message).unwrap_or_default(), Some(message)),
             Refusal::Halfway => ask.unavailable(Outcome::Unknown, Arc::new(ServerSaid(message.to_owned()))),
             Refusal::Passing | Refusal::Redirected | Refusal::Lasting => ask.refused(message, true),
             _ => ask.refused(message, false),

@@ -10,7 +10,8 @@
 //!
 //! Everything of a scope lives under one hash tag (`keys`), so one script (`lua/transaction/`, fed by `encode`, read
 //! back by `commit`) carries out any transaction, on a single server as in a cluster. `streams`, `groups`, `handouts`
-//! and `maps` hold the rest of the contract, `connect` and `examine` the way in, `errors` what answers and failures mean.
+//! and `maps` hold the rest of the contract, `connect` and `examine` the way in, `errors` what answers and failures mean,
+//! `permissions` what the user may do.
 //!
 //! # What differs from an ideal server
 //!
@@ -40,6 +41,7 @@ mod keys;
 mod link;
 mod maps;
 mod message;
+mod permissions;
 mod plain;
 mod puts;
 mod reply;
@@ -63,6 +65,7 @@ use self::{
     handouts::Handouts,
     keys::Keys,
     link::{Link, Repeat},
+    permissions::{Needs, Permissions, what_is_missing},
     puts::Puts,
     wait::Rounds,
 };
@@ -90,6 +93,7 @@ struct Redis {
     limits: Limits,
     keys: Keys,
     link: Arc<Link>,
+    permissions: Permissions,
     hub: Hub,
     bells: Bells,
     rounds: Rounds,
@@ -119,8 +123,9 @@ impl Backend {
         let tasks = TaskTracker::new();
         let router = Arc::new(connect::open(&settings, &tasks, &severed).await?);
         let link = Arc::new(Link::new(router.clone(), target.clone(), settings.command_timeout, closed.clone()));
-        let channel = keys.key(&Scope::new("pulse")?, "w:", "");
-        examine::examine(&link, &settings.place, &target, channel).await?;
+        examine::examine(&link, &settings.place, &target).await?;
+        let permissions = Permissions::new(link.clone(), keys.clone());
+        permissions.look_everywhere(&target).await?;
         let (hub, listener) = Hub::new(router, settings.reconnect, settings.command_timeout, closed.clone());
         tasks.spawn(listener.run());
         let bells = Bells::new(link.clone(), hub.clone(), tasks.clone());
@@ -128,6 +133,7 @@ impl Backend {
             target,
             limits: builder.limits,
             keys,
+            permissions,
             hub,
             bells,
             rounds: Rounds::new(),
@@ -295,11 +301,14 @@ impl Redis {
         if self.link.closed().is_cancelled() {
             return Err(Error::Closed);
         }
+        let ask = Ask::new("subscribe", map);
+        self.permissions.require(ask, map.scope(), Needs::FEEDS).await?;
         let (feed, stands) = self.hub.feed(self.keys.feed(map));
         match tokio::time::timeout(self.link.timeout(), stands).await {
-            Ok(Ok(())) => Ok(feed),
+            Ok(Ok(Ok(()))) => Ok(feed),
+            Ok(Ok(Err(words))) => Err(ask.denied(what_is_missing(&words).unwrap_or_default(), Some(&words))),
             Ok(Err(_)) => Err(Error::Closed),
-            Err(_) => Err(self.link.not_subscribed(Ask::new("subscribe", map), &self.keys.feed(map))),
+            Err(_) => Err(self.link.not_subscribed(ask, &self.keys.feed(map))),
         }
     }
 

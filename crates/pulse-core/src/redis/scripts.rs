@@ -50,6 +50,8 @@ pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
         include_str!("lua/append_main.lua"),
     ))
 });
+/// Tells what the user may not do in a scope.
+pub(super) static PERMISSIONS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/permissions.lua")));
 /// Takes over idle pending events.
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/claim.lua")));
 /// Sets idle times.

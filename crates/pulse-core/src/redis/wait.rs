@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-use super::Redis;
+use super::{Redis, errors::Ask, permissions::Needs};
 use crate::{Error, StreamId};
 
 /// How often a waiting reader looks although nobody rang.
@@ -76,6 +76,7 @@ impl Redis {
                 if is_enough(&found) || over {
                     return Ok(found);
                 }
+                self.permissions.require(Ask::new("wait for events", stream), stream.scope(), Needs::WAKE_UPS).await?;
                 hung = Some(self.bells.at(&channel));
                 continue;
             };

@@ -69,14 +69,6 @@ async fn a_wrong_or_missing_password_is_an_error_of_its_own() {
     client.close().await;
 }
 
-#[tokio::test]
-async fn a_user_without_permission_for_the_channels_is_told_at_connecting() {
-    let server = Server::start();
-    server.cli(&["ACL", "SETUSER", "narrow", "on", ">secret", "~*", "+@all", "resetchannels"]);
-    let error = refusal(ClientBuilder::new(server.url()).credentials("narrow", "secret")).await;
-    assert!(matches!(error, Error::Auth { .. }), "{error:?}");
-}
-
 /// Answers like a server of that version, to everything that a client asks while connecting.
 fn serve_as(listener: TcpListener, version: &'static str) {
     std::thread::spawn(move || {

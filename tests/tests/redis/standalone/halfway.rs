@@ -53,12 +53,13 @@ async fn broken_leases_and_bindings_do_not_keep_the_others_from_being_swept() {
 }
 
 #[tokio::test]
-async fn a_commit_that_may_write_but_not_tell_ends_as_unknown() {
+async fn a_commit_that_may_be_published_no_longer_ends_as_unknown() {
     let server = Server::start();
     let admin = connect(&server).await;
     admin.commit(Transaction::new(&scope()).put("m", "k", "v")).await.unwrap();
-    server.cli(&["ACL", "SETUSER", "mute", "on", ">secret", "~*", "+@all", "&pulse:{pulse}*"]);
+    server.cli(&["ACL", "SETUSER", "mute", "on", ">secret", "~*", "+@all", "&*"]);
     let client = ClientBuilder::new(server.url()).credentials("mute", "secret").connect().await.unwrap();
+    server.cli(&["ACL", "SETUSER", "mute", "resetchannels"]);
     let begin = || Transaction::new(&scope());
     for transaction in
         [begin().put("m", "k", "1"), begin().put("m", "k", "2").put("m", "l", "2"), begin().add("m", "n", 1)]

@@ -6,6 +6,7 @@ mod crowds;
 mod faults;
 mod halfway;
 mod leftovers;
+mod permissions;
 mod strangers;
 mod transports;
 mod ways;
