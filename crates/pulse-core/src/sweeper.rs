@@ -134,6 +134,7 @@ impl SweepTask {
 
     /// Returns when the backend is closed.
     async fn sweep_for_ever(&self) {
+        let mut denied_before = false;
         loop {
             match self.backend.sweep(&self.scope).await {
                 Ok(swept) => {
@@ -145,6 +146,14 @@ impl SweepTask {
                     self.pause_after(&swept).await;
                 }
                 Err(Error::Closed) => return,
+                // As for users who only read, where others sweep. A grant is found out soon enough.
+                Err(error @ Error::Denied { .. }) => {
+                    if !denied_before {
+                        tracing::warn!(scope = %self.scope, %error, "what ends here is left for other clients to remove");
+                    }
+                    denied_before = true;
+                    tokio::time::sleep(IDLE.mul_f64(0.5 + crate::entropy::fraction())).await;
+                }
                 Err(error) => {
                     tracing::debug!(scope = %self.scope, %error, "sweep failed, trying again");
                     tokio::time::sleep(RETRY.mul_f64(0.5 + crate::entropy::fraction())).await;

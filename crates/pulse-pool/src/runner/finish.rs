@@ -208,8 +208,9 @@ impl Finish {
 
 /// Whether an error tells of what stands in the backend, or of the way there, rather than of what is to be stored.
 fn is_in_the_way(error: &crate::Error) -> bool {
-    use pulse_core::Error::{Auth, Closed, Corrupt, WrongType};
-    matches!(error, crate::Error::Backend { source: WrongType { .. } | Corrupt { .. } | Auth { .. } | Closed, .. })
+    use pulse_core::Error::{Auth, Closed, Corrupt, Denied, WrongType};
+    let crate::Error::Backend { source, .. } = error else { return false };
+    matches!(source, WrongType { .. } | Corrupt { .. } | Auth { .. } | Denied { .. } | Closed)
 }
 
 impl Runner {
