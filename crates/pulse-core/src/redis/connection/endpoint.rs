@@ -30,6 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    super::errors::is_said,
     locate::Locator,
     settings::Settings,
     traffic::{Patience, Silence},
@@ -352,7 +353,8 @@ impl Keeper {
             };
             tokio::select! {
                 () = connection.ended().cancelled() => return None,
-                answer = &mut ping => if answer.is_ok() { traffic.settle() },
+                // A refusal is a sign of life too.
+                answer = &mut ping => if answer.as_ref().err().is_none_or(is_said) { traffic.settle() },
                 opened = &mut attempt => {
                     self.pause_replacements();
                     match opened {
