@@ -24,7 +24,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The URL or an option of the connection makes no sense.
+    /// The URL makes no sense, or does not go with the options.
     #[error("cannot use {url:?} as a Pulse URL: {reason}")]
     InvalidUrl {
         /// The URL, without its password.
@@ -39,6 +39,16 @@ pub enum Error {
         what: &'static str,
         /// What is wrong with it and what would be right; nothing of a key.
         reason: String,
+    },
+    /// An option makes no sense. Nothing was sent.
+    #[error("invalid {option} of {value}: {reason}")]
+    InvalidOption {
+        /// The option, as the builder calls it.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        reason: &'static str,
     },
     /// No connection could be made when connecting for the first time.
     #[error(

@@ -2,12 +2,13 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::Client;
 #[cfg(feature = "rustls")]
 use super::Tls;
+use super::{Client, options};
 use crate::{Error, Limits, Memory};
 
-/// How long to wait between attempts to reconnect: exponential from `min` to `max`, with jitter, for ever.
+/// How long to wait between attempts to reconnect: exponential from `min` to `max`, with jitter, for ever. Both are from
+/// a millisecond to a day; a shorter or longer time acts as that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reconnect {
@@ -18,7 +19,7 @@ pub struct Reconnect {
 }
 
 impl Reconnect {
-    /// Waits from `min` to `max`.
+    /// Waits from `min` to `max`. [`ClientBuilder::connect`] refuses a `min` that is longer than `max`.
     #[must_use]
     pub const fn new(min: Duration, max: Duration) -> Self {
         Self { min, max }
@@ -32,7 +33,8 @@ impl Default for Reconnect {
     }
 }
 
-/// Connects with options. Options that a backend has no use for are ignored by it.
+/// Connects with options. Options that a backend has no use for are ignored by it, but what makes no sense is refused by
+/// every backend.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), pulse_core::Error> {
@@ -92,13 +94,15 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long one attempt to connect may take. Default 5 s.
+    /// Sets how long one attempt to connect may take: at least a millisecond, and a day at most, as which a longer time
+    /// acts. Default 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Sets how long a call may take, beyond the time that it was asked to wait. Default 10 s.
+    /// Sets how long a call may take, beyond the time that it was asked to wait: at least a millisecond, and a day at
+    /// most, as which a longer time acts. Default 10 s.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout;
         self
@@ -122,13 +126,15 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets what every key in the server begins with, so that applications can share a server. Default `pulse:`.
+    /// Sets what every key in the server begins with, so that applications can share a server: at most 1,024 bytes.
+    /// Default `pulse:`.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.key_prefix = prefix.into();
         self
     }
 
-    /// Sets the name that the server shows for the connections (`CLIENT LIST`).
+    /// Sets the name that the server shows for the connections (`CLIENT LIST`): at most 1,024 ASCII letters, digits and
+    /// signs. An empty one is none.
     pub fn connection_name(mut self, name: impl Into<String>) -> Self {
         self.connection_name = Some(name.into());
         self
@@ -178,24 +184,26 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidUrl`], [`Error::InvalidTls`], [`Error::Connect`], [`Error::Auth`], [`Error::Denied`],
+    /// [`Error::InvalidOption`], [`Error::InvalidUrl`], [`Error::InvalidTls`], [`Error::Connect`], [`Error::Auth`],
+    /// [`Error::Denied`],
     /// [`Error::UnsupportedServer`].
     #[cfg_attr(not(feature = "redis"), expect(clippy::unused_async, reason = "only servers need to be awaited"))]
     pub async fn connect(self) -> Result<Client, Error> {
-        if let Some(name) = self.url.strip_prefix("memory:") {
+        let builder = options::checked(self)?;
+        if let Some(name) = builder.url.strip_prefix("memory:") {
             let memory =
-                if name.is_empty() { Memory::with_limits(self.limits) } else { Memory::named(name, self.limits) };
+                if name.is_empty() { Memory::with_limits(builder.limits) } else { Memory::named(name, builder.limits) };
             return Ok(Client::from_backend(Arc::new(memory)));
         }
         #[cfg(feature = "redis")]
         {
             // In a box, so that the callers' futures stay small.
-            Box::pin(crate::redis::connect(self)).await
+            Box::pin(crate::redis::connect(builder)).await
         }
         #[cfg(not(feature = "redis"))]
         {
             Err(Error::InvalidUrl {
-                url: self.url.split('@').next_back().unwrap_or_default().to_owned(),
+                url: builder.url.split('@').next_back().unwrap_or_default().to_owned(),
                 reason: "only memory: and memory:NAME are known here; enable the feature `redis` for servers".into(),
             })
         }

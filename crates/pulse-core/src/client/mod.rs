@@ -2,6 +2,7 @@
 
 mod background;
 mod builder;
+mod options;
 #[cfg(feature = "rustls")]
 mod tls;
 
