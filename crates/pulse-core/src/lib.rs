@@ -50,8 +50,8 @@ pub use self::client::Tls;
 pub use self::{
     backend::{
         Acks, Backend, Change, Claimed, ConsumerInfo, Cursor, Delivery, FeedItem, FeedSender, GapCause, GroupInfo,
-        GroupStart, MapCommit, MapFeed, MapPage, Missed, PendingEvent, PendingQuery, Read, StreamDetail, StreamInfo,
-        Swept,
+        GroupStart, MAX_IDLE, MapCommit, MapFeed, MapPage, Missed, PendingEvent, PendingQuery, Read, StreamDetail,
+        StreamInfo, Swept,
     },
     client::{Client, ClientBuilder, Reconnect, connect},
     error::{Error, Outcome, Source},
@@ -63,8 +63,8 @@ pub use self::{
     session::{Session, SessionState},
     sweeper::SweepGuard,
     transaction::{
-        Binding, Committed, Deadline, Duplicates, Expectation, FailedExpectation, Found, MAX_ONCE_LEN, Once,
-        Transaction, Trim, Write, WriteResult,
+        Binding, Committed, Deadline, Duplicates, Expectation, FailedExpectation, Found, MAX_LIFETIME, MAX_ONCE_LEN,
+        MIN_LIFETIME, Once, Transaction, Trim, Write, WriteResult,
     },
 };
 

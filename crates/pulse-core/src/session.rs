@@ -107,7 +107,7 @@ impl Session {
 
     /// Begins a lease and keeps it alive; the session counts as lost `margin` before the lease can run out, which is
     /// the time that its owner has for stopping its work. A margin below two milliseconds acts as two, which is how
-    /// exactly a backend keeps time.
+    /// exactly a backend keeps time; so no lifetime may be below four.
     ///
     /// # Errors
     ///
@@ -119,6 +119,7 @@ impl Session {
         ttl: Duration,
         margin: Duration,
     ) -> Result<Self, Error> {
+        let margin = margin.max(RESOLUTION);
         if margin > ttl / 2 {
             return Err(Error::InvalidRequest {
                 subject: format!("session in {scope}"),
@@ -262,9 +263,9 @@ impl Vouched {
 }
 
 impl Pace {
-    /// `margin` is at most half of `ttl`.
+    /// `margin` is at least [`RESOLUTION`], and at most half of `ttl`.
     fn new(ttl: Duration, margin: Duration) -> Self {
-        let vouched_for = ttl.saturating_sub(margin.max(RESOLUTION));
+        let vouched_for = ttl.saturating_sub(margin);
         Self { vouched_for, pause: (ttl / 3).min(vouched_for / 2), attempt: ttl / 4, retry: ttl / 12 }
     }
 }

@@ -105,6 +105,10 @@ impl Claimed {
     }
 }
 
+/// The longest idle time that [`Backend::group_set_idle`](super::Backend::group_set_idle) gives an event: ten years.
+/// Servers count it back from their clock, which does not go to before 1970.
+pub const MAX_IDLE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// Which pending events to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

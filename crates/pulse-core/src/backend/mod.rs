@@ -12,9 +12,12 @@
 //!   [`Error::is_outcome_unknown`].
 //! - **Cancel safety.** Dropping a future never corrupts anything and never loses an event. A commit whose future is
 //!   dropped is either carried out whole or not at all.
-//! - **Time-outs.** Every call ends within the client's command time-out, plus the `wait` it was given.
-//! - **Limits of 0.** Asked for at most 0 entries, a method acts as if asked for 1. Given no keys or no ids, it does
-//!   nothing and returns nothing.
+//! - **Time-outs.** Every call ends within the client's command time-out, plus the `wait` it was given. A wait that no
+//!   clock can measure has no end.
+//! - **Lifetimes.** From [`MIN_LIFETIME`](crate::MIN_LIFETIME) to [`MAX_LIFETIME`](crate::MAX_LIFETIME); others are
+//!   refused with [`Error::InvalidRequest`]. Ages and idle times may be anything.
+//! - **Limits.** Asked for at most 0 entries, a method acts as if asked for 1; asked for more than it hands out at once,
+//!   it hands out that many. Given no keys or no ids, it does nothing and returns nothing.
 //! - **Clock.** Deadlines are judged by one clock per scope, the backend's own.
 //! - **Strangers.** Data that Pulse did not write never makes a call panic: it fails that one call with
 //!   [`Error::WrongType`] or [`Error::Corrupt`], or is handed out as what it is (see [`Entry`](crate::Entry)).
@@ -30,8 +33,8 @@ use bytes::Bytes;
 pub use self::{
     feed::{Change, FeedItem, FeedSender, GapCause, MapCommit, MapFeed},
     group::{
-        Acks, Claimed, ConsumerInfo, Delivery, GroupInfo, GroupStart, Missed, PendingEvent, PendingQuery, Read,
-        StreamDetail, StreamInfo,
+        Acks, Claimed, ConsumerInfo, Delivery, GroupInfo, GroupStart, MAX_IDLE, Missed, PendingEvent, PendingQuery,
+        Read, StreamDetail, StreamInfo,
     },
 };
 use crate::{
@@ -237,7 +240,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Claimed, Error>;
 
     /// Sets the idle time of those of the events that are pending for this consumer, and returns which they are. Zero
-    /// keeps an event from being claimed; a long time offers it to the next claim. Delivery counts stay. The idle time
+    /// keeps an event from being claimed; a long time offers it to the next claim, and one of more than [`MAX_IDLE`] acts
+    /// as that. Delivery counts stay. The idle time
     /// of one that was deleted from the stream may stay as it is.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use imbl::OrdMap;
 
 use super::{store::millis, streams::StreamState};
 use crate::{
-    Acks, Claimed, Consumer, ConsumerInfo, Delivery, EventId, Group, GroupInfo, GroupStart, Missed, PendingEvent,
-    PendingQuery,
+    Acks, Claimed, Consumer, ConsumerInfo, Delivery, EventId, Group, GroupInfo, GroupStart, MAX_IDLE, Missed,
+    PendingEvent, PendingQuery,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -154,7 +154,7 @@ impl StreamState {
         let mut held = Vec::new();
         for id in ids {
             if let Some(pending) = state.pending.get_mut(id).filter(|pending| pending.consumer == *consumer) {
-                pending.since = now.saturating_sub(millis(idle));
+                pending.since = now.saturating_sub(millis(idle.min(MAX_IDLE)));
                 held.push(*id);
             }
         }

@@ -33,12 +33,9 @@ use self::{
 };
 use crate::{
     Acks, Backend, Claimed, Committed, Consumer, Cursor, Delivery, Error, EventId, Group, GroupInfo, GroupStart,
-    Limits, MapFeed, MapId, MapPage, Missed, PendingEvent, PendingQuery, Read, Scope, ServerTime, StreamDetail,
-    StreamId, StreamInfo, Swept, Transaction, Version,
+    Limits, MAX_LIFETIME, MapFeed, MapId, MapPage, Missed, PendingEvent, PendingQuery, Read, Scope, ServerTime,
+    StreamDetail, StreamId, StreamInfo, Swept, Transaction, Version,
 };
-
-/// Longer than any wait: what stands in for waits that end beyond the range of the clock.
-const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// What a cursor begins with; the last key of the page before it follows.
 const CURSOR: &str = "after:";
@@ -110,7 +107,7 @@ impl Memory {
         mut read: impl FnMut() -> Result<T, Error> + Send,
     ) -> Result<T, Error> {
         self.open()?;
-        let until = Instant::now() + wait.min(FOR_EVER);
+        let until = Instant::now() + wait.min(MAX_LIFETIME);
         let bell = self.store.bell(stream);
         loop {
             let rung = bell.notified();

@@ -2,6 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use crate::MAX_LIFETIME;
+
 /// What may happen to a call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chances {
@@ -18,10 +20,11 @@ impl Chances {
         Self { delay: Duration::ZERO..=Duration::ZERO, fail_before: 0.0, fail_after: 0.0 }
     }
 
-    /// Sets how long a call takes from the client to the store, and again from the store to the client.
+    /// Sets how long a call takes from the client to the store, and again from the store to the client. More than
+    /// [`MAX_LIFETIME`] acts as that.
     #[must_use]
     pub fn with_delay(mut self, delay: RangeInclusive<Duration>) -> Self {
-        self.delay = delay;
+        self.delay = measurable(delay);
         self
     }
 
@@ -60,10 +63,10 @@ impl FeedChances {
         Self { delay: Duration::ZERO..=Duration::ZERO, loss: 0.0 }
     }
 
-    /// Sets how long an item is under way. Items stay in order.
+    /// Sets how long an item is under way. Items stay in order. More than [`MAX_LIFETIME`] acts as that.
     #[must_use]
     pub fn with_delay(mut self, delay: RangeInclusive<Duration>) -> Self {
-        self.delay = delay;
+        self.delay = measurable(delay);
         self
     }
 
@@ -80,6 +83,12 @@ impl Default for FeedChances {
     fn default() -> Self {
         Self::none()
     }
+}
+
+/// Delays that can be added to any time.
+fn measurable(delay: RangeInclusive<Duration>) -> RangeInclusive<Duration> {
+    let (start, end) = delay.into_inner();
+    start.min(MAX_LIFETIME)..=end.min(MAX_LIFETIME)
 }
 
 /// A duration in the range, at a fraction between 0 and 1 of its width.

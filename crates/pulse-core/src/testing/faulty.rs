@@ -17,7 +17,7 @@ use super::{
     plan::{Decision, Plan},
     undelivered::Undelivered,
 };
-use crate::{Backend, Error, Outcome, Transaction};
+use crate::{Backend, Error, MAX_LIFETIME, Outcome, Transaction};
 
 /// A client of a backend over a link that can fail. See the [module documentation](super).
 ///
@@ -101,9 +101,10 @@ impl Faulty {
         self.inner.plan().calls(operation)
     }
 
-    /// Sets how long a call waits for the end of a partition before it fails. Default 10 s.
+    /// Sets how long a call waits for the end of a partition before it fails. More than [`MAX_LIFETIME`] acts as that.
+    /// Default 10 s.
     pub fn set_patience(&self, patience: Duration) {
-        *self.inner.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
+        *self.inner.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience.min(MAX_LIFETIME);
     }
 
     /// Changes every transaction on its way to the store, beyond all contracts: for tests that show that a test of

@@ -62,7 +62,10 @@ impl Transaction {
 
     /// Adds a write; its result will stand at the same place in [`Committed::results`](super::Committed::results).
     pub fn write(mut self, write: Write) -> Self {
-        self.writes.push(write);
+        self.writes.push(match write {
+            Write::TrimStream { stream, trim } => Write::TrimStream { stream, trim: trim.bounded() },
+            write => write,
+        });
         self
     }
 

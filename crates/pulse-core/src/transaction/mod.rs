@@ -16,4 +16,5 @@ mod write;
 pub use builder::Transaction;
 pub use committed::{Committed, WriteResult};
 pub use expectation::{Expectation, FailedExpectation, Found};
+pub use validate::{MAX_LIFETIME, MIN_LIFETIME};
 pub use write::{Binding, Deadline, Duplicates, MAX_ONCE_LEN, Once, Trim, Write};

@@ -5,8 +5,12 @@ use std::time::Duration;
 use super::{Binding, Deadline, Expectation, MAX_ONCE_LEN, Once, Transaction, Write};
 use crate::{Error, Limits, limits::within, name};
 
-/// The longest accepted lifetime of a lease, entry, map or stream: a hundred years.
-const MAX_TTL: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+/// The shortest accepted lifetime of a lease, entry, map, stream or once-id: the unit in which servers count.
+pub const MIN_LIFETIME: Duration = Duration::from_millis(1);
+
+/// The longest accepted lifetime of a lease, entry, map, stream or once-id: a hundred years. No time that is added to a
+/// clock may be longer, so that no sum overflows.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 
 pub(super) fn validate(transaction: &Transaction, limits: &Limits) -> Result<(), Error> {
     let mut bytes = 0;
@@ -104,14 +108,11 @@ fn check_once(stream: &str, once: &Once) -> Result<usize, Error> {
 }
 
 fn check_ttl(subject: &str, ttl: Duration) -> Result<(), Error> {
-    let reason = if ttl < Duration::from_millis(1) {
-        "a lifetime must be at least one millisecond"
-    } else if ttl > MAX_TTL {
-        "a lifetime must be at most a hundred years"
-    } else {
+    if (MIN_LIFETIME..=MAX_LIFETIME).contains(&ttl) {
         return Ok(());
-    };
-    Err(Error::InvalidRequest { subject: subject.to_owned(), reason: reason.into() })
+    }
+    let reason = format!("a lifetime of {ttl:?} is not from a millisecond to a hundred years");
+    Err(Error::InvalidRequest { subject: subject.to_owned(), reason })
 }
 
 #[cfg(test)]
@@ -192,10 +193,10 @@ mod tests {
                 begin().append_once("e", NewEvent::new("n", "p"), Once::new("id", ttl)),
             ]
         };
-        for ttl in [Duration::from_millis(1), MAX_TTL] {
+        for ttl in [Duration::from_millis(1), MAX_LIFETIME] {
             assert!(with(ttl).iter().all(|fine| check(fine).is_ok()), "{ttl:?}");
         }
-        for ttl in [Duration::ZERO, Duration::from_micros(999), MAX_TTL + Duration::from_nanos(1), Duration::MAX] {
+        for ttl in [Duration::ZERO, Duration::from_micros(999), MAX_LIFETIME + Duration::from_nanos(1), Duration::MAX] {
             for bad in with(ttl) {
                 assert!(matches!(check(&bad), Err(Error::InvalidRequest { .. })), "{bad:?}");
             }

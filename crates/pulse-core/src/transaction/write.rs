@@ -59,7 +59,7 @@ pub enum Deadline {
 pub enum Trim {
     /// All but the newest `length`.
     MaxLength {
-        /// How many stay.
+        /// How many stay. More than 2^53, which no stream has, acts as that.
         length: u64,
         /// Whether a few more may stay where that makes trimming cheaper (Redis drops whole nodes of about a hundred).
         approximate: bool,
@@ -81,6 +81,17 @@ pub enum Trim {
     /// All that every consumer group has been handed and has acknowledged: everything before the oldest event that is
     /// pending or was not handed out yet in any group. A stream without groups loses nothing.
     Consumed,
+}
+
+impl Trim {
+    /// The same, within the numbers that servers and their scripts hold exactly.
+    pub(super) fn bounded(self) -> Self {
+        const MOST: u64 = 1 << 53;
+        match self {
+            Self::MaxLength { length, approximate } => Self::MaxLength { length: length.min(MOST), approximate },
+            other => other,
+        }
+    }
 }
 
 /// One change. Maps and streams are named inside the transaction's scope.
