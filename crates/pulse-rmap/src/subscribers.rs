@@ -99,7 +99,7 @@ impl<V> Buffer<V> {
         if count == 0 && state.lost.is_none() {
             return pushed;
         }
-        let full = state.waiting + count > self.capacity;
+        let full = state.waiting.saturating_add(count) > self.capacity;
         if let Some((_, now)) = &mut state.lost {
             *now = batch.after.clone();
         } else if let Some(oldest) = state.batches.front().filter(|_| full) {

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use pulse_core::{Client, Deadline, Scope};
+use pulse_core::{Client, Deadline, MAX_LIFETIME, MIN_LIFETIME, Scope};
 use tokio_util::task::TaskTracker;
 
 use super::{Inner, Map};
@@ -33,22 +33,23 @@ impl<V: Send + Sync + 'static> MapBuilder<V> {
         self
     }
 
-    /// Sets how many changes may wait for each subscriber before it counts as lagging. Default 4,096.
+    /// Sets how many changes may wait for each subscriber before it counts as lagging: at least one. Default 4,096.
     pub fn change_buffer(mut self, changes: usize) -> Self {
         self.change_buffer = changes;
         self
     }
 
     /// Lets the map expire that long after it was first written to through a handle that says so; later writes do not
-    /// put it off. All its keys are then deleted, everywhere, and the next such write sets a new time. At a resolution
-    /// of one millisecond, by the server's clock.
+    /// put it off. All its keys are then deleted, everywhere, and the next such write sets a new time. From a
+    /// millisecond to a hundred years, at a resolution of one millisecond, by the server's clock.
     pub fn expires_after(mut self, ttl: Duration) -> Self {
         self.lifetime = Some(Deadline::IfUnset(ttl));
         self
     }
 
     /// Lets the map expire that long after it was last written to through a handle that says so. All its keys are then
-    /// deleted, everywhere. At a resolution of one millisecond, by the server's clock.
+    /// deleted, everywhere. From a millisecond to a hundred years, at a resolution of one millisecond, by the server's
+    /// clock.
     pub fn expires_unless_written_for(mut self, ttl: Duration) -> Self {
         self.lifetime = Some(Deadline::Renew(ttl));
         self
@@ -58,14 +59,15 @@ impl<V: Send + Sync + 'static> MapBuilder<V> {
     ///
     /// # Errors
     ///
-    /// [`Error::Map`] if the name is invalid or the backend fails, and [`Error::Unsettled`] if the map changes in ways
-    /// that keep it from being read. Nothing is left behind then.
+    /// [`Error::Map`] if the name or an option is invalid or the backend fails, and [`Error::Unsettled`] if the map
+    /// changes in ways that keep it from being read. Nothing is left behind then.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves nothing behind.
     pub async fn join(self, client: &Client) -> Result<Map<V>, Error> {
         let named = |source| Error::Map { map: self.name.clone(), source: Box::new(source) };
+        check(self.change_buffer, self.lifetime).map_err(named)?;
         let scope = self.scope.clone().map_or_else(|| Scope::new(&self.name), Ok).map_err(named)?;
         let id = scope.map(&self.name).map_err(named)?;
         let Self { codec, change_buffer, lifetime, .. } = self;
@@ -76,6 +78,23 @@ impl<V: Send + Sync + 'static> MapBuilder<V> {
         let client = client.clone();
         Ok(Map { inner: Arc::new(Inner { id, client, codec, change_buffer, lifetime, shared, cancel, tasks }) })
     }
+}
+
+/// Refuses what makes no sense before anything is joined, and not when the first write comes.
+fn check(change_buffer: usize, lifetime: Option<Deadline>) -> Result<(), pulse_core::Error> {
+    let invalid = |option, value, reason| Err(pulse_core::Error::InvalidOption { option, value, reason });
+    if change_buffer == 0 {
+        return invalid("change_buffer", change_buffer.to_string(), "it must be at least 1");
+    }
+    let (option, ttl) = match lifetime {
+        Some(Deadline::IfUnset(ttl)) => ("expires_after", ttl),
+        Some(Deadline::Renew(ttl)) => ("expires_unless_written_for", ttl),
+        _ => return Ok(()),
+    };
+    if (MIN_LIFETIME..=MAX_LIFETIME).contains(&ttl) {
+        return Ok(());
+    }
+    invalid(option, format!("{ttl:?}"), "it must be from a millisecond to a hundred years")
 }
 
 impl<V> fmt::Debug for MapBuilder<V> {
