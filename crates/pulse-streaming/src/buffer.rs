@@ -18,6 +18,8 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use crate::options::MOST_AT_ONCE;
+
 /// A subscriber's end.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
@@ -227,21 +229,22 @@ impl<T> Drop for Buffer<T> {
 }
 
 impl<T> Producer<T> {
-    /// Waits until the buffer is down to half and says how many items fit, at least one.
+    /// Waits until the buffer is down to half and says how many items to read: as many as fit, at least one, and no
+    /// more than may be asked for at once.
     pub(crate) async fn room(&self) -> usize {
         loop {
             let told = self.shared.room.notified();
             let held = self.shared.lock().items.len();
             if held <= self.shared.capacity / 2 {
-                return self.shared.capacity - held;
+                return (self.shared.capacity - held).min(MOST_AT_ONCE);
             }
             told.await;
         }
     }
 
-    /// How many items fit now.
+    /// How many items to read now.
     pub(crate) fn room_now(&self) -> usize {
-        self.shared.capacity.saturating_sub(self.shared.lock().items.len())
+        self.shared.capacity.saturating_sub(self.shared.lock().items.len()).min(MOST_AT_ONCE)
     }
 
     /// Adds items, without regard to the room. Drops them if the buffer is closed.

@@ -9,6 +9,13 @@ use crate::{Error, OptionValue};
 /// The longest time that an option may be: as good as for ever, and far from where adding times overflows.
 pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// The shortest time-out.
+pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
+
+/// The most events that are asked for at once, however large a buffer is: a server serves no other client meanwhile,
+/// and not every backend takes any number.
+pub(crate) const MOST_AT_ONCE: usize = 10_000;
+
 pub(crate) fn check_buffer(stream: &StreamId, events: usize) -> Result<(), Error> {
     if events == 0 {
         return Err(Error::InvalidOption {

@@ -6,6 +6,7 @@ use super::PartitionedStream;
 use crate::{
     Error, Reader, Start,
     filter::{Wanted, filter_options},
+    options::{check_block, check_buffer},
 };
 
 /// Options of a [`Reader`] of all partitions; made by [`PartitionedStream::reader`], used up by [`join`](Self::join).
@@ -52,6 +53,10 @@ impl PartitionedReaderBuilder {
     /// [`Error::PartitionsDiffer`], [`Error::InvalidOption`], [`Error::InvalidPattern`], and [`Error::Backend`] if the
     /// start could not be settled.
     pub async fn join(self) -> Result<Reader, Error> {
+        let id = self.stream.partition(0).id();
+        self.buffer.map_or(Ok(()), |events| check_buffer(id, events))?;
+        self.block.map_or(Ok(()), |time| check_block(id, time))?;
+        self.wanted.clone().compile(id)?;
         self.stream.settle().await?;
         let mut partitions = self.stream.partitions().iter();
         // There is at least one.

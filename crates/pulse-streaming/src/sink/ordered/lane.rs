@@ -12,6 +12,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{Tenure, books::Books, lanes::Bell};
 use crate::{
     Event,
+    options::MOST_AT_ONCE,
     sink::{
         Delivery,
         member::{Member, Verdict},
@@ -93,13 +94,13 @@ impl Lane {
         }
     }
 
-    /// Waits until the lane is down to half.
+    /// Waits until the lane is down to half, and says how many events to read.
     pub(super) async fn room(&self) -> usize {
         loop {
             let told = self.room.notified();
             let held = self.lock().waiting.len();
             if held <= self.capacity / 2 {
-                return self.capacity - held;
+                return (self.capacity - held).min(MOST_AT_ONCE);
             }
             told.await;
         }

@@ -87,7 +87,7 @@ pub(super) async fn attend<E>(
     // The delivery is given back whatever the handler has left behind, so nothing broken is seen.
     let handling = AssertUnwindSafe(handling).catch_unwind();
     tokio::pin!(handling);
-    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let deadline = limit.map(|limit| Instant::now() + limit);
     let step = deliveries.first().map_or(Duration::from_secs(1), Delivery::keep_every);
     let mut keep = tokio::time::interval_at(Instant::now() + step, step);
     keep.set_missed_tick_behavior(MissedTickBehavior::Delay);

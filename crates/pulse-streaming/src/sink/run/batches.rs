@@ -26,7 +26,7 @@ pub struct BatchRunner<H, E> {
 
 impl Sink {
     /// Handles events in batches, one after the other: up to `max` events (at least one), or as many as came within
-    /// `max_wait` of the first.
+    /// `max_wait` (a year at most) of the first.
     ///
     /// `Ok` acknowledges all of a batch. Otherwise each event of it is handled again as [`run`](Self::run) does, maybe
     /// in another batch; so an event that always fails is a dead letter in the end, and the others of its batches come

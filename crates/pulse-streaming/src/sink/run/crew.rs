@@ -312,7 +312,7 @@ where
         for delivery in std::mem::take(&mut self.waiting).into_values().flatten() {
             self.settling.push(delivery.nack());
         }
-        let end = Instant::now() + self.options.drain.min(crate::options::LONGEST);
+        let end = Instant::now() + self.options.drain;
         while let Ok(Some(worked)) = tokio::time::timeout_at(end, self.working.join_next()).await {
             self.worked(worked);
         }

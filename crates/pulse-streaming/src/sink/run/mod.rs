@@ -188,10 +188,10 @@ macro_rules! common_options {
             self
         }
 
-        /// Sets how long one call of the handler may take. Its future is then dropped, and the attempt has failed.
-        /// Default: for ever.
+        /// Sets how long one call of the handler may take. Its future is then dropped, and the attempt has failed. A time
+        /// below a millisecond acts as one, and more than a year as for ever. Default: for ever.
         pub fn timeout(mut self, limit: Duration) -> Self {
-            self.options.timeout = Some(limit);
+            self.options.timeout = (limit <= crate::options::LONGEST).then_some(limit.max(crate::options::SHORTEST));
             self
         }
 
@@ -210,9 +210,9 @@ macro_rules! common_options {
         }
 
         /// Sets how long handlers that run may go on when the run ends. After it their futures are dropped, and their
-        /// events go back at once. Default: 30 s.
+        /// events go back at once; with a time of zero, that is when the run ends. At most a year. Default: 30 s.
         pub fn drain(mut self, limit: Duration) -> Self {
-            self.options.drain = limit;
+            self.options.drain = limit.min(crate::options::LONGEST);
             self
         }
 

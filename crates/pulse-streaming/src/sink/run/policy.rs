@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, options::LONGEST};
 
 /// How often and after which pauses an event is handled again.
 ///
@@ -37,7 +37,8 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets the pause after the first failure, and the longest.
+    /// Sets the pause after the first failure, and the longest. None is longer than a year, whatever is said here, nor
+    /// longer than the longest.
     pub const fn pauses(mut self, shortest: Duration, longest: Duration) -> Self {
         (self.shortest, self.longest) = (shortest, longest);
         self
@@ -46,7 +47,7 @@ impl RetryPolicy {
     /// The pause after an attempt that failed, `None` if it was the last. `random` lies in 0..1.
     pub(super) fn after(&self, attempt: u64, random: f64) -> Option<Duration> {
         let failures = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
-        (attempt < self.attempts).then(|| Backoff::pause(self.shortest, self.longest, failures, random))
+        (attempt < self.attempts).then(|| Backoff::pause(self.shortest, self.longest.min(LONGEST), failures, random))
     }
 }
 
@@ -68,5 +69,10 @@ mod tests {
         assert_eq!(pauses, [Some(1), Some(2), Some(4), Some(5), Some(5), None, None]);
         assert_eq!(RetryPolicy::new().attempts(0).after(1, 0.5), None, "once at least, and then never again");
         assert!(RetryPolicy::new().attempts(u64::MAX).after(u64::MAX - 1, 0.0).is_some());
+        let crossed = RetryPolicy::new().pauses(5 * second, second);
+        assert_eq!(crossed.after(1, 1.0), Some(second));
+        let endless = RetryPolicy::new().pauses(Duration::MAX, Duration::MAX);
+        assert_eq!(endless.after(1, 1.0), Some(LONGEST));
+        assert_eq!(RetryPolicy::new().pauses(Duration::ZERO, Duration::ZERO).after(1, 1.0), Some(Duration::ZERO));
     }
 }
