@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pulse_core::MAX_LIFETIME;
+
 /// How often and after which pauses a job is tried again.
 ///
 /// Pauses double from the shortest to the longest, and each is jittered between half of itself and all of it, so that
@@ -36,7 +38,8 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets the pause after the first failure, and the longest.
+    /// Sets the pause after the first failure, and the longest. None is longer than a hundred years, whatever is said
+    /// here, nor longer than the longest.
     pub const fn pauses(mut self, shortest: Duration, longest: Duration) -> Self {
         (self.shortest, self.longest) = (shortest, longest);
         self
@@ -50,7 +53,7 @@ impl RetryPolicy {
     /// The pause after an attempt that failed, `None` if it was the last. `random` lies in 0..1.
     pub(crate) fn after(&self, attempt: u32, random: f64) -> Option<Duration> {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
-        let pause = self.shortest.saturating_mul(doubled).min(self.longest);
+        let pause = self.shortest.saturating_mul(doubled).min(self.longest).min(MAX_LIFETIME);
         (attempt < self.attempts).then(|| pause.mul_f64(0.5 + random / 2.0))
     }
 }
@@ -73,5 +76,9 @@ mod tests {
         assert_eq!(pauses, [Some(1), Some(2), Some(4), Some(5), Some(5), None, None]);
         assert_eq!(RetryPolicy::new().attempts(0).after(1, 0.5), None, "once at least, and then never again");
         assert!(RetryPolicy::new().attempts(u32::MAX).after(u32::MAX - 1, 0.0).is_some());
+        assert_eq!(RetryPolicy::new().pauses(5 * second, second).after(1, 1.0), Some(second));
+        let endless = RetryPolicy::new().pauses(Duration::MAX, Duration::MAX);
+        assert_eq!(endless.after(1, 1.0), Some(MAX_LIFETIME));
+        assert_eq!(RetryPolicy::new().pauses(Duration::ZERO, Duration::ZERO).after(1, 1.0), Some(Duration::ZERO));
     }
 }

@@ -27,6 +27,9 @@ use crate::{
     writing::Writing,
 };
 
+/// The shortest time-out of a call, of a shutdown, and of an attempt of a worker's function.
+pub(crate) const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+
 /// How a node behaves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {

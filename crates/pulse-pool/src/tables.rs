@@ -28,7 +28,7 @@ mod refusal;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Binding, Client, Deadline, LeaseId, MapId, Scope, Transaction, Version};
+use pulse_core::{Binding, Client, Deadline, LeaseId, MIN_LIFETIME, MapId, Scope, Transaction, Version};
 use pulse_rmap::Map;
 use tokio::sync::OnceCell;
 
@@ -64,9 +64,6 @@ static DEAD_PAYLOADS: Name = Name::new("pool:dead-payloads");
 
 /// The label of a node that does not replicate the jobs.
 const CLIENT: &str = "client";
-
-/// The longest that anything is kept for: what a backend takes for a time.
-pub(crate) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// How long the trace of a refused job waits for whoever dispatched it.
 const TRACE_TTL: Duration = Duration::from_secs(60);
@@ -239,7 +236,7 @@ impl Tables {
         ttl: Duration,
     ) -> Transaction {
         self.expect_record(key, running)
-            .put_bound(inbox_of(node), id, note, Binding::Ttl(ttl.max(Duration::from_millis(1))))
+            .put_bound(inbox_of(node), id, note, Binding::Ttl(ttl.max(MIN_LIFETIME)))
             .expire_map(inbox_of(node), Deadline::Renew(INBOX_TTL))
     }
 

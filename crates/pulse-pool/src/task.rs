@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    future::{Future, IntoFuture},
+    future::{Future, IntoFuture, ready},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{FutureExt, future::BoxFuture};
+use pulse_core::MAX_LIFETIME;
 use serde::Serialize;
 use tokio::{task::JoinHandle, time::timeout};
 use tracing::Instrument;
@@ -18,6 +19,7 @@ use tracing::Instrument;
 use crate::{
     Error, HandlerError, Job, JobHandler, JobKey, Node, RetryPolicy, WorkerId, WorkerOptions,
     handler::{Ending, panic_message},
+    pool::SHORTEST_TIMEOUT,
     result::KEEP_FOR,
     trace,
 };
@@ -101,22 +103,24 @@ impl<F> FnWorker<'_, F> {
         self
     }
 
-    /// Sets how long one attempt may take. Its future is then dropped, and it has failed. Default: for ever.
+    /// Sets how long one attempt may take: at least a millisecond. Its future is then dropped, and it has failed. More
+    /// than a hundred years is for ever. Default: for ever.
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.terms.timeout = Some(limit);
+        self.terms.timeout = (limit <= MAX_LIFETIME).then_some(limit);
         self
     }
 
-    /// Sets how long results are kept. Default: ten minutes.
+    /// Sets how long results are kept: from a millisecond to a hundred years, as which shorter and longer times act.
+    /// Default: ten minutes.
     pub fn keep_result(mut self, time: Duration) -> Self {
         self.terms.keep_result = time;
         self
     }
 
     /// Sets how long a function that is to stop may take to return. When the node is cut off from the pool it gets no
-    /// time at all. Default: 10 s.
+    /// time at all. At most a hundred years. Default: 10 s.
     pub fn stop_grace(mut self, time: Duration) -> Self {
-        self.terms.stop_grace = time;
+        self.terms.stop_grace = time.min(MAX_LIFETIME);
         self
     }
 
@@ -148,9 +152,13 @@ where
     type Output = Result<WorkerId, Error>;
     type IntoFuture = BoxFuture<'n, Self::Output>;
 
-    /// As [`Node::add_worker`].
+    /// As [`Node::add_worker`]; [`Error::InvalidOption`] for a [`timeout`](FnWorker::timeout) below a millisecond.
     fn into_future(self) -> Self::IntoFuture {
         let Self { node, function, options, terms } = self;
+        if let Some(limit) = terms.timeout.filter(|limit| *limit < SHORTEST_TIMEOUT) {
+            let reason = format!("a time-out of {limit:?} for an attempt is less than {SHORTEST_TIMEOUT:?}");
+            return Box::pin(ready(Err(Error::InvalidOption { pool: node.pool().to_owned(), reason })));
+        }
         let handler = Functions { function: Arc::new(function), terms, running: Arc::default() };
         Box::pin(node.add_worker_with(handler, options))
     }

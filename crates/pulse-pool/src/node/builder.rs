@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use pulse_core::{Client, Session};
+use pulse_core::{Client, MAX_LIFETIME, Session};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout_at},
@@ -25,10 +25,10 @@ use crate::{
     group::Group,
     history::{History, verify},
     meter::Meter,
-    pool::{Options, Pool},
+    pool::{Options, Pool, SHORTEST_TIMEOUT},
     post::Waiting,
     runner::Runner,
-    tables::{LONGEST, Refusal, Tables},
+    tables::{Refusal, Tables},
     watch::Watches,
     write::{Written, write},
     writing::Writing,
@@ -74,27 +74,29 @@ impl NodeBuilder {
     }
 
     /// Sets how long the node may be silent before it is declared dead and its jobs move. The node stops its jobs by
-    /// itself a fifth of this time earlier. Default 10 s; short times find crashes sooner, and take slow networks for
-    /// crashes.
+    /// itself a fifth of this time earlier. From a tenth of a second to a hundred years, default 10 s; short times find
+    /// crashes sooner, and take slow networks for crashes.
     pub fn worker_ttl(mut self, ttl: Duration) -> Self {
         self.options.worker_ttl = ttl;
         self
     }
 
     /// Sets how many jobs may wait for their first start before dispatches of this node fail with
-    /// [`Error::QueueFull`]. Default 10,000.
+    /// [`Error::QueueFull`]; with 0 all of them do. Default 10,000.
     pub fn max_queued(mut self, jobs: u64) -> Self {
         self.options.max_queued = jobs;
         self
     }
 
-    /// Sets how long a call may wait for workers, other nodes and the backend. Default 30 s.
+    /// Sets how long a call may wait for workers, other nodes and the backend. From a millisecond to a hundred years,
+    /// default 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = timeout;
         self
     }
 
-    /// Sets how long [`Node::close`] may wait for handlers to stop their jobs. Default 60 s.
+    /// Sets how long [`Node::close`] may wait for handlers to stop their jobs. From a millisecond to a hundred years,
+    /// default 60 s.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.options.shutdown_timeout = timeout;
         self
@@ -124,13 +126,13 @@ impl NodeBuilder {
     pub async fn join(self, client: &Client) -> Result<Node, Error> {
         let Options { worker_ttl, timeout, shutdown_timeout, .. } = self.options;
         let invalid = |reason| Err(Error::InvalidOption { pool: self.pool.clone(), reason });
-        if worker_ttl < SHORTEST_TTL {
-            return invalid(format!("a worker TTL of {worker_ttl:?} is less than {SHORTEST_TTL:?}"));
-        }
-        for (what, time) in [("worker TTL", worker_ttl), ("time-out", timeout), ("shutdown time-out", shutdown_timeout)]
-        {
-            if time > LONGEST {
-                return invalid(format!("a {what} of {time:?} is more than {LONGEST:?}"));
+        for (what, time, least) in [
+            ("worker TTL", worker_ttl, SHORTEST_TTL),
+            ("time-out", timeout, SHORTEST_TIMEOUT),
+            ("shutdown time-out", shutdown_timeout, SHORTEST_TIMEOUT),
+        ] {
+            if !(least..=MAX_LIFETIME).contains(&time) {
+                return invalid(format!("a {what} of {time:?} is not from {least:?} to a hundred years"));
             }
         }
         let node = NodeId::random();

@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Binding, LeaseId, Transaction};
+use pulse_core::{Binding, LeaseId, MAX_LIFETIME, MIN_LIFETIME, Transaction};
 
-use super::{Dispatch, JOBS, LONGEST, PAYLOADS, QUEUE, RESULTS, SHUTDOWN, Tables, WORKERS, expect_worker, remove_job};
+use super::{Dispatch, JOBS, PAYLOADS, QUEUE, RESULTS, SHUTDOWN, Tables, WORKERS, expect_worker, remove_job};
 use crate::{JobKey, WorkerId};
 
 /// What is written down of a job.
@@ -163,7 +163,7 @@ fn run(transaction: Transaction, key: &JobKey, old: &Bytes, new: &Bytes) -> Tran
 }
 
 fn finish(transaction: Transaction, key: &JobKey, old: &Bytes, result: Bytes, keep_for: Duration) -> Transaction {
-    let keep_for = Binding::Ttl(keep_for.clamp(Duration::from_millis(1), LONGEST));
+    let keep_for = Binding::Ttl(keep_for.clamp(MIN_LIFETIME, MAX_LIFETIME));
     remove_job(transaction.expect_equals(&JOBS, key.shared(), old.clone()), key).put_bound(
         &RESULTS,
         key.shared(),
