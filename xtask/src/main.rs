@@ -17,6 +17,7 @@ mod run;
 mod servers;
 mod simulate;
 mod test;
+mod tls;
 
 use std::process::ExitCode;
 

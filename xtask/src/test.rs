@@ -12,6 +12,7 @@ use crate::{
     libtest::Tally,
     run,
     servers::{Cluster, Server, program},
+    tls,
 };
 
 /// The servers of a run; dropping them stops them.
@@ -19,11 +20,12 @@ struct Servers {
     program: Option<std::path::PathBuf>,
     standalone: Option<Server>,
     cluster: Option<Cluster>,
+    speak_tls: bool,
 }
 
 impl Servers {
     fn start(backends: &[Backend]) -> Result<Self, Failure> {
-        let mut servers = Self { program: None, standalone: None, cluster: None };
+        let mut servers = Self { program: None, standalone: None, cluster: None, speak_tls: false };
         if backends == [Backend::Memory] {
             return Ok(servers);
         }
@@ -34,6 +36,10 @@ impl Servers {
         }
         if backends.contains(&Backend::Cluster) {
             servers.cluster = Some(Cluster::start(&program)?);
+        }
+        servers.speak_tls = tls::is_spoken_by(&program)?;
+        if !servers.speak_tls {
+            println!("xtask: this server has no TLS: the tests that need it are skipped");
         }
         servers.program = Some(program);
         Ok(servers)
@@ -54,8 +60,8 @@ impl Servers {
 }
 
 pub(crate) fn run(options: &TestOptions) -> Result<(), Failure> {
-    let commands = commands(options)?;
     let servers = Servers::start(&options.backends)?;
+    let commands = commands(options, servers.speak_tls)?;
     let mut tally = Tally::default();
     let mut broken = Vec::new();
     for round in 1..=options.repeat {
@@ -131,12 +137,13 @@ fn summarise(options: &TestOptions, tally: &Tally, broken: &[String]) -> Result<
     Ok(())
 }
 
-/// The cargo commands that run what is asked for.
-fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
+/// The cargo commands that run what is asked for, on servers that speak TLS or do not.
+fn commands(options: &TestOptions, speak_tls: bool) -> Result<Vec<Vec<String>>, Failure> {
     let servers: Vec<&str> =
         options.backends.iter().filter(|backend| **backend != Backend::Memory).map(|backend| backend.name()).collect();
+    let of_tests: Vec<&str> = servers.iter().copied().chain(speak_tls.then_some("tls")).collect();
     let in_memory = options.backends.contains(&Backend::Memory);
-    let mut features: Vec<String> = servers.iter().map(|server| format!("tests/{server}")).collect();
+    let mut features: Vec<String> = of_tests.iter().map(|feature| format!("tests/{feature}")).collect();
     if options.backends.contains(&Backend::Standalone) {
         features.push("xtask/standalone".to_owned());
     }
@@ -167,7 +174,7 @@ fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
             all.push(features);
             commands.push(all);
         }
-        (None, false) => commands.push(base(&["--package=tests", &tests_features(&servers)])),
+        (None, false) => commands.push(base(&["--package=tests", &tests_features(&of_tests)])),
         (Some(package), _) => {
             if in_memory {
                 if package == "pulse-pool" {
@@ -178,7 +185,7 @@ fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
             }
             let targets = targets_of(package)?;
             if !targets.is_empty() {
-                let mut cross = base(&["--package=tests", &tests_features(&servers)]);
+                let mut cross = base(&["--package=tests", &tests_features(&of_tests)]);
                 cross.extend(targets.iter().map(|target| format!("--test={target}")));
                 commands.push(cross);
             }
@@ -200,8 +207,8 @@ fn commands(options: &TestOptions) -> Result<Vec<Vec<String>>, Failure> {
     Ok(commands)
 }
 
-fn tests_features(servers: &[&str]) -> String {
-    format!("--features={}", servers.join(","))
+fn tests_features(features: &[&str]) -> String {
+    format!("--features={}", features.join(","))
 }
 
 /// The targets of the package `tests` that are about a crate: those of its name without `pulse-`; what is named after
@@ -229,16 +236,28 @@ mod tests {
 
     #[test]
     fn without_options_one_command_runs_everything() {
-        let commands = commands(&TestOptions::default()).unwrap();
+        let commands = commands(&TestOptions::default(), true).unwrap();
         assert_eq!(commands.len(), 1);
         assert!(commands[0].contains(&"--workspace".to_owned()));
-        assert!(commands[0].iter().any(|word| word.contains("tests/standalone,tests/cluster")));
+        assert!(commands[0].iter().any(|word| word.contains("tests/standalone,tests/cluster,tests/tls,")));
+    }
+
+    #[test]
+    fn what_needs_tls_is_left_out_where_the_server_has_none() {
+        for package in [None, Some("pulse-core".to_owned())] {
+            let options = TestOptions { package, ..TestOptions::default() };
+            let asks_for_tls = |speak_tls| {
+                let commands = commands(&options, speak_tls).unwrap();
+                commands.iter().flatten().any(|word| word.starts_with("--features") && word.contains("tls"))
+            };
+            assert!(asks_for_tls(true) && !asks_for_tls(false), "{options:?}");
+        }
     }
 
     #[test]
     fn one_server_alone_runs_only_the_tests_of_its_modules() {
         let options = TestOptions { backends: vec![Backend::Cluster], ..TestOptions::default() };
-        let commands = commands(&options).unwrap();
+        let commands = commands(&options, false).unwrap();
         assert_eq!(commands[0].last().unwrap(), "cluster::");
         assert!(commands[0].contains(&"--package=tests".to_owned()));
     }
@@ -246,7 +265,7 @@ mod tests {
     #[test]
     fn a_filter_reaches_the_harness() {
         let options = TestOptions { filter: Some("lease".into()), ..TestOptions::default() };
-        let commands = commands(&options).unwrap();
+        let commands = commands(&options, false).unwrap();
         assert_eq!(commands[0][commands[0].len() - 2..], ["--", "lease"]);
     }
 }

