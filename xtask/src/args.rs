@@ -1,6 +1,9 @@
 //! The command line.
 
-use crate::by_hand::Action;
+use crate::{
+    by_hand::Action,
+    fetch::{Fetched, SERVERS},
+};
 
 pub(crate) const HELP: &str = "\
 cargo xtask test [--backend memory|standalone|cluster]... [-p CRATE] [--filter TEXT] [--repeat N]
@@ -11,6 +14,8 @@ cargo xtask simulate [--seeds N] [--from N] [--seed N] [--sabotage NAME]
     with all that happens in it; or with a promise broken, to see that it is noticed.
 cargo xtask redis up|cluster|status|down
     A standalone server or a cluster of three to work with by hand.
+cargo xtask server redis-8|valkey-9
+    Fetches a newer server than most systems have, built without TLS, and says how to use it.
 cargo xtask ci
     Everything that CI checks.
 cargo xtask package
@@ -27,6 +32,7 @@ pub(crate) enum Chore {
     Test(TestOptions),
     Simulate(Vec<String>),
     Redis(Action),
+    Fetch(&'static Fetched),
     Ci,
     Package,
     Bench { name: String, quick: bool },
@@ -81,6 +87,10 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Chore, String> {
         ["redis", "cluster"] => Ok(Chore::Redis(Action::Cluster)),
         ["redis", "status"] => Ok(Chore::Redis(Action::Status)),
         ["redis", "down"] => Ok(Chore::Redis(Action::Down)),
+        ["server", name] => match SERVERS.iter().find(|server| server.name == *name) {
+            Some(server) => Ok(Chore::Fetch(server)),
+            None => Err(format!("I know no server {name}")),
+        },
         ["ci"] => Ok(Chore::Ci),
         ["package"] => Ok(Chore::Package),
         ["bench", name] => Ok(Chore::Bench { name: (*name).to_owned(), quick: false }),
@@ -144,8 +154,14 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_fetched_by_its_name() {
+        assert_eq!(parsed("server valkey-9"), Ok(Chore::Fetch(&SERVERS[1])));
+    }
+
+    #[test]
     fn nonsense_is_refused_with_a_reason() {
-        for line in ["tset", "test --backend mars", "test --repeat 0", "test --filter", "redis", "bench"] {
+        for line in ["tset", "test --backend mars", "test --repeat 0", "test --filter", "redis", "server mars", "bench"]
+        {
             assert!(parsed(line).is_err(), "{line} was accepted");
         }
     }

@@ -101,7 +101,8 @@ fn find(program: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-fn check_version(program: PathBuf) -> Result<PathBuf, Failure> {
+/// Refuses a program that is too old.
+pub(crate) fn check_version(program: PathBuf) -> Result<PathBuf, Failure> {
     let told = run::output(Command::new(&program).arg("--version"))?;
     match is_recent_enough(&told) {
         Some(true) => Ok(program),

@@ -8,6 +8,7 @@ mod bench;
 mod by_hand;
 mod ci;
 mod examples;
+mod fetch;
 mod install;
 mod libtest;
 mod matrix;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Ok(Chore::Test(options)) => test::run(&options),
         Ok(Chore::Simulate(options)) => simulate::run(&options),
         Ok(Chore::Redis(action)) => by_hand::run(action),
+        Ok(Chore::Fetch(server)) => fetch::run(server),
         Ok(Chore::Ci) => ci::run(),
         Ok(Chore::Package) => package::run(),
         Ok(Chore::Bench { name, quick }) => bench::run(&name, quick),
