@@ -17,6 +17,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) fn checked(mut builder: ClientBuilder) -> Result<ClientBuilder, Error> {
     builder.connect_timeout = timeout("connect_timeout", builder.connect_timeout)?;
     builder.command_timeout = timeout("command_timeout", builder.command_timeout)?;
+    if let Some(time) = builder.unresponsive_after {
+        builder.unresponsive_after = Some(timeout("unresponsive_after", time)?);
+    }
     builder.reconnect = reconnect(builder.reconnect)?;
     if builder.key_prefix.len() > MAX_NAME_LEN {
         return Err(invalid("key_prefix", format!("{} bytes", builder.key_prefix.len()), "it may have at most 1024"));
@@ -73,6 +76,7 @@ mod tests {
             for (bad, name) in [
                 (builder().connect_timeout(none), "connect_timeout"),
                 (builder().command_timeout(none), "command_timeout"),
+                (builder().unresponsive_after(none), "unresponsive_after"),
             ] {
                 let Err(Error::InvalidOption { option, value, .. }) = checked(bad) else {
                     panic!("{name} of {none:?}")
@@ -109,6 +113,7 @@ mod tests {
         for (bad, expected) in [
             (builder().connect_timeout(none), "connect_timeout"),
             (builder().command_timeout(none), "command_timeout"),
+            (builder().unresponsive_after(none), "unresponsive_after"),
             (builder().reconnect(Reconnect::new(most, none)), "reconnect"),
             (builder().key_prefix("k".repeat(MAX_NAME_LEN + 1)), "key_prefix"),
             (builder().connection_name("two words"), "connection_name"),

@@ -14,12 +14,6 @@ use crate::{ClientBuilder, Error, Reconnect};
 /// asks for less.
 const UNRESPONSIVE: Duration = Duration::from_millis(500);
 
-/// Longer time-outs and pauses act as this.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// Shorter pauses between attempts to connect act as this.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
-
 /// Options of a client, checked and translated.
 pub(crate) struct Settings {
     /// The URL as it may be shown: without user, password and options.
@@ -124,9 +118,7 @@ impl Settings {
                 Place::Sentinel(Sentinels { hosts, service: service_name, username, password })
             }
         };
-        // What no clock can measure, and what would be no pause at all.
-        let command_timeout = builder.command_timeout.min(LONGEST);
-        let least = builder.reconnect.min.clamp(SHORTEST_PAUSE, LONGEST);
+        let command_timeout = builder.command_timeout;
         Self {
             target,
             username: config.username,
@@ -140,7 +132,7 @@ impl Settings {
             // An attempt to connect must be over before the commands that wait for it are.
             attempt: builder.connect_timeout.min(command_timeout / 5 * 4),
             command_timeout,
-            reconnect: Reconnect::new(least, builder.reconnect.max.clamp(least, LONGEST)),
+            reconnect: builder.reconnect,
             unresponsive: builder.unresponsive_after.unwrap_or(UNRESPONSIVE).min(command_timeout),
             minds_leases: builder.unresponsive_after.is_none(),
             name: builder.connection_name.clone(),
