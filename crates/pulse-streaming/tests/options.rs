@@ -8,8 +8,8 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The name of the option that was refused.
 fn refused<T>(result: Result<T, Error>) -> Option<&'static str> {
-    match result {
-        Err(Error::InvalidOption { option, .. }) => Some(option),
+    match result.err()? {
+        Error::InvalidOption { option, .. } => Some(option),
         _ => None,
     }
 }

@@ -396,10 +396,8 @@ impl Keeper {
             // Again at every look: somewhere a successor may just have been chosen.
             self.endpoint.news.trouble.notify_one();
         }
-        if silent && !before {
-            if let Some(sibling) = &self.sibling {
-                sibling.probe();
-            }
+        if let (true, false, Some(sibling)) = (silent, before, &self.sibling) {
+            sibling.probe();
         }
     }
 
