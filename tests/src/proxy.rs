@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt, AsyncWriteExt, copy},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
@@ -39,6 +39,8 @@ struct State {
     accepted: usize,
     /// Connections with numbers below this carry nothing.
     swallowed: usize,
+    /// How many bytes a second each connection carries towards the client.
+    rate: Option<u32>,
 }
 
 impl State {
@@ -56,7 +58,7 @@ impl Proxy {
     pub async fn before(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let own = listener.local_addr().expect("it has an address").port();
-        let state = State { target: port, is_whole: true, accepted: 0, swallowed: 0 };
+        let state = State { target: port, is_whole: true, accepted: 0, swallowed: 0, rate: None };
         let state = Arc::new(watch::Sender::new(state));
         let task = tokio::spawn(accept(listener, state.clone()));
         Self { port: own, state, task }
@@ -93,6 +95,11 @@ impl Proxy {
     /// Has all connections carry nothing any more: new ones are accepted and never answered.
     pub fn swallow_all(&self) {
         self.state.send_modify(|state| state.swallowed = usize::MAX);
+    }
+
+    /// Carries no more than so many bytes a second towards the client, on each connection.
+    pub fn slow_down(&self, rate: u32) {
+        self.state.send_modify(|state| state.rate = Some(rate));
     }
 
     /// Leads new connections to another port: the name moves. Those that stand stay where they are.
@@ -137,16 +144,43 @@ async fn keep(mut near: TcpStream, number: usize, mut state: watch::Receiver<Sta
     };
     // Where nothing was carried yet, nothing needs to be held at the other end.
     let mut far = None;
+    let rates = state.clone();
     if let Some(target) = target {
         let Ok(connected) = TcpStream::connect(("127.0.0.1", target)).await else { return };
         let far = far.insert(connected);
         tokio::select! {
-            // However it ends, both connections end with it.
-            _ = copy_bidirectional(&mut near, far) => return,
+            () = carry(&mut near, far, &rates) => return,
             _ = state.wait_for(|state| !state.carries(number)) => {}
         }
     }
     // Both ends stay open, and nothing is read from them.
     let _ = state.wait_for(|state| !state.is_whole).await;
     drop((near, far));
+}
+
+/// Carries both ways until one end is closed.
+async fn carry(near: &mut TcpStream, far: &mut TcpStream, state: &watch::Receiver<State>) {
+    let (mut from_near, mut to_near) = near.split();
+    let (mut from_far, mut to_far) = far.split();
+    let down = async {
+        let mut chunk = vec![0; 16 << 10];
+        loop {
+            let length = match from_far.read(&mut chunk).await {
+                Ok(0) | Err(_) => return,
+                Ok(length) => length,
+            };
+            let rate = state.borrow().rate;
+            if let Some(rate) = rate {
+                tokio::time::sleep(std::time::Duration::from_secs_f64(length as f64 / f64::from(rate))).await;
+            }
+            if to_near.write_all(&chunk[..length]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = down => {}
+        // However it ends, both connections end with it.
+        _ = copy(&mut from_near, &mut to_far) => {}
+    }
 }

@@ -177,6 +177,10 @@ pub(super) fn was_said_by_server(error: &FredError) -> bool {
 
 /// Keeps the library's error as a source.
 pub(super) fn source(error: FredError) -> Source {
+    // What the library says of commands that were under way when a connection was given up.
+    if error.details() == "channel closed" {
+        return Arc::new(ServerSaid("the connection was given up with the answer still owed".into()));
+    }
     Arc::new(error)
 }
 

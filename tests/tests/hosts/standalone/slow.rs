@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pulse_core::{Client, FeedItem};
+use pulse_core::{Client, FeedItem, Transaction};
 use pulse_rmap::Map;
 use tests::{
     Proxy, Server, in_time,
-    scene::{Taker, Writer, connect, map, since, stream},
+    scene::{Taker, Writer, connect, map, scope, since, stream},
 };
 
 /// A client behind a proxy that counts its connections, and what it does all the time.
@@ -107,6 +107,44 @@ async fn a_server_that_is_busy_with_a_script_is_waited_for() {
         let (made, errors) = busy.goes_on().await;
         println!("{made} connections, errors: {errors:?}");
         assert!(made <= 12, "{made} connections to a server that was busy");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_that_the_server_holds_back_are_waited_for() {
+    in_time(async {
+        let busy = Busy::start().await;
+        busy.server_does(|server| assert_eq!(server.cli(&["CLIENT", "PAUSE", "3000", "WRITE"]), "OK")).await;
+        let (made, errors) = busy.goes_on().await;
+        assert_eq!(errors, Vec::<String>::new(), "the writes were held back, not lost");
+        assert!(made <= 8, "{made} connections to a server that answers");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_answer_over_a_slow_link_is_waited_for() {
+    in_time(async {
+        let server = Server::start();
+        let proxy = Proxy::before(server.port()).await;
+        let (near, far) = (connect(&server.url()).await, connect(&proxy.url()).await);
+        let large = vec![b'x'; 12 << 20];
+        near.commit(Transaction::new(&scope()).put("large", "k", large.clone())).await.unwrap();
+        let before = proxy.accepted();
+        // Some two seconds, in which nothing else is answered.
+        proxy.slow_down(8 << 20);
+        let map = scope().map("large").unwrap();
+        let backend = far.backend();
+        let read = backend.map_get(&map, &["k"]);
+        let write = far.commit(Transaction::new(&scope()).add("small", "n", 1));
+        let (read, write) = tokio::join!(read, write);
+        write.expect("the connection is not given up under a write");
+        assert!(read.unwrap()[0].as_ref().is_some_and(|read| read.len() == large.len()));
+        let made = proxy.accepted() - before;
+        assert!(made <= 8, "{made} connections beside one that is at work");
+        near.close().await;
+        far.close().await;
     })
     .await;
 }

@@ -33,8 +33,8 @@ use super::{
     super::errors::is_said,
     locate::Locator,
     settings::Settings,
-    traffic::{Patience, Silence},
-    wire::{Connection, Demands, Purpose},
+    traffic::{Patience, Silence, time_to_carry},
+    wire::{Connection, Demands, Purpose, Seen},
 };
 use crate::Reconnect;
 
@@ -314,6 +314,8 @@ impl Keeper {
         let mut ping = std::pin::pin!(Fuse::<BoxFuture<'_, Result<Duration, FredError>>>::terminated());
         let mut attempt: Attempt = Fuse::terminated();
         let mut seeks_primary = false;
+        // How long it may be silent because the server was seen to be at work for it.
+        let mut excused = Duration::ZERO;
         loop {
             let now = Instant::now();
             let owed = silence.sample(traffic, now);
@@ -322,7 +324,10 @@ impl Keeper {
             let bound = if self.settings.minds_leases { self.endpoint.news.bound() } else { Duration::MAX };
             let patience = self.patience.for_link(connection.round_trip, bound);
             let patience = patience.saturating_add(traffic.allowance());
-            let silent = owed.is_some_and(|owed| owed >= patience);
+            if owed.is_none_or(|owed| owed < patience) {
+                excused = Duration::ZERO;
+            }
+            let silent = owed.is_some_and(|owed| owed >= patience.max(excused));
             self.doubt(silent);
             if demoted || silent {
                 if attempt.is_terminated() && now >= self.replace_after {
@@ -365,12 +370,18 @@ impl Keeper {
                         Ok(other) => {
                             // What the old one has to say gets the time that it needs to arrive.
                             tokio::time::sleep(other.round_trip.max(Duration::from_millis(5)).min(patience)).await;
-                            let mut is_silent =
-                                || silence.sample(traffic, Instant::now()).is_some_and(|owed| owed >= patience);
-                            if is_silent() && !other.sees_at_work(connection, LOOK * 2).await && is_silent() {
-                                tracing::debug!(target = &*self.settings.target, "the connection is silent, leaving it");
-                                self.patience.replaced(Instant::now());
-                                return Some(other);
+                            let mut silent_for =
+                                || silence.sample(traffic, Instant::now()).filter(|owed| *owed >= patience);
+                            if silent_for().is_some() {
+                                let seen = other.look_at(connection, LOOK * 2).await;
+                                if let Some(owed) = silent_for() {
+                                    excused = self.excuse(seen, owed, patience);
+                                    if owed >= excused {
+                                        tracing::debug!(target = &*self.settings.target, "a silent connection is left");
+                                        self.patience.replaced(Instant::now());
+                                        return Some(other);
+                                    }
+                                }
                             }
                         }
                         Err(error) => {
@@ -398,6 +409,16 @@ impl Keeper {
         }
         if let (true, false, Some(sibling)) = (silent, before, &self.sibling) {
             sibling.probe();
+        }
+    }
+
+    /// For how long the connection may be silent because of what the server says that it does for it.
+    fn excuse(&self, seen: Option<Seen>, owed: Duration, patience: Duration) -> Duration {
+        match seen {
+            // It is asked again after as long a time.
+            Some(seen) if seen.held_back => owed * 2 + patience,
+            Some(seen) => (patience + time_to_carry(seen.unsent)).min(self.patience.most()),
+            None => Duration::ZERO,
         }
     }
 

@@ -14,8 +14,13 @@ use tokio::{sync::Notify, time::Instant};
 /// Requests from this size on are given extra time, because the link has to carry them first.
 const LARGE: usize = 64 << 10;
 
-/// The slowest link on which a large request does not look like silence, in bytes per second.
+/// The slowest link on which a large request or answer does not look like silence, in bytes per second.
 const SLOWEST: u64 = 1 << 20;
+
+/// How long the slowest link takes for so many bytes.
+pub(crate) fn time_to_carry(bytes: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1000) / SLOWEST)
+}
 
 /// The counters of one connection.
 #[derive(Debug, Default)]
@@ -69,7 +74,7 @@ impl Traffic {
 
     /// How much longer than others the requests on their way may take for their size alone.
     pub(crate) fn allowance(&self) -> Duration {
-        Duration::from_millis(self.large.load(Ordering::Relaxed).saturating_mul(1000) / SLOWEST)
+        time_to_carry(self.large.load(Ordering::Relaxed))
     }
 
     /// Says that everything that was owed before has been answered.
@@ -182,6 +187,11 @@ impl Patience {
     pub(crate) fn for_link(&self, round_trip: Duration, bound: Duration) -> Duration {
         let patience = self.least.min(bound).max(FLOOR).saturating_mul(1 << self.doublings.min(8));
         patience.saturating_add(round_trip.saturating_mul(2)).min(self.most)
+    }
+
+    /// The longest that is ever waited.
+    pub(crate) fn most(&self) -> Duration {
+        self.most
     }
 
     /// Counts a replacement.

@@ -306,22 +306,9 @@ impl Connection {
         Some(self.opened.elapsed().saturating_sub(Duration::from_millis(at)))
     }
 
-    /// Asks the server, on this connection, what has become of another one to it, and says whether that one only looks
-    /// silent: the server holds its writes back, or is still sending it an answer. No by default, also where the user
-    /// may not ask.
-    pub(crate) async fn sees_at_work(&self, other: &Self, limit: Duration) -> bool {
-        let Some(first) = self.look_at(other, limit).await else { return false };
-        if first.held_back {
-            return true;
-        }
-        if first.unsent == 0 {
-            return false;
-        }
-        tokio::time::sleep(limit / 2).await;
-        self.look_at(other, limit).await.is_some_and(|second| second.unsent != first.unsent)
-    }
-
-    async fn look_at(&self, other: &Self, limit: Duration) -> Option<Seen> {
+    /// Asks the server, on this connection, what it does for another one. `None` if it does not say, or does not know that
+    /// one.
+    pub(crate) async fn look_at(&self, other: &Self, limit: Duration) -> Option<Seen> {
         let id = other.id?;
         let args = vec![Value::from_static_str("LIST"), Value::from_static_str("ID"), Value::from(id)];
         let list = reply::text(self.ask("CLIENT", args, limit).await.ok()?).ok()?;
@@ -382,11 +369,12 @@ impl fmt::Debug for Connection {
 
 /// What a server says of a connection.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    /// It waits for something before it answers: for writes to be allowed again, for example.
-    held_back: bool,
-    /// How many bytes wait to be sent to it.
-    unsent: u64,
+pub(crate) struct Seen {
+    /// The server waits for something before it answers: for writes to be allowed again, for example.
+    pub(crate) held_back: bool,
+    /// How many bytes wait to be sent to the client. They are counted by whole answers, so they shrink only at the end of
+    /// one.
+    pub(crate) unsent: u64,
 }
 
 impl Seen {
