@@ -34,7 +34,7 @@ fn setting() -> Setting {
 
 impl Setting {
     async fn bind(&self, session: &Session) {
-        let entry = Transaction::new(&self.scope).put_bound("up", "me", "", Binding::Lease(session.lease()));
+        let entry = Transaction::new(&self.scope).put_bound("up", "me", "", session);
         self.client.commit(entry).await.unwrap();
     }
 
@@ -44,7 +44,7 @@ impl Setting {
 
     /// Whether the backend still takes the lease for alive.
     async fn lease_is_alive(&self, session: &Session) -> bool {
-        let ask = Transaction::new(&self.scope).expect_lease_alive(session.lease());
+        let ask = Transaction::new(&self.scope).expect_session(session);
         self.other.commit(ask).await.is_ok()
     }
 }

@@ -143,10 +143,24 @@ pub enum Error {
         /// Which expectation, and what was found instead.
         failed: Box<FailedExpectation>,
     },
+    /// Something of one scope was put into a transaction of another one; nothing was sent.
+    #[error(
+        "{subject} belongs to scope {scope:?} and cannot take part in a transaction of scope {transaction:?}: give both the same scope"
+    )]
+    OtherScope {
+        /// What was put into the transaction.
+        subject: String,
+        /// The scope that it belongs to.
+        scope: String,
+        /// The scope of the transaction.
+        transaction: String,
+    },
     /// The lease has expired or was dropped: its owner has been declared dead. Nothing was changed.
-    #[error("lease {lease} of {scope} is not alive: it expired or was dropped; ask for a new one")]
+    #[error(
+        "lease {lease} is not alive in scope {scope:?}: it expired, was dropped, or was granted in another scope; ask for a new one"
+    )]
     LeaseLost {
-        /// The scope of the lease.
+        /// The scope of the transaction, in which the lease was looked for.
         scope: String,
         /// The lease.
         lease: LeaseId,

@@ -36,13 +36,13 @@ pub enum SessionState {
 /// Dropping a session stops the renewals and lets the lease run out; [`Session::close`] drops the lease at once.
 ///
 /// ```
-/// # use pulse_core::{Binding, Scope, Session, Transaction};
+/// # use pulse_core::{Scope, Session, Transaction};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), pulse_core::Error> {
 /// use std::time::Duration;
 /// let client = pulse_core::connect("memory:").await?;
 /// let scope = Scope::new("services")?;
 /// let session = Session::open(&client, &scope, Duration::from_secs(10)).await?;
-/// let entry = Transaction::new(&scope).put_bound("up", "api-1", "10.0.0.7", Binding::Lease(session.lease()));
+/// let entry = Transaction::new(&scope).put_bound("up", "api-1", "10.0.0.7", &session);
 /// client.commit(entry).await?;
 /// session.close().await?; // the entry is gone with it
 /// assert_eq!(client.backend().map_get(&scope.map("up")?, &["api-1"]).await?, vec![None]);
@@ -154,7 +154,7 @@ impl Session {
         })
     }
 
-    /// The lease, to bind entries to.
+    /// The lease. To bind entries to it, give the session itself, which knows the scope too.
     #[must_use]
     pub fn lease(&self) -> LeaseId {
         self.lease
@@ -175,7 +175,7 @@ impl Session {
     /// Whether the lease is certainly alive now. Right even in the first instant after a long pause of the process,
     /// because it compares clocks and does not wait for a task to notice. Not so in the first instant after the whole
     /// machine slept, where its monotonic clock slept too, as on Linux and macOS: where that matters, let each write
-    /// expect the lease to be alive ([`Transaction::expect_lease_alive`]), or carry a fencing token.
+    /// expect the lease to be alive ([`Transaction::expect_session`]), or carry a fencing token.
     #[must_use]
     pub fn state(&self) -> SessionState {
         state_now(&self.vouched)

@@ -103,6 +103,7 @@ impl Sweepers {
 pub(crate) fn soonest_deadline(transaction: &Transaction) -> Option<Duration> {
     let deadline = |write: &Write| match write {
         Write::Put { binding: Binding::Ttl(ttl), .. }
+        | Write::Add { binding: Binding::Ttl(ttl), .. }
         | Write::ExpireMap { deadline: Deadline::IfUnset(ttl) | Deadline::Renew(ttl), .. }
         | Write::GrantLease { ttl, .. }
         // It may be shorter than what stood before.

@@ -23,7 +23,7 @@ mod value;
 pub use pulse_core::Tls;
 pub use pulse_core::{
     self, Binding, Client, ClientBuilder, Committed, Incarnation, Limits, MapId, NewEvent, Reconnect, Revision, Scope,
-    Session, Transaction, Version, connect,
+    Session, StreamId, Transaction, Version, connect,
 };
 
 pub use self::{

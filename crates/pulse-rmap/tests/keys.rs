@@ -10,6 +10,7 @@ async fn a_key_is_taken_in_whatever_form_the_caller_has_it() {
     let map: Map<u16> = Map::builder("ports").join(&client).await.unwrap();
     let (owned, shared): (String, Arc<str>) = ("http".into(), "http".into());
     let borrowed: &str = &owned;
+    let stream = map.id().scope().stream(&owned).unwrap();
 
     map.set(&owned, &1).await.unwrap();
     map.set(&shared, &2).await.unwrap();
@@ -20,7 +21,7 @@ async fn a_key_is_taken_in_whatever_form_the_caller_has_it() {
     map.set(Arc::clone(&shared), &7).await.unwrap();
     map.compare_and_set(&owned, &7, &8).await.unwrap();
     map.update(&owned, |old| old.map(|old| old + 1)).await.unwrap();
-    map.batch().expect(&owned, &9).set(&owned, &10).append_event(&owned, event()).commit().await.unwrap();
+    map.batch().expect(&owned, &9).set(&owned, &10).append_event(&stream, event()).commit().await.unwrap();
     map.set_and_wait(&owned, &11).await.unwrap();
     assert_eq!(map.get(&owned).as_deref(), Some(&11));
 

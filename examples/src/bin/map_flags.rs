@@ -32,7 +32,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // An operator switches a flag, provided that nobody else did: with a line in the log, or not at all.
     let line = NewEvent::new("switched", "new-checkout is on");
-    let batch = flags.batch().expect("new-checkout", &false).set("new-checkout", &true).append_event("log", line);
+    let log = flags.id().scope().stream("log")?;
+    let batch = flags.batch().expect("new-checkout", &false).set("new-checkout", &true).append_event(&log, line);
     let version = batch.commit().await?;
 
     // Reading is a lookup in local memory.

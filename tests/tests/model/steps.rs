@@ -93,7 +93,7 @@ pub(crate) enum At {
 pub(crate) enum Do {
     Put(Name, Name, Value, Bound),
     Delete(Name, Name),
-    Add(Name, Name, i64),
+    Add(Name, Name, i64, Bound),
     ListAppend { map: Name, key: Name, items: Vec<Name>, skip: bool },
     ListRemove(Name, Name, Vec<Name>),
     Clear(Name),
@@ -221,7 +221,7 @@ fn write(time: Time) -> impl Strategy<Value = Do> {
     let on_maps = prop_oneof![
         6 => (map(), key(), value(), bound(time)).prop_map(|(m, k, v, b)| Do::Put(m, k, v, b)),
         3 => (map(), key()).prop_map(|(m, k)| Do::Delete(m, k)),
-        2 => (map(), key(), delta).prop_map(|(m, k, d)| Do::Add(m, k, d)),
+        3 => (map(), key(), delta, bound(time)).prop_map(|(m, k, d, b)| Do::Add(m, k, d, b)),
         2 => (map(), key(), items(), any::<bool>())
             .prop_map(|(map, key, items, skip)| Do::ListAppend { map, key, items, skip }),
         2 => (map(), key(), items()).prop_map(|(m, k, items)| Do::ListRemove(m, k, items)),

@@ -58,19 +58,26 @@ impl Driver<'_> {
         }
     }
 
+    fn binding(&self, bound: Bound) -> Binding {
+        match bound {
+            Bound::Permanent => Binding::Permanent,
+            Bound::Lease(lease) => Binding::Lease(self.leases[lease]),
+            Bound::Ttl(ttl) => Binding::Ttl(ttl),
+        }
+    }
+
     pub(super) fn write(&self, write: &Do) -> Outcome<Write> {
         let bytes = |items: &[Name]| items.iter().map(|item| Bytes::from_static(item.as_bytes())).collect();
         Ok(match write {
             Do::Put(map, key, value, bound) => {
-                let binding = match *bound {
-                    Bound::Permanent => Binding::Permanent,
-                    Bound::Lease(lease) => Binding::Lease(self.leases[lease]),
-                    Bound::Ttl(ttl) => Binding::Ttl(ttl),
-                };
+                let binding = self.binding(*bound);
                 Write::Put { map: (*map).into(), key: (*key).into(), value: Bytes::from_static(value), binding }
             }
             Do::Delete(map, key) => Write::Delete { map: (*map).into(), key: (*key).into() },
-            Do::Add(map, key, delta) => Write::Add { map: (*map).into(), key: (*key).into(), delta: *delta },
+            Do::Add(map, key, delta, bound) => {
+                let binding = self.binding(*bound);
+                Write::Add { map: (*map).into(), key: (*key).into(), delta: *delta, binding }
+            }
             Do::ListAppend { map, key, items, skip } => {
                 let duplicates = if *skip { Duplicates::Skip } else { Duplicates::Keep };
                 Write::ListAppend { map: (*map).into(), key: (*key).into(), items: bytes(items), duplicates }

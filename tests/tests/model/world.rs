@@ -192,8 +192,19 @@ impl World {
         map
     }
 
-    fn set(&mut self, map: &str, key: &str, value: Bytes) {
-        let entry = Entry { value: value.clone(), bound: Bound::Permanent };
+    fn bound(&self, binding: &Binding) -> Result<Bound, Refusal> {
+        Ok(match binding {
+            Binding::Permanent => Bound::Permanent,
+            Binding::Lease(lease) if self.alive(*lease) => Bound::Lease(*lease),
+            Binding::Lease(lease) => return Err(Refusal::LeaseLost(*lease)),
+            Binding::Ttl(ttl) => Bound::Until(self.now + millis(*ttl)),
+            other => panic!("the model does not know {other:?}"),
+        })
+    }
+
+    /// Sets a value; the binding counts only if the key is absent.
+    fn set(&mut self, map: &str, key: &str, value: Bytes, bound: Bound) {
+        let entry = Entry { value: value.clone(), bound };
         self.map_to_change(map).entries.entry(key.to_owned()).or_insert(entry).value = value;
     }
 
@@ -201,13 +212,7 @@ impl World {
         let now = self.now;
         Ok(match write {
             Write::Put { map, key, value, binding } => {
-                let bound = match binding {
-                    Binding::Permanent => Bound::Permanent,
-                    Binding::Lease(lease) if self.alive(*lease) => Bound::Lease(*lease),
-                    Binding::Lease(lease) => return Err(Refusal::LeaseLost(*lease)),
-                    Binding::Ttl(ttl) => Bound::Until(now + millis(*ttl)),
-                    other => panic!("the model does not know {other:?}"),
-                };
+                let bound = self.bound(binding)?;
                 let entry = Entry { value: value.clone(), bound };
                 let previous = self.map_to_change(map).entries.insert(key.to_string(), entry);
                 WriteResult::Previous(previous.map(|entry| entry.value))
@@ -220,11 +225,12 @@ impl World {
                 });
                 WriteResult::Previous(removed)
             }
-            Write::Add { map, key, delta } => {
+            Write::Add { map, key, delta, binding } => {
+                let bound = self.bound(binding)?;
                 let wrong = || Refusal::WrongValue(map.to_string(), key.to_string());
                 let before = self.value(map, key).map_or(Some(0), |value| counter(&value)).ok_or_else(wrong)?;
                 let sum = before.checked_add(*delta).ok_or_else(wrong)?;
-                self.set(map, key, Bytes::from(sum.to_string()));
+                self.set(map, key, Bytes::from(sum.to_string()), bound);
                 WriteResult::Counter(sum)
             }
             Write::ListAppend { map, key, items, duplicates } => {
@@ -358,7 +364,7 @@ impl World {
         if changed && after.is_empty() {
             self.map_to_change(map).entries.remove(key);
         } else if changed {
-            self.set(map, key, encode(&after));
+            self.set(map, key, encode(&after), Bound::Permanent);
         }
         WriteResult::List { items: after, changed }
     }

@@ -16,9 +16,12 @@ on_every_backend!(
     an_update_works_where_the_replica_is_behind,
     a_batch_takes_effect_as_a_whole_or_not_at_all,
     a_batch_appends_its_event_only_if_it_is_committed,
+    what_belongs_to_another_scope_is_refused_by_name,
     clearing_and_destroying_tell_how_much_went,
     a_condition_on_several_keys_guards_the_clearing,
     bound_entries_end_with_their_time_or_session_on_every_replica,
+    a_counter_ends_with_the_binding_of_its_first_increment,
+    a_key_that_is_set_if_absent_ends_with_its_session,
     a_lifetime_that_is_set_once_is_not_put_off_by_writes,
     a_lifetime_that_slides_is_put_off_by_each_write,
     an_error_in_encoding_sends_nothing,
@@ -121,13 +124,36 @@ async fn a_batch_takes_effect_as_a_whole_or_not_at_all(subject: Subject) {
 
 async fn a_batch_appends_its_event_only_if_it_is_committed(subject: Subject) {
     let (a, _) = two(&subject).await;
-    let batch = || a.batch().expect_absent("k").set("k", &1).append_event("log", NewEvent::new("set", "k"));
+    let stream = a.id().scope().stream("log").unwrap();
+    let batch = || a.batch().expect_absent("k").set("k", &1).append_event(&stream, NewEvent::new("set", "k"));
     batch().commit().await.unwrap();
     assert!(batch().commit().await.is_err_and(|error| error.is_conflict()));
-    let stream = a.id().scope().stream("log").unwrap();
     let client = subject.client().await;
     let events = client.backend().stream_read(&stream, EventId::ZERO, 9, Duration::ZERO).await.unwrap().entries;
     assert_eq!(events.len(), 1);
+}
+
+async fn what_belongs_to_another_scope_is_refused_by_name(subject: Subject) {
+    let client = subject.client().await;
+    let (map, elsewhere) = (join(&client, &subject.scope()).await, subject.scope());
+    let (log, here) = (elsewhere.stream("log").unwrap(), map.id().scope());
+    let session = Session::open(&client, &elsewhere, Duration::from_secs(600)).await.unwrap();
+    let (event, foreign) = (|| NewEvent::new("set", "k"), || Transaction::new(&elsewhere));
+    let refusals = [
+        map.batch().set("k", &1).append_event(&log, event()).commit().await.unwrap_err(),
+        map.batch().set("k", &1).with(|_| foreign()).commit().await.unwrap_err(),
+        map.batch().set_bound("k", &1, &session).commit().await.unwrap_err(),
+        map.set_bound("k", &1, &session).await.unwrap_err(),
+    ];
+    for refused in refusals {
+        assert!(matches!(refused.backend_error(), Some(pulse_core::Error::OtherScope { .. })), "{refused:?}");
+        let message = refused.to_string();
+        assert!(message.contains(here.as_str()) && message.contains(elsewhere.as_str()), "{message}");
+        assert!(!refused.is_retryable() && !refused.is_outcome_unknown() && !refused.is_conflict());
+    }
+    assert_eq!(client.backend().map_version(map.id()).await.unwrap(), None, "nothing was written");
+    let namesake = here.stream("log").unwrap();
+    assert_eq!(client.backend().stream_info(&namesake).await.unwrap(), None, "nor to the stream of that name here");
 }
 
 async fn clearing_and_destroying_tell_how_much_went(subject: Subject) {
@@ -174,6 +200,52 @@ async fn bound_entries_end_with_their_time_or_session_on_every_replica(subject: 
     }
     let late = a.set_bound("owned", &5, lease).await.unwrap_err();
     assert!(matches!(late.backend_error(), Some(pulse_core::Error::LeaseLost { .. })), "{late:?}");
+}
+
+async fn a_counter_ends_with_the_binding_of_its_first_increment(subject: Subject) {
+    let (client, other, scope) = (subject.client().await, subject.client().await, subject.scope());
+    let calls = Map::counters("calls").scope(scope.clone()).join(&client).await.unwrap();
+    let elsewhere = Map::counters("calls").scope(scope.clone()).join(&other).await.unwrap();
+    let session = Session::open(&client, &scope, Duration::from_secs(600)).await.unwrap();
+    let window = Duration::from_secs(2);
+    assert_eq!(calls.increment_bound("timed", 1, window).await.unwrap().value, 1);
+    // Neither of these puts its end off.
+    assert_eq!(elsewhere.increment_bound("timed", 1, Duration::from_secs(600)).await.unwrap().value, 2);
+    calls.increment("timed", 1).await.unwrap();
+    calls.increment_bound("owned", 1, &session).await.unwrap();
+    calls.increment("kept", 1).await.unwrap();
+    let last = calls.increment_bound("kept", 1, window).await.unwrap();
+    soon("the increments", elsewhere.wait_for(last.version)).await.unwrap();
+    eventually("the window is over", async || match elsewhere.get("timed") {
+        None => Ok(()),
+        Some(count) => Err(count),
+    })
+    .await;
+    session.close().await.unwrap();
+    eventually("the session's counter is gone", async || match elsewhere.get("owned") {
+        None => Ok(()),
+        Some(count) => Err(count),
+    })
+    .await;
+    assert_eq!(elsewhere.get("kept").map(|count| **count), Some(2));
+    assert_eq!(calls.increment_bound("timed", 1, window).await.unwrap().value, 1, "the next window begins");
+}
+
+async fn a_key_that_is_set_if_absent_ends_with_its_session(subject: Subject) {
+    let (a, b) = two(&subject).await;
+    let client = subject.client().await;
+    let session = Session::open(&client, a.id().scope(), Duration::from_secs(600)).await.unwrap();
+    assert!(!a.set_if_absent_bound("lock", &1, &session).await.unwrap().previous.existed());
+    let refused = b.set_if_absent_bound("lock", &2, Duration::from_secs(600)).await.unwrap_err();
+    assert_eq!(refused.found().map(|raw| b.decode("lock", raw).unwrap()), Some(1));
+    session.close().await.unwrap();
+    let taken = b.set_if_absent_bound("lock", &2, Duration::from_millis(100)).await.unwrap();
+    soon("the lock", a.wait_for(taken.version)).await.unwrap();
+    eventually("the time of the lock is over", async || match a.get("lock") {
+        None => Ok(()),
+        Some(owner) => Err(owner),
+    })
+    .await;
 }
 
 async fn a_lifetime_that_is_set_once_is_not_put_off_by_writes(subject: Subject) {

@@ -1,6 +1,6 @@
 //! What adding, describing and destroying promise.
 
-use pulse_streaming::{EventId, EventStream, NewEvent, Start};
+use pulse_streaming::{EventId, EventStream, NewEvent, Start, Transaction};
 use tests::{Subject, on_every_backend};
 
 use crate::{destroy, next_event, read, stream};
@@ -12,6 +12,7 @@ on_every_backend!(
     adding_only_if_the_stream_exists_does_not_create_it,
     a_destroyed_stream_is_gone_and_begins_anew,
     streams_of_one_name_in_two_scopes_are_two_streams,
+    a_transaction_of_another_scope_is_refused_by_name,
 );
 
 async fn an_event_arrives_whole(subject: Subject) {
@@ -87,4 +88,20 @@ async fn streams_of_one_name_in_two_scopes_are_two_streams(subject: Subject) {
     }
     let by_default = EventStream::new(&client, "plain").unwrap();
     assert_eq!(by_default.id().scope().as_str(), "plain");
+}
+
+async fn a_transaction_of_another_scope_is_refused_by_name(subject: Subject) {
+    let client = subject.client().await;
+    let (log, orders) = (stream(&subject, &client), subject.scope());
+    let event = || NewEvent::new("n", "1");
+    let refused = client.commit(log.add_to(Transaction::new(&orders), event())).await.unwrap_err();
+    let message = refused.to_string();
+    let names = [log.id().scope().as_str(), orders.as_str(), "events"];
+    assert!(matches!(refused, pulse_core::Error::OtherScope { .. }), "{refused:?}");
+    assert!(names.iter().all(|name| message.contains(name)), "{message}");
+    let namesake = EventStream::in_scope(&client, &orders, "events").unwrap();
+    assert_eq!((log.info().await.unwrap(), namesake.info().await.unwrap()), (None, None), "nothing was added");
+
+    client.commit(log.add_to(Transaction::new(log.id().scope()), event())).await.unwrap();
+    assert_eq!(log.info().await.unwrap().map(|info| info.length), Some(1));
 }

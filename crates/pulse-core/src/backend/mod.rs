@@ -111,9 +111,9 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::ExpectationFailed`] names the first expectation that did not hold. [`Error::LeaseLost`],
-    /// [`Error::WrongValue`], [`Error::WrongType`], [`Error::InvalidName`], [`Error::InvalidRequest`] and
-    /// [`Error::LimitExceeded`] also leave everything unchanged. [`Error::Timeout`] and [`Error::Unavailable`] say
-    /// whether the outcome is known.
+    /// [`Error::WrongValue`], [`Error::WrongType`], [`Error::OtherScope`], [`Error::InvalidName`],
+    /// [`Error::InvalidRequest`] and [`Error::LimitExceeded`] also leave everything unchanged. [`Error::Timeout`] and
+    /// [`Error::Unavailable`] say whether the outcome is known.
     async fn commit(&self, transaction: Transaction) -> Result<Committed, Error>;
 
     /// Reads the version of a map, `None` if it does not exist.

@@ -217,6 +217,30 @@ pub(super) async fn scopes_maps_and_streams_of_like_names_are_apart(subject: Sub
     }
 }
 
+pub(super) async fn what_belongs_to_another_scope_is_refused_by_name(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let other = room.in_scope(&format!("{}-other", room.scope));
+    let lease = LeaseId::random();
+    other.commit(other.begin().grant_lease(lease, LONG)).await;
+    let binding = || Binding::Session { lease, scope: other.scope.clone() };
+    let foreign = [
+        room.begin().put("m", "k", "v").within(&other.scope, "stream log").append("log", NewEvent::new("e", "p")),
+        room.begin().put_bound("m", "k", "v", binding()),
+    ];
+    for (transaction, subject) in foreign.into_iter().zip(["stream log", &lease.to_string()]) {
+        let refused = room.backend.commit(transaction).await.unwrap_err();
+        assert!(matches!(refused, Error::OtherScope { .. }), "{refused:?}");
+        let message = refused.to_string();
+        assert!(message.contains(subject), "{message}");
+        let scopes = [format!("{:?}", room.scope.as_str()), format!("{:?}", other.scope.as_str())];
+        assert!(scopes.iter().all(|scope| message.contains(scope)), "{message}");
+    }
+    assert_eq!((room.get("m", "k").await, room.read("log").await.len()), (None, 0), "nothing was written");
+    other.commit(other.begin().within(&other.scope, "map m").put_bound("m", "k", "v", binding())).await;
+    other.commit(other.begin().drop_lease(lease)).await;
+    assert_eq!(other.get("m", "k").await, None, "it was bound to the lease");
+}
+
 pub(super) async fn another_client_sees_what_was_committed(subject: Subject) {
     let room = Room::open(&subject).await;
     let other = room.other_client().await;

@@ -78,3 +78,36 @@ pub(super) async fn adding_keeps_the_binding_of_the_key(subject: Subject) {
     let left: Vec<String> = room.content("m").await.into_keys().collect();
     assert_eq!(left, ["permanent"]);
 }
+
+pub(super) async fn a_counter_that_begins_with_a_binding_ends_with_it(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let lease = LeaseId::random();
+    let begin = room.begin().grant_lease(lease, LONG).add_bound("m", "leased", 1, lease);
+    let committed = room.commit(begin.add_bound("m", "timed", 5, SHORT).add("m", "permanent", 1)).await;
+    assert_eq!((committed.counter(1), committed.counter(2)), (Some(1), Some(5)));
+    // What is there keeps its binding, whatever is given.
+    let more =
+        room.begin().add_bound("m", "permanent", 1, lease).add_bound("m", "leased", 1, LONG).add("m", "timed", 1);
+    let committed = room.commit(more).await;
+    assert_eq!(committed.results.len(), 3);
+    room.commit(room.begin().drop_lease(lease)).await;
+    room.sweep_until("the time of the counter is over", |swept| swept.entries == 1).await;
+    assert_eq!(room.content("m").await, [("permanent".to_owned(), bytes("2"))].into());
+    // Within one transaction, what was deleted begins anew, and what was put is there.
+    let again = room.begin().delete("m", "permanent").add_bound("m", "permanent", 3, SHORT);
+    let committed = room.commit(again.put("m", "put", "1").add_bound("m", "put", 1, SHORT)).await;
+    assert_eq!((committed.counter(1), committed.counter(3)), (Some(3), Some(2)));
+    room.sweep_until("the new counter is over", |swept| swept.entries == 1).await;
+    assert_eq!(room.content("m").await, [("put".to_owned(), bytes("2"))].into());
+}
+
+pub(super) async fn adding_for_a_lease_that_is_not_alive_is_refused(subject: Subject) {
+    let room = Room::open(&subject).await;
+    let lease = LeaseId::random();
+    room.commit(room.begin().add("m", "there", 1)).await;
+    for key in ["there", "absent"] {
+        let error = room.refused(room.begin().add_bound("m", key, 1, lease)).await;
+        assert!(matches!(error, Error::LeaseLost { lease: lost, .. } if lost == lease), "{error:?}");
+    }
+    assert_eq!(room.content("m").await, [("there".to_owned(), bytes("1"))].into());
+}

@@ -62,7 +62,7 @@ pub(super) async fn simultaneous_puts_of_bound_and_unbound_keys_keep_their_bindi
     let lease = crate::LeaseId::random();
     let bound = crate::Binding::Lease(lease);
     let grant = room.begin().grant_lease(lease, super::room::LONG);
-    room.commit((0..8).fold(grant, |grant, i| grant.put_bound("m", format!("{i}"), "old", bound))).await;
+    room.commit((0..8).fold(grant, |grant, i| grant.put_bound("m", format!("{i}"), "old", bound.clone()))).await;
     let put = |i: usize| room.commit(room.begin().put("m", format!("{i}"), "new"));
     join_all((4..CALLERS).map(put)).await;
     room.commit(room.begin().drop_lease(lease)).await;

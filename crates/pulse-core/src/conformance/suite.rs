@@ -116,6 +116,7 @@ macro_rules! __conformance_cases {
                 of_racing_commits_that_expect_the_same_exactly_one_goes_through
                 nobody_sees_half_a_commit
                 scopes_maps_and_streams_of_like_names_are_apart
+                what_belongs_to_another_scope_is_refused_by_name
                 another_client_sees_what_was_committed
                 a_transaction_holds_thousands_of_writes
                 a_transaction_holds_a_megabyte
@@ -153,6 +154,8 @@ macro_rules! __conformance_cases {
                 leaving_the_64_bit_range_is_refused
                 a_value_that_is_no_counter_is_refused
                 adding_keeps_the_binding_of_the_key
+                a_counter_that_begins_with_a_binding_ends_with_it
+                adding_for_a_lease_that_is_not_alive_is_refused
             }
             lists {
                 an_append_returns_the_list_after_it

@@ -89,9 +89,9 @@ struct Work<'a> {
 impl Work<'_> {
     fn write(&mut self, write: &Write) -> Result<WriteResult, Error> {
         match write {
-            Write::Put { map, key, value, binding } => self.put(map, key, value, *binding),
+            Write::Put { map, key, value, binding } => self.put(map, key, value, binding),
             Write::Delete { map, key } => Ok(WriteResult::Previous(self.state.delete(&mut self.changed, map, key))),
-            Write::Add { map, key, delta } => self.add(map, key, *delta),
+            Write::Add { map, key, delta, binding } => self.add(map, key, *delta, binding),
             Write::ListAppend { map, key, items, duplicates } => self.list_append(map, key, items, *duplicates),
             Write::ListRemove { map, key, items } => self.list_remove(map, key, items),
             Write::Clear { map } => Ok(WriteResult::Count(self.state.clear(&mut self.changed, map))),
@@ -145,21 +145,26 @@ impl Work<'_> {
         Err(Error::LeaseLost { scope: self.scope.to_string(), lease })
     }
 
-    fn put(&mut self, map: &Arc<str>, key: &Arc<str>, value: &Bytes, binding: Binding) -> Result<WriteResult, Error> {
-        let bound = match binding {
+    fn bound(&self, binding: &Binding) -> Result<Bound, Error> {
+        Ok(match binding {
             Binding::Permanent => Bound::Nothing,
-            Binding::Lease(lease) => {
-                self.expect_alive(lease)?;
-                Bound::Lease(lease)
+            Binding::Lease(lease) | Binding::Session { lease, .. } => {
+                self.expect_alive(*lease)?;
+                Bound::Lease(*lease)
             }
-            Binding::Ttl(ttl) => Bound::Deadline(self.after(ttl)),
-        };
+            Binding::Ttl(ttl) => Bound::Deadline(self.after(*ttl)),
+        })
+    }
+
+    fn put(&mut self, map: &Arc<str>, key: &Arc<str>, value: &Bytes, binding: &Binding) -> Result<WriteResult, Error> {
+        let bound = self.bound(binding)?;
         let previous = self.state.entry(map, key).map(|entry| entry.value.clone());
         self.state.put(&mut self.changed, map, key, value.clone(), bound);
         Ok(WriteResult::Previous(previous))
     }
 
-    fn add(&mut self, map: &Arc<str>, key: &Arc<str>, delta: i64) -> Result<WriteResult, Error> {
+    fn add(&mut self, map: &Arc<str>, key: &Arc<str>, delta: i64, binding: &Binding) -> Result<WriteResult, Error> {
+        let given = self.bound(binding)?;
         let current = match self.state.entry(map, key) {
             None => 0,
             Some(entry) => parse_counter(&entry.value)
@@ -168,7 +173,8 @@ impl Work<'_> {
         let sum = current
             .checked_add(delta)
             .ok_or_else(|| self.wrong_value(map, key, "the sum would leave the 64-bit range"))?;
-        self.state.replace(&mut self.changed, map, key, Bytes::from(sum.to_string()));
+        let bound = self.state.entry(map, key).map_or(given, |entry| entry.bound);
+        self.state.put(&mut self.changed, map, key, Bytes::from(sum.to_string()), bound);
         Ok(WriteResult::Counter(sum))
     }
 

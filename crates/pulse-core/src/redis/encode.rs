@@ -278,7 +278,9 @@ impl<'a> Encoder<'a> {
                 let value = self.string(value.clone());
                 match binding {
                     Binding::Permanent => op([1, map, key, value]),
-                    Binding::Lease(lease) => op([2, map, key, value, self.lease(*lease)]),
+                    Binding::Lease(lease) | Binding::Session { lease, .. } => {
+                        op([2, map, key, value, self.lease(*lease)])
+                    }
                     Binding::Ttl(ttl) => op([3, map, key, value, millis(*ttl)]),
                 }
             }
@@ -286,9 +288,16 @@ impl<'a> Encoder<'a> {
                 let (map, key) = self.key(map, key);
                 op([4, map, key])
             }
-            Write::Add { map, key, delta } => {
+            Write::Add { map, key, delta, binding } => {
                 let (map, key) = self.key(map, key);
-                op([5, map, key, self.text(&delta.to_string())])
+                let delta = self.text(&delta.to_string());
+                match binding {
+                    Binding::Permanent => op([5, map, key, delta]),
+                    Binding::Lease(lease) | Binding::Session { lease, .. } => {
+                        op([25, map, key, delta, self.lease(*lease)])
+                    }
+                    Binding::Ttl(ttl) => op([26, map, key, delta, millis(*ttl)]),
+                }
             }
             Write::ListAppend { map, key, items, duplicates } => {
                 let (map, key) = self.key(map, key);

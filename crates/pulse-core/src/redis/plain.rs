@@ -162,7 +162,7 @@ impl<'a> Plan<'a> {
                     match binding {
                         Binding::Permanent => {}
                         Binding::Ttl(ttl) => plan.maps[place].ttls.push(millis(*ttl)),
-                        Binding::Lease(_) => return None,
+                        Binding::Lease(_) | Binding::Session { .. } => return None,
                     }
                 }
                 Write::Delete { map, key } => {

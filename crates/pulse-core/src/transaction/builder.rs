@@ -1,11 +1,11 @@
 //! Putting a transaction together.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{Binding, Deadline, Duplicates, Expectation, Once, Trim, Write};
-use crate::{Error, EventId, Group, LeaseId, Limits, NewEvent, Scope, Version};
+use crate::{Error, EventId, Group, LeaseId, Limits, NewEvent, Scope, Session, Version};
 
 /// Expectations and writes on one scope, committed together or not at all.
 ///
@@ -33,12 +33,20 @@ pub struct Transaction {
     expectations: Vec<Expectation>,
     writes: Vec<Write>,
     without_previous: bool,
+    /// What belongs to another scope and was put into it all the same: the first such thing, and its scope.
+    foreign: Option<Box<(String, Scope)>>,
 }
 
 impl Transaction {
     /// An empty transaction on a scope.
     pub fn new(scope: &Scope) -> Self {
-        Self { scope: scope.clone(), expectations: Vec::new(), writes: Vec::new(), without_previous: false }
+        Self {
+            scope: scope.clone(),
+            expectations: Vec::new(),
+            writes: Vec::new(),
+            without_previous: false,
+            foreign: None,
+        }
     }
 
     /// Leaves out of the results what puts and deletions replace: they are
@@ -52,6 +60,31 @@ impl Transaction {
     #[must_use]
     pub fn is_without_previous(&self) -> bool {
         self.without_previous
+    }
+
+    /// Says that what is added here belongs to that scope. If it is another one than that of the transaction, the commit
+    /// is refused with [`Error::OtherScope`], which names the subject and both scopes.
+    ///
+    /// Maps and streams are named inside the transaction's scope, so one of another scope would silently be taken for
+    /// its namesake there. Whatever adds to a transaction of its caller calls this first.
+    ///
+    /// ```
+    /// # use pulse_core::{Error, NewEvent, Scope, Transaction};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), pulse_core::Error> {
+    /// # let client = pulse_core::connect("memory:").await?;
+    /// let (orders, log) = (Scope::new("orders")?, Scope::new("audit")?.stream("log")?);
+    /// let opened = Transaction::new(&orders)
+    ///     .put("open", "7", "new")
+    ///     .within(log.scope(), format_args!("stream {log}"))
+    ///     .append(log.name().clone(), NewEvent::new("opened", "7"));
+    /// assert!(matches!(client.commit(opened).await, Err(Error::OtherScope { .. })));
+    /// # Ok(()) }
+    /// ```
+    pub fn within(mut self, scope: &Scope, subject: impl fmt::Display) -> Self {
+        if self.foreign.is_none() && *scope != self.scope {
+            self.foreign = Some(Box::new((subject.to_string(), scope.clone())));
+        }
+        self
     }
 
     /// Adds an expectation.
@@ -94,7 +127,15 @@ impl Transaction {
         self.expect(Expectation::FewerThan { map: map.into(), entries })
     }
 
-    /// Expects that the lease is alive.
+    /// Expects that the session's lease is alive. The session must be one of this scope, or the commit is refused with
+    /// [`Error::OtherScope`].
+    pub fn expect_session(self, session: &Session) -> Self {
+        let lease = session.lease();
+        self.within(session.scope(), format_args!("the session with lease {lease}")).expect_lease_alive(lease)
+    }
+
+    /// Expects that the lease, one of this scope, is alive. Where there is a [`Session`], use
+    /// [`expect_session`](Self::expect_session), which knows whether it is.
     pub fn expect_lease_alive(self, lease: LeaseId) -> Self {
         self.expect(Expectation::LeaseAlive { lease })
     }
@@ -125,9 +166,9 @@ impl Transaction {
         map: impl Into<Arc<str>>,
         key: impl Into<Arc<str>>,
         value: impl Into<Bytes>,
-        binding: Binding,
+        binding: impl Into<Binding>,
     ) -> Self {
-        self.write(Write::Put { map: map.into(), key: key.into(), value: value.into(), binding })
+        self.write(Write::Put { map: map.into(), key: key.into(), value: value.into(), binding: binding.into() })
     }
 
     /// Deletes a key.
@@ -135,9 +176,20 @@ impl Transaction {
         self.write(Write::Delete { map: map.into(), key: key.into() })
     }
 
-    /// Adds to a counter.
+    /// Adds to a counter. One that begins here is permanent.
     pub fn add(self, map: impl Into<Arc<str>>, key: impl Into<Arc<str>>, delta: i64) -> Self {
-        self.write(Write::Add { map: map.into(), key: key.into(), delta })
+        self.add_bound(map, key, delta, Binding::Permanent)
+    }
+
+    /// Adds to a counter. One that begins here lives for as long as the binding says; one that was there keeps its own.
+    pub fn add_bound(
+        self,
+        map: impl Into<Arc<str>>,
+        key: impl Into<Arc<str>>,
+        delta: i64,
+        binding: impl Into<Binding>,
+    ) -> Self {
+        self.write(Write::Add { map: map.into(), key: key.into(), delta, binding: binding.into() })
     }
 
     /// Appends items to a list.
@@ -255,7 +307,8 @@ impl Transaction {
         &self.writes
     }
 
-    /// Takes the transaction apart. Put together again it is not [without](Self::without_previous) anything.
+    /// Takes the transaction apart. Put together again it is not [without](Self::without_previous) anything, and does not
+    /// know any more that something was not [within](Self::within) its scope.
     #[must_use]
     pub fn into_parts(self) -> (Scope, Vec<Expectation>, Vec<Write>) {
         (self.scope, self.expectations, self.writes)
@@ -284,8 +337,11 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::InvalidRequest`] or [`Error::LimitExceeded`].
+    /// [`Error::OtherScope`], [`Error::InvalidName`], [`Error::InvalidRequest`] or [`Error::LimitExceeded`].
     pub fn validate(&self, limits: &Limits) -> Result<(), Error> {
+        if let Some(foreign) = &self.foreign {
+            return Err(super::validate::other_scope(self, &foreign.0, &foreign.1));
+        }
         super::validate::validate(self, limits)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Binding, Deadline, Expectation, MAX_ONCE_LEN, Once, Transaction, Write};
-use crate::{Error, Limits, limits::within, name};
+use crate::{Error, Limits, Scope, limits::within, name};
 
 /// The shortest accepted lifetime of a lease, entry, map, stream or once-id: the unit in which servers count.
 pub const MIN_LIFETIME: Duration = Duration::from_millis(1);
@@ -18,10 +18,22 @@ pub(super) fn validate(transaction: &Transaction, limits: &Limits) -> Result<(),
         bytes += check_expectation(expectation, limits)?;
     }
     for write in transaction.writes() {
+        if let Write::Put { map, binding: Binding::Session { lease, scope }, .. }
+        | Write::Add { map, binding: Binding::Session { lease, scope }, .. } = write
+            && scope != transaction.scope()
+        {
+            let subject = format!("the session with lease {lease} that an entry of map {map} is bound to");
+            return Err(other_scope(transaction, &subject, scope));
+        }
         bytes += check_write(write, limits)?;
     }
     let operations = transaction.expectations().len() + transaction.writes().len();
     limits.check_transaction(transaction.scope().as_str(), operations, bytes)
+}
+
+pub(super) fn other_scope(transaction: &Transaction, subject: &str, scope: &Scope) -> Error {
+    let (scope, transaction) = (scope.to_string(), transaction.scope().to_string());
+    Error::OtherScope { subject: subject.to_owned(), scope, transaction }
 }
 
 fn check_expectation(expectation: &Expectation, limits: &Limits) -> Result<usize, Error> {
@@ -50,12 +62,15 @@ fn check_write(write: &Write, limits: &Limits) -> Result<usize, Error> {
     match write {
         Write::Put { map, key, value, binding } => {
             name::check("map", map)?;
-            if let Binding::Ttl(ttl) = binding {
-                check_ttl(map, *ttl)?;
-            }
+            check_binding(map, binding)?;
             Ok(limits.check_key(map, key)? + limits.check_value(map, key, value.len())?)
         }
-        Write::Delete { map, key } | Write::Add { map, key, .. } => {
+        Write::Add { map, key, binding, .. } => {
+            name::check("map", map)?;
+            check_binding(map, binding)?;
+            limits.check_key(map, key)
+        }
+        Write::Delete { map, key } => {
             name::check("map", map)?;
             limits.check_key(map, key)
         }
@@ -93,6 +108,13 @@ fn check_write(write: &Write, limits: &Limits) -> Result<usize, Error> {
             Ok(16)
         }
         Write::DropLease { .. } => Ok(8),
+    }
+}
+
+fn check_binding(map: &str, binding: &Binding) -> Result<(), Error> {
+    match binding {
+        Binding::Ttl(ttl) => check_ttl(map, *ttl),
+        Binding::Permanent | Binding::Lease(_) | Binding::Session { .. } => Ok(()),
     }
 }
 
@@ -186,6 +208,7 @@ mod tests {
         let with = |ttl| {
             [
                 begin().put_bound("m", "k", "v", Binding::Ttl(ttl)),
+                begin().add_bound("m", "k", 1, Binding::Ttl(ttl)),
                 begin().expire_map("m", Deadline::IfUnset(ttl)),
                 begin().expire_stream("e", Deadline::Renew(ttl)),
                 begin().grant_lease(LeaseId(1), ttl),

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{EventId, Group, LeaseId, NewEvent, Session};
+use crate::{EventId, Group, LeaseId, NewEvent, Scope, Session};
 
 /// How long a map entry lives.
 ///
 /// Every write to a key replaces the binding that the key had before. Deleting the key removes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Binding {
     /// Until it is deleted.
@@ -17,10 +17,30 @@ pub enum Binding {
     Permanent,
     /// Until the lease expires or is dropped. The lease must be alive at the commit (an earlier write of the same
     /// transaction may have granted it), else the transaction fails with
-    /// [`Error::LeaseLost`](crate::Error::LeaseLost).
+    /// [`Error::LeaseLost`](crate::Error::LeaseLost). A lease belongs to one scope, which its id alone does not tell:
+    /// where there is a [`Session`], bind to that.
     Lease(LeaseId),
+    /// Until the lease of a [`Session`] expires or is dropped, as by [`Lease`](Self::Lease). A transaction of another
+    /// scope is refused with [`Error::OtherScope`](crate::Error::OtherScope).
+    Session {
+        /// The lease.
+        lease: LeaseId,
+        /// The scope that it was granted in.
+        scope: Scope,
+    },
     /// For this long from the commit, by the server's clock, at a resolution of one millisecond.
     Ttl(Duration),
+}
+
+impl Binding {
+    /// The lease that the entry hangs on, if it does.
+    #[must_use]
+    pub fn lease(&self) -> Option<LeaseId> {
+        match self {
+            Self::Lease(lease) | Self::Session { lease, .. } => Some(*lease),
+            Self::Permanent | Self::Ttl(_) => None,
+        }
+    }
 }
 
 impl From<Duration> for Binding {
@@ -37,7 +57,7 @@ impl From<LeaseId> for Binding {
 
 impl From<&Session> for Binding {
     fn from(session: &Session) -> Self {
-        Self::Lease(session.lease())
+        Self::Session { lease: session.lease(), scope: session.scope().clone() }
     }
 }
 
@@ -119,9 +139,9 @@ pub enum Write {
         key: Arc<str>,
     },
     /// Adds to a counter: a value that is a signed 64-bit integer in decimal ASCII, without a plus sign or leading
-    /// zeros; an absent key counts as 0. Keeps the key's binding. Another value, or a sum that leaves the range, fails
-    /// the transaction with [`Error::WrongValue`](crate::Error::WrongValue). Result:
-    /// [`WriteResult::Counter`](super::WriteResult::Counter).
+    /// zeros; an absent key counts as 0. A key that is there keeps its binding, one that is absent gets the one given
+    /// here. Another value, or a sum that leaves the range, fails the transaction with
+    /// [`Error::WrongValue`](crate::Error::WrongValue). Result: [`WriteResult::Counter`](super::WriteResult::Counter).
     Add {
         /// The map.
         map: Arc<str>,
@@ -129,6 +149,8 @@ pub enum Write {
         key: Arc<str>,
         /// What to add; may be negative.
         delta: i64,
+        /// How long the entry lives if this write makes it. A lease must be alive in any case.
+        binding: Binding,
     },
     /// Appends items to a list: a value that is a MessagePack array of byte strings (the `bin` family, each in its
     /// shortest form); an absent key counts as an empty list. No change if there is nothing to append. Keeps the key's

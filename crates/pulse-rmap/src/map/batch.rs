@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use pulse_core::{Binding, Committed, NewEvent, Transaction, Version};
+use pulse_core::{Binding, Committed, NewEvent, StreamId, Transaction, Version};
 
 use super::Map;
 use crate::Error;
@@ -79,12 +79,28 @@ impl<V: Send + Sync + 'static> Batch<'_, V> {
         self.and(|transaction, map| Ok(transaction.expect_version(map, version)))
     }
 
-    /// Appends an event to a stream of the map's scope: together with the writes, or not at all.
-    pub fn append_event(self, stream: impl AsRef<str>, event: NewEvent) -> Self {
-        self.and(|transaction, _| Ok(transaction.append(stream.as_ref(), event)))
+    /// Appends an event to a stream of the map's scope: together with the writes, or not at all. A stream of another
+    /// scope is refused at the commit, with [`OtherScope`](pulse_core::Error::OtherScope).
+    ///
+    /// ```
+    /// # use pulse_rmap::{Map, NewEvent, Scope};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_rmap::connect("memory:").await?;
+    /// let shop = Scope::new("shop")?;
+    /// let orders: Map<u32> = Map::builder("orders").scope(shop.clone()).join(&client).await?;
+    /// let log = shop.stream("log")?; // for readers: `EventStream::in_scope(&client, &shop, "log")`
+    /// orders.batch().set("7", &1).append_event(&log, NewEvent::new("placed", "order 7")).commit().await?;
+    /// # orders.close().await; client.close().await;
+    /// # Ok(()) }
+    /// ```
+    pub fn append_event(self, stream: &StreamId, event: NewEvent) -> Self {
+        self.and(|transaction, _| {
+            let transaction = transaction.within(stream.scope(), format_args!("stream {stream}"));
+            Ok(transaction.append(Arc::clone(stream.name()), event))
+        })
     }
 
-    /// Adds whatever a [`Transaction`] of the map's scope can do.
+    /// Adds whatever a [`Transaction`] of the map's scope can do. The closure returns the transaction that it is given.
     ///
     /// ```
     /// # use pulse_rmap::Map;
@@ -96,7 +112,8 @@ impl<V: Send + Sync + 'static> Batch<'_, V> {
     /// # Ok(()) }
     /// ```
     pub fn with(self, add: impl FnOnce(Transaction) -> Transaction) -> Self {
-        self.and(|transaction, _| Ok(add(transaction)))
+        let map = self.map.id();
+        self.and(|transaction, _| Ok(add(transaction).within(map.scope(), format_args!("map {map}"))))
     }
 
     /// Commits it, and returns the version of the map that shows it, `None` if the map does not exist or the batch

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pulse_core::{Duplicates, Transaction, Write, WriteResult};
+use pulse_core::{Binding, Duplicates, Transaction, Write, WriteResult};
 
 use super::{Counted, Listed, Map, commit::owned};
 use crate::{Counter, Error, List};
@@ -32,8 +32,45 @@ impl Map<Counter> {
     ///
     /// If the future is dropped, it was either added or not.
     pub async fn increment(&self, key: impl AsRef<str>, by: i64) -> Result<Counted, Error> {
-        let key = owned(key);
-        let add = self.transaction().add(self.name(), Arc::clone(&key), by);
+        self.add(owned(key), by, Binding::Permanent).await
+    }
+
+    /// Adds to a counter that ends with its binding: a [`Duration`](std::time::Duration) after the first increment, or
+    /// with a [`Session`](crate::Session). The binding counts only if the key is absent: a counter that is there keeps
+    /// its own, so that later increments do not put its end off.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use pulse_rmap::Map;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_rmap::connect("memory:").await?;
+    /// // A quota: at most 100 calls of each customer within a minute of the first.
+    /// let calls = Map::counters("calls").join(&client).await?;
+    /// let allowed = calls.increment_bound("ann", 1, Duration::from_secs(60)).await?.value <= 100;
+    /// assert!(allowed);
+    /// # calls.close().await; client.close().await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Map::increment`], and [`Error::Key`] with [`LeaseLost`](pulse_core::Error::LeaseLost) if the session is
+    /// over, or with [`OtherScope`](pulse_core::Error::OtherScope) if it is one of another scope.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`Map::increment`].
+    pub async fn increment_bound(
+        &self,
+        key: impl AsRef<str>,
+        by: i64,
+        binding: impl Into<Binding>,
+    ) -> Result<Counted, Error> {
+        self.add(owned(key), by, binding.into()).await
+    }
+
+    async fn add(&self, key: Arc<str>, by: i64, binding: Binding) -> Result<Counted, Error> {
+        let add = self.transaction().add_bound(self.name(), Arc::clone(&key), by, binding);
         let committed = self.commit(Some(&key), add).await?;
         let value = committed.counter(0).ok_or_else(|| self.senseless(&key, "an increment without a sum"))?;
         Ok(Counted { version: self.certain_version(&key, &committed)?, value })

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Expectation, Found, entropy};
+use pulse_core::{Binding, Expectation, Found, entropy};
 
 use super::{Deleted, Map, Previous, Set, Updated, commit::owned};
 use crate::Error;
@@ -27,9 +27,46 @@ impl<V: Send + Sync + 'static> Map<V> {
     ///
     /// If the future is dropped, the key is either set or not.
     pub async fn set_if_absent(&self, key: impl AsRef<str>, value: &V) -> Result<Set<V>, Error> {
-        let (key, name, value) = (owned(key), self.name(), self.encode(value)?);
+        self.set_absent(owned(key), value, Binding::Permanent).await
+    }
+
+    /// Sets a key that is absent, for as long as its binding says; see [`Map::set_bound`]. With a
+    /// [`Session`](crate::Session) it is a lock that ends with its owner.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use pulse_rmap::{Map, Session};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = pulse_rmap::connect("memory:").await?;
+    /// let locks: Map<String> = Map::builder("locks").join(&client).await?;
+    /// let session = Session::open(&client, locks.id().scope(), Duration::from_secs(10)).await?;
+    /// locks.set_if_absent_bound("report", &"node-1".to_owned(), &session).await?;
+    /// let taken = locks.set_if_absent_bound("report", &"node-2".to_owned(), &session).await;
+    /// assert!(taken.is_err_and(|error| error.is_conflict()));
+    /// # session.close().await?; locks.close().await; client.close().await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] if the key is there, and [`Error::found`] has its value; those of [`Map::set_bound`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the key is either set or not.
+    pub async fn set_if_absent_bound(
+        &self,
+        key: impl AsRef<str>,
+        value: &V,
+        binding: impl Into<Binding>,
+    ) -> Result<Set<V>, Error> {
+        self.set_absent(owned(key), value, binding.into()).await
+    }
+
+    async fn set_absent(&self, key: Arc<str>, value: &V, binding: Binding) -> Result<Set<V>, Error> {
+        let (name, value) = (self.name(), self.encode(value)?);
         let put = self.transaction().expect_absent(Arc::clone(&name), Arc::clone(&key));
-        self.commit_set(Arc::clone(&key), put.put(name, key, value)).await
+        self.commit_set(Arc::clone(&key), put.put_bound(name, key, value, binding)).await
     }
 
     /// Sets a key that has the expected value.

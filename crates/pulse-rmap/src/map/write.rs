@@ -65,7 +65,7 @@ impl<V: Send + Sync + 'static> Map<V> {
     /// # Errors
     ///
     /// Those of [`Map::set`], and [`Error::Key`] with [`LeaseLost`](pulse_core::Error::LeaseLost) if the session is
-    /// over; nothing was set then.
+    /// over, or with [`OtherScope`](pulse_core::Error::OtherScope) if it is one of another scope; nothing was set then.
     ///
     /// # Cancel safety
     ///

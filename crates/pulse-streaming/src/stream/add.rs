@@ -141,17 +141,22 @@ impl EventStream {
     /// together with writes to maps, all or nothing. If the stream has a capacity, the transaction then expects it to
     /// have room.
     ///
+    /// A transaction changes one scope. One of another scope than the stream's is refused when it is committed, with
+    /// [`OtherScope`](pulse_core::Error::OtherScope): give the map and the stream a scope that they share.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # use pulse_streaming::{EventStream, NewEvent, Transaction};
+    /// # use pulse_streaming::{EventStream, NewEvent, Scope, Transaction};
     /// let client = pulse_streaming::connect("memory:").await?;
-    /// let orders = EventStream::new(&client, "orders")?;
-    /// let state = Transaction::new(orders.id().scope()).put("states", "order 7", "placed");
-    /// client.commit(orders.add_to(state, NewEvent::new("placed", "order 7"))).await?;
+    /// let shop = Scope::new("shop")?; // also for the map: `Map::builder("orders").scope(shop.clone())`
+    /// let log = EventStream::in_scope(&client, &shop, "log")?;
+    /// let placed = Transaction::new(&shop).put("orders", "7", "placed");
+    /// client.commit(log.add_to(placed, NewEvent::new("placed", "order 7"))).await?;
     /// # Ok(()) }
     /// ```
     pub fn add_to(&self, transaction: Transaction, event: NewEvent) -> Transaction {
         let (stream, event) = (self.id.name(), self.traced(event));
+        let transaction = transaction.within(self.id.scope(), format_args!("stream {}", self.id));
         self.terms.around(stream, transaction, |txn| txn.append(stream.clone(), event))
     }
 

@@ -14,7 +14,7 @@ async fn what_was_put_for_a_time_and_is_deleted_leaves_no_binding_and_no_deadlin
     let begin = || Transaction::new(&scope());
     let binding = Binding::Ttl(Duration::from_secs(3600));
     let keys = ["a", "b", "c", "d"];
-    let put = keys.iter().fold(begin(), |all, key| all.put_bound("m", *key, "1", binding));
+    let put = keys.iter().fold(begin(), |all, key| all.put_bound("m", *key, "1", binding.clone()));
     client.commit(put).await.unwrap();
     let bindings = "pulse:{orders}:b:m";
     let kept =

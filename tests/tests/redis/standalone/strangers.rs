@@ -104,7 +104,7 @@ async fn garbage_in_one_map_does_not_keep_the_others_from_being_swept() {
     let client = connect(&server).await;
     let soon = Binding::Ttl(Duration::from_millis(1));
     client
-        .commit(Transaction::new(&scope()).put_bound("a", "k", "v", soon).put_bound("b", "k", "v", soon))
+        .commit(Transaction::new(&scope()).put_bound("a", "k", "v", soon.clone()).put_bound("b", "k", "v", soon))
         .await
         .unwrap();
     server.cli(&["SET", "pulse:{orders}:m:a", "stranger"]);

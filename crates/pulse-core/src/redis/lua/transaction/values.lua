@@ -44,9 +44,14 @@ local function need_values()
     return (low == 0 and '' or sign) .. format('%.0f', math.abs(low))
   end
 
-  add = function(map, key, delta, write)
+  -- Adds to a counter; one that is not there yet begins with the binding.
+  add = function(map, key, delta, write, binding)
     local high, low = 0, 0
     local value = value_of(map, key)
+    if not value and binding then
+      need_leases()
+      bind(map, key, binding)
+    end
     if value then
       high, low = split(value)
       if not high or not join(high, low) then

@@ -41,7 +41,7 @@ local function stage(code, index, at)
     return 2
   elseif code == 5 then -- add: map, key, delta
     need_values()
-    results[index] = add(maps[first], ARGV[second], ARGV[third], index)
+    results[index] = add(maps[first], ARGV[second], ARGV[third], index, false)
     return 3
   elseif code == 6 then -- append to a list: map, key, whether to skip duplicates, first, last
     need_values()
@@ -103,7 +103,20 @@ local function stage(code, index, at)
     return 1
   end
   need_leases()
-  if code <= 19 then -- grant a lease: lease, milliseconds; renew a lease: lease, milliseconds
+  if code >= 25 then
+    -- add, bound to a lease if the key is absent: map, key, delta, lease; the same for a time: map, key, delta, milliseconds
+    local binding
+    if code == 26 then
+      binding = 'T' .. format('%.0f', now() + fourth)
+    elseif is_alive(lease_of(ARGV[fourth])) then
+      binding = 'L' .. ARGV[fourth]
+    else
+      leave(2, ARGV[fourth])
+    end
+    need_values()
+    results[index] = add(maps[first], ARGV[second], ARGV[third], index, binding)
+    return 4
+  elseif code <= 19 then -- grant a lease: lease, milliseconds; renew a lease: lease, milliseconds
     local lease = lease_of(ARGV[first])
     if not is_alive(lease) and (code == 19 or lease.deadline) then
       leave(2, ARGV[first])
