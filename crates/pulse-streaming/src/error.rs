@@ -156,6 +156,8 @@ pub enum Operation {
     Describe,
     /// Removing it.
     Destroy,
+    /// Removing one of its sinks.
+    RemoveSink,
     /// Beginning to read it.
     Read,
     /// Joining a sink.
@@ -176,6 +178,7 @@ impl fmt::Display for Operation {
             Self::Decode => "decode an event of",
             Self::Describe => "describe",
             Self::Destroy => "destroy",
+            Self::RemoveSink => "remove a sink of",
             Self::Read => "read",
             Self::Join => "join a sink of",
             Self::Ack => "acknowledge an event of",

@@ -64,7 +64,7 @@ pub use pulse_core;
 #[cfg_attr(docsrs, doc(cfg(feature = "rustls")))]
 pub use pulse_core::Tls;
 pub use pulse_core::{
-    Client, ClientBuilder, ConsumerInfo, EventId, GroupInfo, Headers, NewEvent, Scope, StreamDetail, StreamId,
+    Client, ClientBuilder, ConsumerInfo, EventId, Group, GroupInfo, Headers, NewEvent, Scope, StreamDetail, StreamId,
     StreamInfo, Transaction, Trim, connect,
 };
 

@@ -10,6 +10,7 @@ mod partitions;
 mod processes;
 mod reading;
 mod retention;
+mod retiring;
 #[cfg(feature = "standalone")]
 mod servers;
 mod sharing;

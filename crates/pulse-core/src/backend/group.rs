@@ -218,6 +218,20 @@ impl GroupInfo {
         Self { last_delivered, pending, oldest_pending: None, lag, consumers }
     }
 
+    /// The first event that it still needs, whether there is one yet or not: all before it was handed out and
+    /// acknowledged. [`Trim::Consumed`](crate::Trim::Consumed) keeps what is from here on.
+    #[must_use]
+    pub fn needs(&self) -> EventId {
+        self.oldest_pending.or_else(|| self.last_delivered.next()).unwrap_or(EventId::MAX)
+    }
+
+    /// How many events it has not acknowledged yet, handed out or not; `None` if the backend cannot tell its lag. Events
+    /// that are gone from the stream while they are pending count too.
+    #[must_use]
+    pub fn holds_back(&self) -> Option<u64> {
+        Some(self.pending + self.lag?)
+    }
+
     /// Sets the oldest of the pending events.
     #[must_use]
     pub fn with_oldest_pending(mut self, id: Option<EventId>) -> Self {

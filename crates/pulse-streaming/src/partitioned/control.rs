@@ -28,7 +28,7 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(client: &Client, scope: &Scope, sink: &Group) -> Result<Self, Error> {
-        let map = scope.map(format!("{MAP}/{sink}")).map_err(Error::name)?;
+        let map = scope.map(map_of(sink)).map_err(Error::name)?;
         Ok(Self { client: client.clone(), map })
     }
 
@@ -125,6 +125,15 @@ pub(super) async fn settle_count(client: &Client, scope: &Scope, partitions: u32
 /// Forgets the number of partitions.
 pub(super) fn forget_count(scope: &Scope) -> Transaction {
     Transaction::new(scope).destroy_map(MAP)
+}
+
+/// Forgets what the instances of sinks agreed on.
+pub(super) fn forget_sinks<'a>(scope: &Scope, sinks: impl IntoIterator<Item = &'a Group>) -> Transaction {
+    sinks.into_iter().fold(Transaction::new(scope), |forget, sink| forget.destroy_map(map_of(sink)))
+}
+
+fn map_of(sink: &Group) -> String {
+    format!("{MAP}/{sink}")
 }
 
 fn read_entry(view: &mut View, key: &str, value: &[u8]) {

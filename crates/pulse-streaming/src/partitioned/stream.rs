@@ -1,10 +1,13 @@
 //! A partitioned stream: adding events by key, and the way to its readers and sinks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use pulse_core::{Client, EventId, NewEvent, Scope};
+use pulse_core::{Client, EventId, Group, NewEvent, Scope, Transaction};
 use serde::Serialize;
 use tokio::sync::OnceCell;
 use xxhash_rust::xxh3::xxh3_64;
@@ -207,6 +210,22 @@ impl PartitionedStream {
         Ok(ids.into_iter().map(|(_, id)| id).collect())
     }
 
+    /// Retires a sink: removes its cursors and all that its instances agreed on, and returns whether there was one. See
+    /// [`EventStream::remove_sink`]; close its instances first. The [partitions](Self::partitions) tell what it
+    /// [holds back](EventStream::sinks).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::PartitionsDiffer`], [`Error::Backend`]. Some of its cursors may be gone then; try
+    /// again.
+    pub async fn remove_sink(&self, sink: impl AsRef<str>) -> Result<bool, Error> {
+        self.settle().await?;
+        let group = Group::new(&sink).map_err(Error::name)?;
+        let removed = try_join_all(self.partitions().iter().map(|partition| partition.remove_sink(&sink))).await?;
+        self.forget(control::forget_sinks(self.scope(), [&group]), Operation::RemoveSink).await?;
+        Ok(removed.contains(&true))
+    }
+
     /// Removes every partition with all its events and the cursors of its sinks, and the record of how many there are.
     /// Returns how many events there were. Close its sinks first: one that runs goes on with the old number.
     ///
@@ -215,10 +234,17 @@ impl PartitionedStream {
     /// [`Error::PartitionsDiffer`], [`Error::Backend`]. Some of the partitions may be gone then; try again.
     pub async fn destroy(&self) -> Result<u64, Error> {
         self.settle().await?;
+        // Each instance of a sink has a cursor on its partitions, and every partition had one when the sink was joined.
+        let sinks = try_join_all(self.partitions().iter().map(EventStream::sinks)).await?;
+        let sinks: BTreeSet<Group> = sinks.into_iter().flatten().map(|(sink, _)| sink).collect();
         let destroyed = try_join_all(self.partitions().iter().map(EventStream::destroy)).await?;
-        let forgotten = self.client().commit(control::forget_count(self.scope())).await;
-        forgotten.map_err(self.failed(Operation::Destroy)?)?;
+        self.forget(control::forget_sinks(self.scope(), &sinks), Operation::Destroy).await?;
+        self.forget(control::forget_count(self.scope()), Operation::Destroy).await?;
         Ok(destroyed.into_iter().sum())
+    }
+
+    async fn forget(&self, what: Transaction, operation: Operation) -> Result<(), Error> {
+        self.client().commit(what).await.map(drop).map_err(self.failed(operation)?)
     }
 
     /// The events that a sink gave up on, partition by partition.

@@ -1,14 +1,15 @@
 //! A stream: looking at it, dropping events, destroying it, and the way to its readers and sinks. Adding stands in
-//! [`add`], its options in [`builder`].
+//! [`add`], its options in [`builder`], looking after its sinks in [`sinks`].
 
 mod add;
 mod builder;
 mod retention;
+mod sinks;
 pub(crate) mod terms;
 
 use std::sync::Arc;
 
-use pulse_core::{Client, EventId, Group, GroupInfo, Scope, StreamDetail, StreamId, StreamInfo, Transaction, Trim};
+use pulse_core::{Client, EventId, Group, Scope, StreamDetail, StreamId, StreamInfo, Transaction, Trim};
 
 use self::terms::Terms;
 pub use self::{builder::StreamBuilder, retention::Retention};
@@ -106,17 +107,6 @@ impl EventStream {
     /// [`Error::Backend`].
     pub async fn detail(&self) -> Result<Option<StreamDetail>, Error> {
         self.client.backend().stream_detail(&self.id).await.map_err(Error::on(Operation::Describe, &self.id))
-    }
-
-    /// Describes a sink of the stream: its cursor, how far it lags behind, what is pending for which instance. `None`
-    /// if there is no such sink.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidName`], [`Error::Backend`].
-    pub async fn sink_info(&self, sink: impl AsRef<str>) -> Result<Option<GroupInfo>, Error> {
-        let group = Group::new(sink).map_err(Error::name)?;
-        self.client.backend().group_info(&self.id, &group).await.map_err(Error::on(Operation::Describe, &self.id))
     }
 
     /// Removes single events, for everybody, and returns how many there were. Sinks that hold them may go on with them;

@@ -20,7 +20,9 @@ pub enum Retention {
     AboutNewest(u64),
     /// Those that were added within this time, at least. Old ones stay until the next event is added.
     Within(Duration),
-    /// Those that some sink has not acknowledged yet. A stream without sinks keeps all. Readers do not count.
+    /// Those that some sink has not acknowledged yet. A stream without sinks keeps all. Readers do not count. A sink that
+    /// nobody runs any more holds back what it has not had until it is
+    /// [removed](crate::EventStream::remove_sink); [`EventStream::sinks`](crate::EventStream::sinks) tells which do.
     UntilConsumed,
 }
 
