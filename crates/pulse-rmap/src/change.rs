@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pulse_core::Version;
 
-use crate::{Snapshot, Value, value::Slot};
+use crate::{Cleared, KeyFilter, Snapshot, Value, value::Slot};
 
 /// What a subscription yields.
 #[derive(Debug)]
@@ -12,6 +12,12 @@ use crate::{Snapshot, Value, value::Slot};
 pub enum Update<V> {
     /// The next change.
     Change(Change<V>),
+    /// The map lost all its keys at once: it was cleared, destroyed, or expired. The deletions of those that it had follow,
+    /// as changes of the same version, so that whoever folds changes may pass over this. It is said of an empty map too,
+    /// and whatever keys the subscription is [for](crate::Changes::only).
+    ///
+    /// What happened while the replica was cut off arrives as the difference, and not as this.
+    Cleared(Cleared),
     /// The subscriber was too slow for its buffer, and single steps were lost. The changes that follow lead from what
     /// it last saw to the map as it is now, one for each key that is other than it was; then single steps go on.
     Lagged,
@@ -62,7 +68,18 @@ impl<V> Clone for Update<V> {
     fn clone(&self) -> Self {
         match self {
             Self::Change(change) => Self::Change(change.clone()),
+            Self::Cleared(cleared) => Self::Cleared(*cleared),
             Self::Lagged => Self::Lagged,
+        }
+    }
+}
+
+impl<V> Update<V> {
+    /// Whether it is for a subscription to these keys.
+    pub(crate) fn is_wanted(&self, filter: &KeyFilter) -> bool {
+        match self {
+            Self::Change(change) => filter.accepts(&change.key),
+            Self::Cleared(_) | Self::Lagged => true,
         }
     }
 }
@@ -86,11 +103,13 @@ impl<V> Change<V> {
 }
 
 /// The changes that lead from one snapshot to another: deletions first, one change for each key that differs.
-pub(crate) fn difference<V: 'static>(from: &Snapshot<V>, to: &Snapshot<V>) -> Vec<Change<V>> {
+pub(crate) fn difference<V: 'static>(from: &Snapshot<V>, to: &Snapshot<V>) -> Vec<Update<V>> {
     let (mut gone, mut set) = (Vec::new(), Vec::new());
     from.content().compare(to.content(), |before, after| {
-        let change =
-            |slot: &Slot<V>| Change::new(to.version(), Arc::clone(slot.shared_key()), before.cloned(), after.cloned());
+        let change = |slot: &Slot<V>| {
+            let key = Arc::clone(slot.shared_key());
+            Update::Change(Change::new(to.version(), key, before.cloned(), after.cloned()))
+        };
         match (before, after) {
             (Some(before), Some(after)) if before.equals(after) => {}
             (_, Some(after)) => set.push(change(after)),

@@ -15,7 +15,7 @@ use futures::Stream;
 
 use crate::{
     KeyFilter, Snapshot,
-    change::{Change, Update, difference},
+    change::{Update, difference},
 };
 
 /// Every change of a map since the subscription, in order, each one once, as a [`futures::Stream`].
@@ -38,7 +38,7 @@ pub struct Changes<V> {
 pub(crate) struct Batch<V> {
     pub(crate) before: Snapshot<V>,
     pub(crate) after: Snapshot<V>,
-    pub(crate) changes: Vec<Change<V>>,
+    pub(crate) changes: Vec<Update<V>>,
 }
 
 /// What the task fills and a subscriber empties.
@@ -74,7 +74,7 @@ impl<V> Batch<V> {
     fn count(&self, filter: Option<&KeyFilter>) -> usize {
         match filter {
             None => self.changes.len(),
-            Some(filter) => self.changes.iter().filter(|change| filter.accepts(&change.key)).count(),
+            Some(filter) => self.changes.iter().filter(|update| update.is_wanted(filter)).count(),
         }
     }
 }
@@ -173,11 +173,10 @@ impl<V: 'static> Changes<V> {
     fn poll_update(&mut self, cx: &mut Context<'_>) -> Poll<Option<Update<V>>> {
         loop {
             if let Some((batch, at)) = self.current.take() {
-                let wanted =
-                    |change: &&Change<V>| self.filter.as_ref().is_none_or(|filter| filter.accepts(&change.key));
-                let mut rest = batch.changes.iter().enumerate().skip(at).filter(|(_, change)| wanted(change));
-                if let Some((at, change)) = rest.next() {
-                    let update = Update::Change(change.clone());
+                let wanted = |update: &Update<V>| self.filter.as_ref().is_none_or(|filter| update.is_wanted(filter));
+                let mut rest = batch.changes.iter().enumerate().skip(at).filter(|(_, update)| wanted(update));
+                if let Some((at, update)) = rest.next() {
+                    let update = update.clone();
                     // Kept only while there is more to hand out: a batch keeps two views of the map alive.
                     if at + 1 < batch.changes.len() {
                         self.current = Some((batch, at + 1));

@@ -54,9 +54,16 @@ impl Folding {
     }
 
     fn fold(&mut self, update: Update<u32>) {
-        let Update::Change(change) = update else {
-            self.lags += 1;
-            return;
+        let change = match update {
+            Update::Change(change) => change,
+            Update::Cleared(cleared) => {
+                assert_eq!(cleared.keys, self.content.len() as u64, "{cleared:?} does not tell what was there");
+                return;
+            }
+            _ => {
+                self.lags += 1;
+                return;
+            }
         };
         if let (Some(last), Some(version)) = (self.last, change.version) {
             let same_life = last.incarnation == version.incarnation;

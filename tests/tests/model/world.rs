@@ -249,7 +249,10 @@ impl World {
                 self.set_list(map, key, &before, after)
             }
             Write::Clear { map } => {
-                let removed = self.maps.get_mut(&**map).map_or(0, |map| map.remove_where(|_| true));
+                let removed = self.maps.get_mut(&**map).map_or(0, |map| {
+                    map.changed = true;
+                    map.remove_where(|_| true)
+                });
                 WriteResult::Count(removed)
             }
             Write::DestroyMap { map } => {

@@ -6,6 +6,8 @@ use tests::{Subject, on_every_backend, soon};
 use super::{next, two};
 
 on_every_backend!(
+    subscribers_are_told_once_that_a_map_was_cleared,
+    a_clear_of_an_empty_map_is_noticed_as_any_commit,
     a_filtered_subscription_hears_of_its_keys_alone,
     other_keys_take_no_room_in_a_filtered_buffer,
     a_filtered_subscriber_that_lags_gets_the_difference_of_its_keys,
@@ -18,10 +20,10 @@ async fn a_filtered_subscription_hears_of_its_keys_alone(subject: Subject) {
     a.batch().set("web/1", &1).set("db", &2).set("other", &3).commit().await.unwrap();
     a.delete("other").await.unwrap();
     a.clear().await.unwrap();
-    for expected in ["1 Set web/1 1 -", "3 Deleted web/1 - 1"] {
+    for expected in ["1 Set web/1 1 -", "3 Cleared 2", "3 Deleted web/1 - 1"] {
         assert_eq!(next(&mut prefixed).await, expected);
     }
-    for expected in ["1 Set db 2 -", "3 Deleted db - 2"] {
+    for expected in ["1 Set db 2 -", "3 Cleared 2", "3 Deleted db - 2"] {
         assert_eq!(next(&mut one).await, expected);
     }
     soon("the end", b.close()).await;
@@ -59,4 +61,38 @@ async fn a_filtered_subscriber_that_lags_gets_the_difference_of_its_keys(subject
 async fn small(subject: &Subject) -> Map<u64> {
     let builder = Map::<u64>::builder("m").scope(subject.scope()).change_buffer(4);
     builder.join(&subject.client().await).await.unwrap()
+}
+
+async fn subscribers_are_told_once_that_a_map_was_cleared(subject: Subject) {
+    let (a, b) = two(&subject).await;
+    a.batch().set("x", &1).set("y", &2).commit().await.unwrap();
+    soon("the version", b.wait_for(a.set("z", &3).await.unwrap().version)).await.unwrap();
+    let (mut all, mut one) = (b.subscribe(), b.subscribe().only(KeyFilter::key("y")));
+    let cleared = a.clear().await.unwrap();
+    soon("the version", b.wait_for(cleared.version)).await.unwrap();
+    assert_eq!(next(&mut all).await, "3 Cleared 3");
+    let mut deleted = [next(&mut all).await, next(&mut all).await, next(&mut all).await];
+    deleted.sort();
+    assert_eq!(deleted, ["3 Deleted x - 1", "3 Deleted y - 2", "3 Deleted z - 3"]);
+    assert_eq!([next(&mut one).await, next(&mut one).await], ["3 Cleared 3", "3 Deleted y - 2"]);
+    // Within a transaction, what was set before the clear is told too.
+    a.batch().set("x", &1).clear().set("y", &2).commit().await.unwrap();
+    for expected in ["4 Set x 1 -", "4 Cleared 1", "4 Deleted x - 1", "4 Set y 2 -"] {
+        assert_eq!(next(&mut all).await, expected);
+    }
+    a.destroy().await.unwrap();
+    assert_eq!([next(&mut all).await, next(&mut all).await], ["0 Cleared 1", "0 Deleted y - 2"]);
+}
+
+async fn a_clear_of_an_empty_map_is_noticed_as_any_commit(subject: Subject) {
+    let (a, b) = two(&subject).await;
+    a.set("k", &1).await.unwrap();
+    let emptied = a.delete("k").await.unwrap();
+    soon("the version", b.wait_for(emptied.version)).await.unwrap();
+    let (mut changed, mut changes) = (b.changed(), b.subscribe());
+    let cleared = a.clear().await.unwrap();
+    assert_eq!((cleared.keys, cleared.version.unwrap().revision.0), (0, 3));
+    soon("word of it", changed.wait()).await.unwrap();
+    assert_eq!(next(&mut changes).await, "3 Cleared 0");
+    assert_eq!(b.version(), cleared.version);
 }

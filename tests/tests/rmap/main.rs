@@ -38,6 +38,9 @@ async fn next(changes: &mut Changes<u64>) -> String {
             let (value, previous) = (number(change.value.as_deref()), number(change.previous.as_deref()));
             format!("{revision} {:?} {} {value} {previous}", change.kind, change.key)
         }
+        Some(Update::Cleared(cleared)) => {
+            format!("{} Cleared {}", cleared.version.map_or(0, |version| version.revision.0), cleared.keys)
+        }
         other => panic!("expected a change, got {other:?}"),
     }
 }

@@ -21,6 +21,7 @@ on_every_backend!(
     values_that_do_not_decode_are_skipped_and_readable_raw,
     any_string_but_the_empty_one_is_a_key,
     a_closed_map_stays_readable_and_refuses_writes,
+    a_closed_map_can_still_be_cleared_and_destroyed,
     closing_the_client_closes_its_maps,
     maps_of_one_name_in_two_scopes_do_not_meet,
 );
@@ -139,7 +140,7 @@ async fn a_map_that_was_destroyed_and_written_again_goes_on(subject: Subject) {
     let new = a.set("k", &2).await.unwrap();
     assert!(!new.previous.existed());
     soon("the version", b.wait_for(new.version)).await.unwrap();
-    for expected in ["1 Set k 1 -", "0 Deleted k - 1", "1 Set k 2 -"] {
+    for expected in ["1 Set k 1 -", "0 Cleared 1", "0 Deleted k - 1", "1 Set k 2 -"] {
         assert_eq!(next(&mut changes).await, expected);
     }
     let gone = soon("the verdict", b.wait_for(old)).await;
@@ -164,7 +165,7 @@ async fn an_expired_map_is_emptied_everywhere_and_goes_on(subject: Subject) {
     loop {
         match soon("the change", changes.next()).await {
             Some(Update::Change(change)) if change.kind == ChangeKind::Deleted => break,
-            Some(Update::Change(_)) => {}
+            Some(Update::Change(_) | Update::Cleared(_)) => {}
             other => panic!("the deletion was not told: {other:?}"),
         }
     }
@@ -237,6 +238,23 @@ async fn a_closed_map_stays_readable_and_refuses_writes(subject: Subject) {
     assert!(a.wait_for(later).await.is_err_and(|error| error.is_closed()));
     assert!(a.wait_synced().await.is_err_and(|error| error.is_closed()));
     assert_eq!(clone.get("k").as_deref(), Some(&1));
+}
+
+async fn a_closed_map_can_still_be_cleared_and_destroyed(subject: Subject) {
+    let (client, scope) = (subject.client().await, subject.scope());
+    let (map, other) = (join(&client, &scope).await, join(&subject.client().await, &scope).await);
+    map.set("k", &1).await.unwrap();
+    soon("the end", map.close()).await;
+    let refused = map.clear_if([("k", Some(&2))]).await.unwrap_err();
+    assert!(refused.is_conflict(), "{refused:?}");
+    assert_eq!(map.clear().await.unwrap().keys, 1);
+    let set = other.set("k", &2).await.unwrap();
+    soon("the version", other.wait_for(set.version)).await.unwrap();
+    assert_eq!(map.destroy().await.unwrap().keys, 1);
+    eventually("the map is gone", async || if other.version().is_none() { Ok(()) } else { Err(other.version()) }).await;
+    assert!(map.set("k", &3).await.unwrap_err().is_closed(), "nothing else is written by a closed handle");
+    soon("the end", client.close()).await;
+    assert!(map.clear().await.unwrap_err().is_closed() && map.destroy().await.unwrap_err().is_closed());
 }
 
 async fn closing_the_client_closes_its_maps(subject: Subject) {

@@ -172,7 +172,7 @@ macro_rules! __conformance_cases {
                 the_first_change_creates_the_map_at_revision_1
                 a_commit_raises_the_revision_by_one_whatever_it_changes
                 writes_that_change_nothing_keep_the_revision
-                a_put_of_the_same_value_is_a_change_and_so_is_an_add_of_zero
+                a_put_of_the_same_value_is_a_change_and_so_is_an_add_of_zero_and_a_clear_of_nothing
                 changes_that_cancel_out_are_changes
                 an_emptied_map_lives_on
                 a_destroyed_map_begins_another_life

@@ -36,7 +36,7 @@ pub(super) async fn writes_that_change_nothing_keep_the_revision(subject: Subjec
     let nothing = room
         .begin()
         .delete("m", "none")
-        .clear("empty")
+        .delete("empty", "k")
         .list_append("m", "l", vec![bytes("a")], Duplicates::Skip)
         .list_remove("m", "l", vec![bytes("none")])
         .list_remove("m", "none", vec![bytes("a")])
@@ -54,13 +54,21 @@ pub(super) async fn writes_that_change_nothing_keep_the_revision(subject: Subjec
     assert_eq!(room.version("none").await, None);
 }
 
-pub(super) async fn a_put_of_the_same_value_is_a_change_and_so_is_an_add_of_zero(subject: Subject) {
+pub(super) async fn a_put_of_the_same_value_is_a_change_and_so_is_an_add_of_zero_and_a_clear_of_nothing(
+    subject: Subject,
+) {
     let room = Room::open(&subject).await;
     room.commit(room.begin().put("m", "k", "v").add("m", "n", 1)).await;
     room.commit(room.begin().put("m", "k", "v")).await;
     assert_eq!(room.revision("m").await, 2);
     room.commit(room.begin().add("m", "n", 0)).await;
     assert_eq!(room.revision("m").await, 3);
+    room.commit(room.begin().clear("m")).await;
+    let mut feed = room.feed("m").await;
+    let committed = room.commit(room.begin().clear("m")).await;
+    assert_eq!((committed.count(0), room.revision("m").await), (Some(0), 5));
+    let commit = next_commit(&mut feed).await;
+    assert_eq!((commit.after.0, &commit.changes[..]), (5, &[Change::Cleared][..]));
 }
 
 pub(super) async fn changes_that_cancel_out_are_changes(subject: Subject) {

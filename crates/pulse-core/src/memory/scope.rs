@@ -146,10 +146,11 @@ impl ScopeState {
 
     /// Deletes all keys of a map and returns how many there were.
     pub(super) fn clear(&mut self, changed: &mut Changed, map: &Arc<str>) -> u64 {
-        let count = self.drain(map);
-        if count > 0 {
-            self.record(changed, map, Change::Cleared);
+        if !self.maps.contains_key(map) {
+            return 0;
         }
+        let count = self.drain(map);
+        self.record(changed, map, Change::Cleared);
         count
     }
 

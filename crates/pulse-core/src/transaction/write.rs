@@ -177,8 +177,8 @@ pub enum Write {
         /// The items.
         items: Vec<Bytes>,
     },
-    /// Deletes all keys of a map; the map itself, its version and its deadline stay. No change if it is empty. Result:
-    /// [`WriteResult::Count`](super::WriteResult::Count) of the deleted keys.
+    /// Deletes all keys of a map; the map itself, its version and its deadline stay. A change also of a map that is empty,
+    /// but not of one that does not exist. Result: [`WriteResult::Count`](super::WriteResult::Count) of the deleted keys.
     Clear {
         /// The map.
         map: Arc<str>,

@@ -19,11 +19,8 @@ impl<V: Send + Sync + 'static> Map<V> {
     }
 
     /// Commits what writes to the map; errors name the key if there is one. Places of results stay as they are.
-    pub(super) async fn commit(&self, key: Option<&str>, mut transaction: Transaction) -> Result<Committed, Error> {
-        if let Some(lifetime) = self.inner.lifetime {
-            transaction = transaction.expire_map(self.name(), lifetime);
-        }
-        self.commit_only(key, transaction).await
+    pub(super) async fn commit(&self, key: Option<&str>, transaction: Transaction) -> Result<Committed, Error> {
+        self.commit_only(key, self.with_lifetime(transaction)).await
     }
 
     /// Commits exactly this, whatever lifetime the map was joined with.
@@ -31,7 +28,24 @@ impl<V: Send + Sync + 'static> Map<V> {
         if self.is_closed() {
             return Err(self.closed());
         }
+        self.commit_also_closed(key, transaction).await
+    }
+
+    /// Commits what a handle that was closed may still do, as long as its client is open.
+    pub(super) async fn commit_also_closed(
+        &self,
+        key: Option<&str>,
+        transaction: Transaction,
+    ) -> Result<Committed, Error> {
         self.inner.client.commit(transaction).await.map_err(|source| self.failed(key, source))
+    }
+
+    /// Lets the map expire as this handle was joined to let it.
+    pub(super) fn with_lifetime(&self, transaction: Transaction) -> Transaction {
+        match self.inner.lifetime {
+            Some(lifetime) => transaction.expire_map(self.name(), lifetime),
+            None => transaction,
+        }
     }
 
     fn failed(&self, key: Option<&str>, source: pulse_core::Error) -> Error {

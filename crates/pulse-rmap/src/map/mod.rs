@@ -240,7 +240,8 @@ impl<V: Send + Sync + 'static> Map<V> {
     }
 
     /// Stops the replica: applies what has arrived, ends the subscriptions and waits until the task has ended. The last
-    /// content stays readable; writes fail with [`Error::Closed`] from now on. Safe to call twice, and on any clone.
+    /// content stays readable; writes fail with [`Error::Closed`] from now on, except that [`clear`](Map::clear),
+    /// [`clear_if`](Map::clear_if) and [`destroy`](Map::destroy) go on working. Safe to call twice, and on any clone.
     pub async fn close(&self) {
         self.inner.cancel.cancel();
         self.inner.tasks.wait().await;

@@ -64,7 +64,7 @@ pub struct Listed {
     pub changed: bool,
 }
 
-/// What emptying a map did.
+/// What emptying a map did, for the one who did it and for [subscribers](crate::Update::Cleared).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cleared {
@@ -72,6 +72,12 @@ pub struct Cleared {
     pub version: Option<Version>,
     /// How many keys were deleted.
     pub keys: u64,
+}
+
+impl Cleared {
+    pub(crate) fn new(version: Option<Version>, keys: u64) -> Self {
+        Self { version, keys }
+    }
 }
 
 /// What a key had before it was written, decoded only when asked for.

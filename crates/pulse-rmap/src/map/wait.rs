@@ -96,8 +96,9 @@ pub struct Changed {
 }
 
 impl Changed {
-    /// Waits until the map has changed since this was made or last returned; take a [`Map::snapshot`] then. It may
-    /// also return without a change after the map was read again.
+    /// Waits until the map has changed since this was made or last returned; take a [`Map::snapshot`] then. A commit
+    /// counts as a change also if it leaves every key as it was, as a clear of an empty map does. It may also return
+    /// without a change after the map was read again.
     ///
     /// # Errors
     ///

@@ -8,11 +8,14 @@ use super::{Cleared, Map, commit::owned};
 use crate::Error;
 
 impl<V: Send + Sync + 'static> Map<V> {
-    /// Deletes all keys. The map goes on, with its version and, if it has one, the time at which it expires.
+    /// Deletes all keys. The map goes on, with its version and, if it has one, the time at which it expires. Subscribers
+    /// get one [`Update::Cleared`](crate::Update::Cleared) and the deletions.
+    ///
+    /// It works on a [closed](Map::close) handle too, so that what is left over can be cleared away at the end.
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`], and [`Error::Map`] with the backend's error. Where [`Error::is_outcome_unknown`] says so, the
+    /// [`Error::Closed`] if the client is closed, and [`Error::Map`] with the backend's error. Where [`Error::is_outcome_unknown`] says so, the
     /// keys may have been deleted all the same.
     ///
     /// # Cancel safety
@@ -61,7 +64,9 @@ impl<V: Send + Sync + 'static> Map<V> {
     }
 
     /// Removes the map with everything that belongs to it. Replicas become empty; the next write begins a new
-    /// incarnation, and they follow it.
+    /// incarnation, and they follow it. Subscribers get one [`Update::Cleared`](crate::Update::Cleared) and the deletions.
+    ///
+    /// It works on a [closed](Map::close) handle too.
     ///
     /// # Errors
     ///
@@ -74,13 +79,13 @@ impl<V: Send + Sync + 'static> Map<V> {
         self.commit_cleared(self.transaction().destroy_map(self.name())).await
     }
 
-    /// Lets the map expire that long after now, by the server's clock, whatever was set before: all its keys are then
-    /// deleted, everywhere. `None`: never. No effect on a map that does not exist, and none that lasts if a handle of
+    /// Lets the map expire that long after now, by the server's clock, whatever was set before: it is then removed with
+    /// all its keys, everywhere. `None`: never. No effect on a map that does not exist, and none that lasts if a handle of
     /// the map was joined with a lifetime and writes.
     ///
     /// # Errors
     ///
-    /// Those of [`Map::clear`].
+    /// [`Error::Closed`], and [`Error::Map`] with the backend's error.
     ///
     /// # Cancel safety
     ///
@@ -93,7 +98,7 @@ impl<V: Send + Sync + 'static> Map<V> {
     }
 
     async fn commit_cleared(&self, transaction: Transaction) -> Result<Cleared, Error> {
-        let committed = self.commit(None, transaction).await?;
+        let committed = self.commit_also_closed(None, self.with_lifetime(transaction)).await?;
         Ok(Cleared { version: self.version_of(&committed), keys: committed.count(0).unwrap_or_default() })
     }
 }

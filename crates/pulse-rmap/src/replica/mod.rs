@@ -17,7 +17,14 @@ pub(crate) use self::{
     position::{Broken, Position, Step},
     scan::{Reached, Scan},
 };
-use crate::{change::Change, codec::Codec, content::Content, snapshot::View, value::Slot};
+use crate::{
+    Cleared,
+    change::{Change, Update},
+    codec::Codec,
+    content::Content,
+    snapshot::View,
+    value::Slot,
+};
 
 /// The local copy of a map, at one version.
 #[derive(Debug)]
@@ -28,7 +35,7 @@ pub(crate) struct Replica<V> {
     position: Position,
     readings: u64,
     /// Made by the commits since they were last taken.
-    changes: Vec<Change<V>>,
+    changes: Vec<Update<V>>,
 }
 
 impl<V: 'static> Replica<V> {
@@ -53,7 +60,7 @@ impl<V: 'static> Replica<V> {
         View { content: self.content.clone(), version: self.version(), readings: self.readings }
     }
 
-    pub(crate) fn take_changes(&mut self) -> Vec<Change<V>> {
+    pub(crate) fn take_changes(&mut self) -> Vec<Update<V>> {
         std::mem::take(&mut self.changes)
     }
 
@@ -69,18 +76,21 @@ impl<V: 'static> Replica<V> {
                 pulse_core::Change::Put { key, value } => {
                     let slot = Slot::new(&self.codec, &self.map, Arc::clone(&key), &value);
                     let previous = self.content.insert(slot.clone());
-                    self.changes.push(Change::new(version, key, previous, Some(slot)));
+                    self.changes.push(Update::Change(Change::new(version, key, previous, Some(slot))));
                 }
                 pulse_core::Change::Deleted { key } => {
                     // A backend sends no deletion of what is not there; one that does makes no change here.
                     if let Some(previous) = self.content.remove(&key) {
-                        self.changes.push(Change::new(version, key, Some(previous), None));
+                        self.changes.push(Update::Change(Change::new(version, key, Some(previous), None)));
                     }
                 }
                 pulse_core::Change::Cleared | pulse_core::Change::Destroyed => {
                     let cleared = std::mem::take(&mut self.content);
+                    let keys = cleared.len() + cleared.unreadable();
+                    self.changes.push(Update::Cleared(Cleared::new(version, keys as u64)));
                     let gone = cleared.slots().map(|(key, slot)| (Arc::clone(key), slot.clone()));
-                    self.changes.extend(gone.map(|(key, slot)| Change::new(version, key, Some(slot), None)));
+                    let gone = gone.map(|(key, slot)| Change::new(version, key, Some(slot), None));
+                    self.changes.extend(gone.map(Update::Change));
                 }
                 // A kind of change that this version does not know cannot be applied.
                 _ => return Err(Broken::Unknown),

@@ -108,6 +108,13 @@ fn resync(replica: &mut Replica<u8>, model: &Model) {
     replica.adopt(scan);
 }
 
+fn change<V: std::fmt::Debug>(update: Update<V>) -> Change<V> {
+    match update {
+        Update::Change(change) => change,
+        other => panic!("expected a change, got {other:?}"),
+    }
+}
+
 /// What a subscriber knows who applies every change to what it knew.
 #[derive(Debug, Default)]
 struct Folded {
@@ -115,8 +122,16 @@ struct Folded {
 }
 
 impl Folded {
-    fn fold(&mut self, changes: Vec<Change<u8>>) {
-        for change in changes {
+    fn fold(&mut self, updates: Vec<Update<u8>>) {
+        for update in updates {
+            let change = match update {
+                Update::Change(change) => change,
+                Update::Cleared(cleared) => {
+                    assert_eq!(cleared.keys, self.content.len() as u64, "the deletions follow");
+                    continue;
+                }
+                Update::Lagged => panic!("a replica does not lag"),
+            };
             let key = change.key.to_string();
             let previous = match change.value {
                 Some(value) => self.content.insert(key, *value),
@@ -345,8 +360,13 @@ fn a_destroyed_map_begins_anew_as_a_continuation() {
         replica.commit(commit.clone()).unwrap();
     }
     assert_eq!(plain(&replica.content), model.content);
-    let versions: Vec<_> = replica.take_changes().iter().map(|change| change.version.is_some()).collect();
-    assert_eq!(versions, [true, false, true]);
+    let [Update::Change(set), Update::Cleared(cleared), Update::Change(deleted), Update::Change(again)] =
+        &replica.take_changes()[..]
+    else {
+        panic!("a change, the end with its one deletion, and a change")
+    };
+    assert!(set.version.is_some() && again.version.is_some());
+    assert_eq!((cleared.keys, cleared.version, deleted.version), (1, None, None));
 }
 
 #[test]
@@ -371,7 +391,8 @@ fn values_that_do_not_decode_are_counted_readable_raw_and_replaced_like_others()
     assert_eq!(replica.content.get_raw("k").unwrap(), "not a number");
     replica.commit(commit(2, b"\x08")).unwrap();
     assert_eq!((replica.content.len(), replica.content.unreadable()), (1, 0));
-    let kinds: Vec<_> = replica.take_changes().into_iter().map(|change| (change.kind, change.value)).collect();
+    let changes = replica.take_changes().into_iter().map(change);
+    let kinds: Vec<_> = changes.map(|change| (change.kind, change.value)).collect();
     assert!(matches!(
         kinds.as_slice(),
         [(crate::ChangeKind::Set, Some(_)), (crate::ChangeKind::Unreadable, None), (crate::ChangeKind::Set, Some(_))]
@@ -388,7 +409,8 @@ fn a_resync_shares_values_that_did_not_change_and_reports_only_those_that_did() 
     model.apply(&Op::Delete(3));
     resync(&mut replica, &model);
     let after = snapshot(&replica);
-    let changed: Vec<_> = difference(&before, &after).into_iter().map(|change| change.key.to_string()).collect();
+    let changed: Vec<_> =
+        difference(&before, &after).into_iter().map(|update| change(update).key.to_string()).collect();
     assert_eq!(changed, [name(3), name(2)]);
     let pointer = |snapshot: &Snapshot<u8>| snapshot.value(&name(1)).unwrap().raw().as_ptr();
     assert_eq!(pointer(&before), pointer(&after));

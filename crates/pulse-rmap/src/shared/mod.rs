@@ -15,7 +15,7 @@ use self::signal::Signal;
 pub(crate) use self::signal::Watcher;
 use crate::{
     Changes, Snapshot,
-    change::{Change, difference},
+    change::{Update, difference},
     meter::Meter,
     snapshot::View,
     subscribers::{Batch, Buffer, Pushed},
@@ -53,7 +53,7 @@ pub(crate) enum Link {
 /// What a published view differs in from the one before.
 pub(crate) enum Delta<V> {
     /// In these changes, step by step.
-    Steps(Vec<Change<V>>),
+    Steps(Vec<Update<V>>),
     /// To be found out by comparing, if anybody wants to know.
     Compare,
 }
@@ -164,7 +164,7 @@ impl<V: 'static> Shared<V> {
     /// Lets readers see a view, and subscribers what changed.
     pub(crate) fn publish(&self, view: View<V>, delta: Delta<V>) {
         if let Delta::Steps(changes) = &delta {
-            self.meter.changes(changes.len());
+            self.meter.changes(changes.iter().filter(|update| matches!(update, Update::Change(_))).count());
         }
         let view = Arc::new(view);
         let mut registered = self.lock();

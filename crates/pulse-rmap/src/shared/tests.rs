@@ -52,6 +52,7 @@ fn drain(changes: &mut Changes<u64>, content: &mut BTreeMap<String, u64>) -> (us
                 };
                 assert_eq!(before, change.previous.as_deref().copied());
             }
+            Update::Cleared(cleared) => assert_eq!(cleared.keys, content.len() as u64),
             Update::Lagged => lags += 1,
         }
     }

@@ -65,7 +65,7 @@ local function mark(map, what)
 end
 
 clear = function(map)
-  if not map.exists or count_of(map) == 0 then
+  if not map.exists then
     return 0
   end
   local count = empty(map)
