@@ -384,13 +384,13 @@ impl World {
             self.leases.iter().filter(|(_, deadline)| **deadline <= now).map(|(lease, _)| *lease).collect();
         self.leases.retain(|lease, _| !leases.contains(lease));
         let mut entries = 0;
+        self.maps.retain(|_, map| {
+            let expired = map.deadline.is_some_and(|deadline| deadline <= now);
+            entries += if expired { map.entries.len() as u64 } else { 0 };
+            !expired
+        });
         for map in self.maps.values_mut() {
-            let map_expired = map.deadline.is_some_and(|deadline| deadline <= now);
-            if map_expired {
-                map.deadline = None;
-            }
             entries += map.remove_where(|entry| match entry.bound {
-                _ if map_expired => true,
                 Bound::Permanent => false,
                 Bound::Lease(lease) => leases.contains(&lease),
                 Bound::Until(deadline) => deadline <= now,

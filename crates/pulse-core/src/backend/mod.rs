@@ -99,7 +99,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// - Each map that really changed gets its revision raised by exactly one, whatever the number of changes, and one
     ///   [`MapCommit`] goes to its feeds, with the changes in order as absolute values. A map that no write changed
     ///   (a delete of an absent key, say) keeps its revision and sends nothing. A put counts as a change even
-    ///   if the value is the same as before, and so does an addition of 0.
+    ///   if the value is the same as before, and so does an addition of 0, and a clear of a map that is empty.
     /// - The first change of a map that does not exist draws a random incarnation and makes the revision 1. A map
     ///   that was emptied key by key or by a clear still exists; only destroying it ends its incarnation.
     /// - A transaction that destroys a map and then writes it again makes two commits of it: one that ends the old

@@ -308,7 +308,7 @@ macro_rules! __conformance_cases {
                 an_entry_lives_for_its_time
                 an_entry_is_present_until_it_is_swept
                 each_put_sets_the_lifetime_anew
-                an_expired_map_is_cleared_and_lives_on
+                an_expired_map_is_removed_and_begins_another_life
                 a_maps_deadline_is_set_once_or_renewed_or_taken_back
                 a_maps_deadline_counts_after_all_other_writes
             }

@@ -35,8 +35,7 @@ pub(super) fn sweep(mut state: ScopeState, now: u64) -> (ScopeState, Changed, Sw
                 swept.entries += 1;
             }
             Due::Map(map) => {
-                swept.entries += state.clear(&mut changed, map);
-                state.set_map_deadline(map, None);
+                swept.entries += state.destroy(&mut changed, map);
             }
         }
     }

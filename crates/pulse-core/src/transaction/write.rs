@@ -189,8 +189,8 @@ pub enum Write {
         /// The map.
         map: Arc<str>,
     },
-    /// Sets when a map expires: all its keys are then deleted as by [`Write::Clear`], and the deadline is forgotten.
-    /// Not a change by itself; no effect on a map that does not exist after the transaction's other writes. Result:
+    /// Sets when a map expires: it is then removed as by [`Write::DestroyMap`], and nothing of it stays. Not a change by
+    /// itself; no effect on a map that does not exist after the transaction's other writes. Result:
     /// [`WriteResult::Done`](super::WriteResult::Done).
     ExpireMap {
         /// The map.

@@ -40,15 +40,16 @@ impl<V: Send + Sync + 'static> MapBuilder<V> {
     }
 
     /// Lets the map expire that long after it was first written to through a handle that says so; later writes do not
-    /// put it off. All its keys are then deleted, everywhere, and the next such write sets a new time. From a
-    /// millisecond to a hundred years, at a resolution of one millisecond, by the server's clock.
+    /// put it off. It is then removed with all its keys, everywhere, and the next such write begins it anew: a version that
+    /// was written to before is [gone](Error::VersionGone) then. From a millisecond to a hundred years, at a resolution of
+    /// one millisecond, by the server's clock.
     pub fn expires_after(mut self, ttl: Duration) -> Self {
         self.lifetime = Some(Deadline::IfUnset(ttl));
         self
     }
 
-    /// Lets the map expire that long after it was last written to through a handle that says so. All its keys are then
-    /// deleted, everywhere. From a millisecond to a hundred years, at a resolution of one millisecond, by the server's
+    /// Lets the map expire that long after it was last written to through a handle that says so. It is then removed with
+    /// all its keys, everywhere. From a millisecond to a hundred years, at a resolution of one millisecond, by the server's
     /// clock.
     pub fn expires_unless_written_for(mut self, ttl: Duration) -> Self {
         self.lifetime = Some(Deadline::Renew(ttl));

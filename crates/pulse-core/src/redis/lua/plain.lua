@@ -189,6 +189,8 @@ local function apply()
       end
       call('HSET', ARGV[2] .. 'b:' .. name, unpack(bindings))
       call('ZADD', ARGV[2] .. 'd', unpack(deadlines))
+      -- The map stays, and so must what tells of its entries.
+      call('PERSIST', ARGV[2] .. 'd')
     end
     if deleted then
       call('HDEL', key, unpack(deleted))

@@ -73,7 +73,7 @@ clear = function(map)
   return count
 end
 
-local function destroy(map)
+destroy = function(map)
   if not map.exists then
     return 0
   end

@@ -32,6 +32,8 @@
 --   d        sorted set by deadline: "E" and an entry, "M" and a map
 --   f:NAME   channel: the commits of a map
 --   w:NAME   channel: the doorbell of a stream
+-- If nobody is left to sweep, `l`, `e:LEASE` and `d` expire once no lease and no map that they speak of is there any
+-- more; they stay as long as they speak of a map without a deadline.
 -- An entry is written LENGTH ":" MAP KEY, where LENGTH is that of the map's name. Times are milliseconds.
 --
 -- Replies { 0, versions, results }, or { code, ... } with nothing changed:

@@ -111,7 +111,71 @@ local function need_leases()
     map.staged_bindings[key] = binding
   end
 
+  -- When the server removes a map by itself, if nobody is left to sweep it.
+  local function end_of(map)
+    return map and map.deadline and map.deadline + GRACE or math.huge
+  end
+
+  -- How long the leases and the deadlines are needed because of this transaction: a lease for `GRACE` after its deadline,
+  -- whatever speaks of a map's entries for as long as the map is there.
+  local function needs()
+    local of_leases, of_deadlines = 0, 0
+    for _, lease in pairs(leases) do
+      if lease.changed and lease.deadline then
+        of_leases = math.max(of_leases, lease.deadline + GRACE)
+      end
+      for entry, bound in pairs(lease.bound) do
+        if bound then
+          of_leases = math.max(of_leases, end_of(maps_by_name[parse_entry(entry)]))
+        end
+      end
+    end
+    for member, deadline in pairs(deadlines) do
+      if deadline then
+        local rest = sub(member, 2)
+        local name = byte(member) == 77 and rest or parse_entry(rest)
+        of_deadlines = math.max(of_deadlines, end_of(maps_by_name[name]))
+      end
+    end
+    for i = 1, #maps do
+      local map = maps[i]
+      if map.expiry_changed and map.exists and (map.bound or map.rebound) then
+        of_leases = math.max(of_leases, end_of(map))
+        of_deadlines = math.max(of_deadlines, end_of(map))
+      end
+    end
+    return of_leases, of_deadlines
+  end
+
+  -- When a key expires, and when it is to. Once it is to stay for ever, it does until it is empty, which ends it. If it is
+  -- needed for longer, it gets twice the time, so that renewals do not come here each time.
+  local function lifetime(key, needed)
+    local ends = call('PEXPIRETIME', key)
+    ends = ends == -1 and math.huge or math.max(ends, 0)
+    if needed <= ends then
+      return ends, ends
+    end
+    return ends, 2 * needed - now()
+  end
+
+  -- Cannot fail: where a slot is moving, the next transaction that needs more time tries again.
+  local function live_until(key, ends)
+    local done
+    if ends == math.huge then
+      done = redis.pcall('PERSIST', key)
+    else
+      done = redis.pcall('PEXPIREAT', key, format('%.0f', ends))
+    end
+    return type(done) == 'number'
+  end
+
   write_leases = function()
+    local leases_needed, deadlines_needed = needs()
+    local leases_end, leases_to_end = lifetime(PREFIX .. 'l', leases_needed)
+    local deadlines_end, deadlines_to_end
+    if deadlines_read then
+      deadlines_end, deadlines_to_end = lifetime(PREFIX .. 'd', deadlines_needed)
+    end
     for id, lease in pairs(leases) do
       if lease.changed and lease.deadline then
         call('ZADD', PREFIX .. 'l', format('%.0f', lease.deadline), id)
@@ -136,6 +200,9 @@ local function need_leases()
           call('UNLINK', lease.key)
         else
           call_in_chunks('SADD', lease.key, added, added_count)
+          if added_count > 0 and leases_to_end ~= math.huge then
+            live_until(lease.key, leases_to_end)
+          end
           call_in_chunks('SREM', lease.key, removed, removed_count)
         end
       end
@@ -150,5 +217,18 @@ local function need_leases()
       end
     end
     call_in_chunks('ZREM', PREFIX .. 'd', removed, removed_count)
+    if deadlines_to_end ~= deadlines_end then
+      live_until(PREFIX .. 'd', deadlines_to_end)
+    end
+    if leases_to_end ~= leases_end then
+      -- The entries of all leases are needed as long as the leases are.
+      local all, complete = call('ZRANGE', PREFIX .. 'l', 0, -1), true
+      for i = 1, #all do
+        complete = live_until(PREFIX .. 'e:' .. all[i], leases_to_end) and complete
+      end
+      if complete then
+        live_until(PREFIX .. 'l', leases_to_end)
+      end
+    end
   end
 end

@@ -1,7 +1,7 @@
 -- The end of leases and deadlines: whatever hung on them goes, in one transaction like any other.
 
 local drop, sweep, next_deadline
-local delete, clear, expire -- of `changes`
+local delete, clear, destroy, expire -- of `changes`
 
 local function need_sweep()
   need_leases()
@@ -101,8 +101,7 @@ local function need_sweep()
       elseif kind == 'M' and rest ~= '' then
         local map = sound_map(rest)
         if map and map.exists and map.deadline and map.deadline <= now() then
-          count = count + clear(map)
-          expire(map, nil)
+          count = count + destroy(map)
         end
       end
       set_deadline(due[i], false)
