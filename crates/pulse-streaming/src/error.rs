@@ -82,9 +82,9 @@ pub enum Error {
         stream: StreamId,
     },
     /// The delivery is not this instance's any more: the ack grace period passed and another delivery of the event was
-    /// made, or the event was acknowledged.
+    /// made, or the event was acknowledged, or somebody took it from the group.
     #[error(
-        "event {id} of stream {stream} is no longer held here: it was delivered again or acknowledged; stop working on it"
+        "event {id} of stream {stream} is no longer held here: it was delivered again, acknowledged or taken from the sink; stop working on it"
     )]
     Superseded {
         /// The stream.

@@ -16,6 +16,8 @@ mod servers;
 mod sharing;
 mod sinks;
 mod terms;
+#[cfg(feature = "standalone")]
+mod strangers;
 mod writing;
 
 use std::time::Duration;

@@ -70,7 +70,8 @@ impl Delivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Missed {
-    /// Where the group's cursor stood at the first of the trims. What is missing comes after it.
+    /// Where the group's cursor stood at the first of the trims, zero if that is not known. What is missing comes after
+    /// it.
     pub after: EventId,
     /// What is missing comes before this id: the first that stayed after the last of the trims, or the next that could
     /// come if none stayed.

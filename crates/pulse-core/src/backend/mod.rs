@@ -283,6 +283,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// with its group or stream. The backend over Redis counts the events unless very many had been handed out before
     /// those that were dropped.
     ///
+    /// What others trim past the backend (an operator, a producer that is not of Pulse) is found out by this call, by the
+    /// server's counters: exactly, if it is made before the group reads on; afterwards only on servers that count what a
+    /// group was handed rather than where it stands (Redis up to 7.2), and then without a known cursor. Nothing is found
+    /// out on a stream from which single events were deleted.
+    ///
     /// # Cancel safety
     ///
     /// A dropped call may take the record with it, as may one of unknown outcome.

@@ -231,9 +231,12 @@ impl Redis {
         let ask = Ask::new("take what was missed", stream);
         self.permissions.require(ask, stream.scope(), Needs::MISSED).await?;
         let key = self.keys.missed(stream);
-        let args = |args: &mut Vec<Value>| args.extend([Value::Bytes(key.clone()), Value::from(group.as_str())]);
+        let events = self.keys.stream(stream);
+        let args = |args: &mut Vec<Value>| {
+            args.extend([Value::Bytes(key.clone()), Value::Bytes(events.clone()), Value::from(group.as_str())]);
+        };
         let key = || String::from_utf8_lossy(&key).into_owned();
-        let reply = match self.link.run(ask, Repeat::Never, &scripts::MISSED, 1, args).await? {
+        let reply = match self.link.run(ask, Repeat::Never, &scripts::MISSED, 2, args).await? {
             Answer::Reply(reply) => reply,
             Answer::Refused(Refusal::WrongType, _) => return Err(Error::WrongType { key: key() }),
             Answer::Refused(refusal, message) => return Err(self.link.error(ask, refusal, &message)),

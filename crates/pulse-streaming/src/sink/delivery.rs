@@ -61,7 +61,8 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`]: the event may be delivered again.
+    /// [`Error::Backend`]: the event may be delivered again. [`Error::Superseded`] where it shows that nothing was pending
+    /// for this instance any more, because somebody removed it from the group (`XGROUP DELCONSUMER`).
     pub fn ack(self) -> Settlement {
         let hold = self.hold;
         if hold.member.acks == Acks::None {
@@ -81,9 +82,9 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// [`Error::Superseded`] if this instance has the event once more already, or the sink needs no acknowledgements;
-    /// [`Error::Backend`]: the event is delivered
-    /// again after the grace period.
+    /// [`Error::Superseded`] if this instance has the event once more already, if it is not pending here any more (another
+    /// instance took it over, or somebody acknowledged or removed it), or if the sink needs no acknowledgements;
+    /// [`Error::Backend`]: the event is delivered again after the grace period.
     pub fn nack(self) -> Settlement {
         self.nack_after(Duration::ZERO)
     }

@@ -184,13 +184,22 @@ impl Member {
         Ok(())
     }
 
-    /// Acknowledges events, all in one round trip. Repeating it changes nothing.
-    pub(super) async fn ack(&self, ids: Vec<EventId>) -> Result<(), pulse_core::Error> {
+    /// Acknowledges events, all in one round trip, and returns how many of them were pending. Repeating it changes
+    /// nothing.
+    pub(super) async fn ack(&self, ids: Vec<EventId>) -> Result<u64, pulse_core::Error> {
         let count = ids.len();
         let transaction = Transaction::new(self.stream.scope()).ack(self.stream.name().clone(), &self.group, ids);
-        self.client.commit(transaction).await?;
+        let committed = self.client.commit(transaction).await?;
         self.meter.acked(count);
-        Ok(())
+        Ok(committed.count(0).unwrap_or(count as u64))
+    }
+
+    /// Whether somebody else has removed this instance from the group, and with it all that was pending for it. It is
+    /// there again with the next read.
+    pub(super) async fn is_struck_off(&self) -> bool {
+        let info = self.backend().group_info(&self.stream, &self.group).await;
+        let struck_off = |info: GroupInfo| info.consumers.iter().all(|consumer| consumer.name != self.consumer);
+        info.ok().flatten().is_some_and(struck_off)
     }
 
     /// Acknowledges an event and puts it among the dead letters, all or nothing. Repeating it changes nothing.
@@ -250,21 +259,25 @@ impl Member {
         }
     }
 
-    /// Offers events to the next claim, whoever makes it.
-    pub(super) async fn release(&self, ids: &[EventId]) -> Result<(), pulse_core::Error> {
-        self.set_idle(ids, self.timing.released()).await?;
+    /// Offers events to the next claim, whoever makes it, and returns those that were this instance's to offer.
+    pub(super) async fn release(&self, ids: &[EventId]) -> Result<Vec<EventId>, pulse_core::Error> {
+        let held = self.set_idle(ids, self.timing.released()).await?;
         self.claim_at(Instant::now());
-        Ok(())
+        Ok(held)
     }
 
-    /// Gives events back after a delay. The backend keeps one of up to the grace period; of a longer one, the rest is
-    /// kept here until then, and ends early if this instance does.
-    pub(super) async fn release_after(&self, ids: &[EventId], delay: Duration) -> Result<(), pulse_core::Error> {
+    /// Gives events back after a delay, and returns those that were this instance's to give. The backend keeps one of up
+    /// to the grace period; of a longer one, the rest is kept here until then, and ends early if this instance does.
+    pub(super) async fn release_after(
+        &self,
+        ids: &[EventId],
+        delay: Duration,
+    ) -> Result<Vec<EventId>, pulse_core::Error> {
         if delay.is_zero() {
             return self.release(ids).await;
         }
         let due = Instant::now() + delay;
-        self.set_idle(ids, self.timing.grace.saturating_sub(delay)).await?;
+        let held = self.set_idle(ids, self.timing.grace.saturating_sub(delay)).await?;
         // The backend began to count when it was told.
         let kept_until = Instant::now() + delay + ROUNDING;
         let aside = if delay > self.timing.grace {
@@ -272,9 +285,9 @@ impl Member {
         } else {
             Aside { due: kept_until, keeper: Keeper::Backend }
         };
-        lock(&self.set_aside).extend(ids.iter().map(|id| (*id, aside)));
+        lock(&self.set_aside).extend(held.iter().map(|id| (*id, aside)));
         self.claim_at(kept_until);
-        Ok(())
+        Ok(held)
     }
 
     /// Keeps what was given back for long from being claimed too early.
@@ -345,10 +358,13 @@ impl Member {
     /// Carries out one verdict without the settler.
     pub(super) async fn settle(&self, id: EventId, verdict: Verdict) -> Result<(), Error> {
         match verdict {
-            Verdict::Ack => self.ack(vec![id]).await.map_err(self.failed(verdict)),
-            Verdict::Nack(delay) => self.release_after(&[id], delay).await.map_err(self.failed(verdict)),
-            Verdict::Extend => {
-                let held = self.touch(&[id]).await.map_err(self.failed(verdict))?;
+            Verdict::Ack => self.ack(vec![id]).await.map(drop).map_err(self.failed(verdict)),
+            Verdict::Nack(_) | Verdict::Extend => {
+                let held = match verdict {
+                    Verdict::Nack(delay) => self.release_after(&[id], delay).await,
+                    _ => self.touch(&[id]).await,
+                };
+                let held = held.map_err(self.failed(verdict))?;
                 if held.contains(&id) { Ok(()) } else { Err(self.superseded(id)) }
             }
         }

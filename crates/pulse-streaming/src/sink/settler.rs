@@ -3,7 +3,13 @@
 //! While one round trip is under way, requests gather; the next one takes them all. So a single acknowledgement waits
 //! for nobody, and a thousand at once cost what one costs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use pulse_core::EventId;
 use tokio::sync::{mpsc, oneshot};
@@ -52,10 +58,16 @@ impl Settler {
             }
         }
         if !acks.is_empty() {
-            let acked = self.member.surely(|| self.member.ack(ids(&acks))).await;
-            let outcome = acked.map_err(self.member.failed(Verdict::Ack));
+            // How many were pending, of all attempts: one that is repeated finds what the first one acknowledged.
+            let pending = AtomicU64::new(0);
+            let attempt = || async {
+                pending.fetch_add(self.member.ack(ids(&acks)).await?, Ordering::Relaxed);
+                Ok(())
+            };
+            let outcome = self.member.surely(attempt).await.map_err(self.member.failed(Verdict::Ack));
             self.member.ledger().settled(ids(&acks));
-            answer(acks, |_| outcome.clone());
+            let struck_off = outcome.is_ok() && pending.into_inner() == 0 && self.member.is_struck_off().await;
+            answer(acks, |id| if struck_off { Err(self.member.superseded(id)) } else { outcome.clone() });
         }
         // Each delay is a round trip of its own, so they travel side by side.
         futures::future::join_all(others.into_iter().map(|(verdict, requests)| self.carry_out(verdict, requests)))
@@ -78,20 +90,16 @@ impl Settler {
             return;
         }
         let ids = ids(&valid);
-        match verdict {
-            Verdict::Nack(delay) => {
-                let outcome = self.member.release_after(&ids, delay).await.map_err(self.member.failed(verdict));
-                answer(valid, |_| outcome.clone());
-            }
-            Verdict::Ack | Verdict::Extend => {
-                let outcome = self.member.touch(&ids).await.map_err(self.member.failed(verdict));
-                answer(valid, |id| match &outcome {
-                    Ok(held) if held.contains(&id) => Ok(()),
-                    Ok(_) => Err(self.member.superseded(id)),
-                    Err(error) => Err(error.clone()),
-                });
-            }
-        }
+        let held = match verdict {
+            Verdict::Nack(delay) => self.member.release_after(&ids, delay).await,
+            Verdict::Ack | Verdict::Extend => self.member.touch(&ids).await,
+        };
+        let outcome = held.map_err(self.member.failed(verdict));
+        answer(valid, |id| match &outcome {
+            Ok(held) if held.contains(&id) => Ok(()),
+            Ok(_) => Err(self.member.superseded(id)),
+            Err(error) => Err(error.clone()),
+        });
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct SinkTask {
     next_tidy: Instant,
     /// Whether a read is under way, or was cut off.
     reading: bool,
+    /// Whether events may wait in the stream that nobody has read yet, so that a trim could drop them.
+    behind: bool,
     /// What becomes of the next room, if there was too little of it for the last claim.
     turn: Option<Turn>,
     trouble: Trouble,
@@ -97,6 +99,7 @@ impl SinkTask {
             next_tick: now,
             next_tidy,
             reading: false,
+            behind: false,
             turn: None,
             trouble: Trouble::new(Backoff::default()),
         }
@@ -183,6 +186,10 @@ impl SinkTask {
             return Ok(None);
         }
         let wait = if self.turn.is_some() {
+        // What somebody else trims shows best before the group reads on.
+        if std::mem::take(&mut self.behind) {
+            self.report_missed().await?;
+        }
             Duration::ZERO
         } else {
             self.next_tick.saturating_duration_since(now).min(timing.block)
@@ -192,6 +199,7 @@ impl SinkTask {
         self.reading = false;
         self.turn = self.turn.map(|_| Turn::Claim);
         deliveries.map(Some)
+        self.behind = deliveries.as_ref().map_or(true, |read| read.len() >= room);
     }
 
     /// Does what is to be done at every tick.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pulse_core::{
-    Acks, Binding, Client, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, LeaseId, NewEvent,
-    PendingQuery, Transaction,
+    Acks, Binding, Client, Consumer, Error, EventId, FeedItem, GapCause, Group, GroupStart, LeaseId, Missed, NewEvent,
+    PendingQuery, Transaction, Trim,
 };
 use tests::Server;
 
@@ -196,5 +196,60 @@ async fn consumers_whose_names_are_no_text_hide_nobody_else() {
     assert_eq!(pending.iter().map(|pending| pending.id).collect::<Vec<_>>(), held);
     let claimed = backend.group_claim(&stream("s"), &group, &consumer, Duration::ZERO, 9).await.unwrap();
     assert_eq!(claimed.deliveries.len(), 4);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn what_a_stranger_trims_shows_in_what_a_group_missed() {
+    let server = Server::start();
+    let client = connect(&server).await;
+    let (backend, key) = (client.backend(), "pulse:{orders}:s:s");
+    let [group, consumer] = ["g", "c"];
+    let (group, consumer) = (Group::new(group).unwrap(), Consumer::new(consumer).unwrap());
+    let add = async |count: usize| {
+        let add = (0..count).fold(Transaction::new(&scope()), |add, _| add.append("s", NewEvent::new("n", "p")));
+        let committed = client.commit(add).await.unwrap();
+        (0..count).filter_map(|place| committed.event_id(place)).collect::<Vec<_>>()
+    };
+    let missed = async || backend.group_missed(&stream("s"), &group).await.unwrap();
+    let read = async |limit: usize| {
+        let read = backend.group_read(&stream("s"), &group, &consumer, limit, Duration::ZERO, Acks::Explicit).await;
+        read.unwrap().len()
+    };
+    // What was gone before the group began was never there for it.
+    add(5).await;
+    server.cli(&["XTRIM", key, "MAXLEN", "0"]);
+    backend.group_create(&stream("s"), &group, GroupStart::Oldest).await.unwrap();
+    assert_eq!(missed().await, None);
+
+    // Before it reads on: with the place of the gap.
+    let ids = add(100).await;
+    assert_eq!((missed().await, read(1).await, missed().await), (None, 1, None));
+    server.cli(&["XTRIM", key, "MAXLEN", "5"]);
+    assert_eq!(missed().await, Some(Missed::new(ids[0], ids[95], Some(94))));
+    assert_eq!(missed().await, None, "told once");
+    // After it: where the server counts what was handed out.
+    server.cli(&["XTRIM", key, "MAXLEN", "3"]);
+    assert_eq!(read(10).await, 3);
+    let counts_handed_out = server.cli(&["INFO", "server"]).contains("redis_version:7.0");
+    let late = missed().await;
+    assert!(!counts_handed_out || late == Some(Missed::new(EventId::ZERO, ids[99], Some(2))), "{late:?}");
+    assert_eq!(missed().await, None);
+    // Together with a trim of ours; an emptied stream.
+    let ids = add(10).await;
+    server.cli(&["XTRIM", key, "MAXLEN", "8"]);
+    let ours = Trim::MaxLength { length: 5, approximate: false };
+    client.commit(Transaction::new(&scope()).trim_stream("s", ours)).await.unwrap();
+    server.cli(&["XTRIM", key, "MAXLEN", "0"]);
+    let all = missed().await.expect("all is gone");
+    assert_eq!((all.events, all.before), (Some(10), ids[9].next().unwrap()));
+    // Nothing is made up: what was handed out and acknowledged, groups that wait for nothing, single deletions.
+    add(4).await;
+    assert_eq!(read(10).await, 4);
+    server.cli(&["XTRIM", key, "MAXLEN", "0"]);
+    assert_eq!(missed().await, None);
+    let ids = add(4).await;
+    client.commit(Transaction::new(&scope()).delete_events("s", ids[..2].to_vec())).await.unwrap();
+    assert_eq!(missed().await, None);
     client.close().await;
 }

@@ -110,6 +110,9 @@ local function need_trims()
         group.cursor, group.handed = cursor, 0
         if order < first_order then
           group.next_order = first_order
+          -- What strangers have trimmed by now is found here or never; see missed.lua.
+          local read = stream['max-deleted-entry-id'] == '0-0' and group['entries-read']
+          group.foreign = read and math.max(stream['entries-added'] - stream.length - read, 0)
         else
           local following = call('XRANGE', key, '(' .. cursor, '+', 'COUNT', 1)[1]
           group.next_order = following and sortable(following[1])
@@ -137,7 +140,7 @@ local function need_trims()
     for i = 1, #behind do
       local group = behind[i]
       if not before_order or group.next_order < before_order then
-        record(missed, group.name, group.cursor, before, group.handed and dropped - group.handed)
+        record(missed, group.name, group.cursor, before, group.handed and dropped - group.handed + (group.foreign or 0))
         recorded = true
         -- The server's own count of what the group has read would lag behind for ever.
         if stream['max-deleted-entry-id'] == '0-0' then

@@ -91,6 +91,8 @@ struct OrderedTask {
     /// Whether there is more to claim before anything may be read.
     catching_up: bool,
     group_is_gone: bool,
+    /// Whether events may wait in the stream that nobody has read yet, so that a trim could drop them.
+    behind: bool,
     next_tick: Instant,
     next_tidy: Instant,
     trouble: Trouble,
@@ -137,6 +139,7 @@ impl Ordered {
             in_doubt: true,
             catching_up: true,
             group_is_gone: false,
+            behind: true,
             next_tick: now + timing.tick(rand::random()),
             next_tidy: now,
             trouble: Trouble::new(Backoff::default()),
@@ -249,10 +252,15 @@ impl OrderedTask {
         let Ok(room) = tokio::time::timeout_at(self.next_tick, tenure.lane.room()).await else {
             return Ok(None);
         };
+        // What somebody else trims shows best before the group reads on.
+        if std::mem::take(&mut self.behind) {
+            self.report_missed().await?;
+        }
         let wait = self.next_tick.saturating_duration_since(Instant::now()).min(timing.block);
         let read = tenure.member.backend().group_read(stream, group, consumer, room, wait, Acks::Explicit).await;
         // What it brought, and did not return, would otherwise come after newer events.
         self.in_doubt |= read.is_err();
+        self.behind = read.as_ref().map_or(true, |read| read.len() >= room);
         read.map(Some)
     }
 
