@@ -16,6 +16,8 @@ mod client;
 #[doc(hidden)]
 pub mod entropy;
 mod error;
+#[doc(hidden)]
+pub mod error_chain;
 mod event;
 mod id;
 mod limits;

@@ -380,7 +380,7 @@ pub(crate) async fn contain<T>(call: impl Future<Output = Result<T, HandlerError
     match AssertUnwindSafe(call).catch_unwind().await {
         Ok(result) => result.map_err(|error| {
             let requeue = error.downcast_ref::<Requeue>().map(|requeue| requeue.0);
-            Failure { message: error.to_string(), requeue, not_taken: error.is::<NotTaken>() }
+            Failure { message: pulse_core::error_chain::describe(&*error), requeue, not_taken: error.is::<NotTaken>() }
         }),
         Err(panic) => Err(panic_message(&*panic).into()),
     }

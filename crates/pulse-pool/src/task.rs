@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{FutureExt, future::BoxFuture};
-use pulse_core::MAX_LIFETIME;
+use pulse_core::{MAX_LIFETIME, error_chain::describe};
 use serde::Serialize;
 use tokio::{task::JoinHandle, time::timeout};
 use tracing::Instrument;
@@ -284,7 +284,7 @@ where
     };
     match returned {
         Ok(Ok(value)) => Came::Through(value),
-        Ok(Err(error)) => Came::Failed(error.to_string()),
+        Ok(Err(error)) => Came::Failed(describe(&*error)),
         Err(panic) => Came::Failed(panic_message(&*panic)),
     }
 }
@@ -296,7 +296,7 @@ fn ending<T: Serialize>(job: &Job, came: Came<T>, terms: Terms) -> Option<Ending
         Came::Through(value) => match job.encode(&value) {
             Ok(value) => return Some(Ending::Done { value, keep_for }),
             // No other attempt would do better.
-            Err(error) => return Some(Ending::Dead { reason: format!("its result: {error}"), keep_for }),
+            Err(error) => return Some(Ending::Dead { reason: format!("its result: {}", describe(&error)), keep_for }),
         },
         Came::Failed(failure) => failure,
         Came::Stopped => return None,

@@ -15,6 +15,7 @@ use crate::{faulty_client, keys, node};
 on_every_backend!(
     a_payload_that_cannot_be_read_for_a_while_is_kept_with_the_dead,
     a_replay_whose_answer_is_lost_runs_the_job_once,
+    the_reason_of_a_dead_job_has_every_cause_once,
 );
 
 /// What a function was called with.
@@ -117,4 +118,32 @@ async fn a_replay_whose_answer_is_lost_runs_the_job_once(subject: Subject) {
     assert_eq!(b.dead_jobs().await.unwrap(), []);
     a.close().await.unwrap();
     b.close().await.unwrap();
+}
+
+/// An error with a cause, as those of libraries are.
+#[derive(Debug)]
+struct Layer(&'static str, Option<Box<Self>>);
+
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Layer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.1.as_deref().map(|source| source as _)
+    }
+}
+
+async fn the_reason_of_a_dead_job_has_every_cause_once(subject: Subject) {
+    let node = node().join(&subject.client().await).await.unwrap();
+    let work = |_: Job| async {
+        let cause = Layer("reading template", Some(Box::new(Layer("no such file", None))));
+        Err::<(), HandlerError>(Box::new(Layer("rendering the mail", Some(Box::new(cause)))))
+    };
+    node.worker_fn(work).retry(once()).await.unwrap();
+    node.enqueue("mail", "").await.unwrap();
+    are_dead(&node, 1).await;
+    assert_eq!(node.dead_jobs().await.unwrap()[0].reason, "rendering the mail: reading template: no such file");
 }

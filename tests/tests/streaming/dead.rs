@@ -1,10 +1,11 @@
 //! Giving events up, giving them back for later, and what becomes of dead letters.
 
-use std::time::Duration;
+use std::{future::IntoFuture, time::Duration};
 
-use pulse_streaming::{EventId, EventStream, NewEvent, Sink, Start};
+use pulse_streaming::{Attempt, EventId, EventStream, NewEvent, RetryPolicy, Sink, Start};
 use tests::{Subject, eventually, on_every_backend};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{LONG, SHORT, add_all, next_delivery, number, read, stream, work_off};
 
@@ -16,6 +17,7 @@ on_every_backend!(
     an_event_that_is_given_back_for_later_comes_later,
     an_event_can_be_given_back_for_longer_than_the_grace_period,
     deliveries_can_be_settled_outside_of_any_runtime,
+    the_reason_of_a_dead_letter_has_every_cause_once,
 );
 
 async fn sink(stream: &EventStream, name: &str, grace: Duration) -> Sink {
@@ -159,4 +161,52 @@ async fn deliveries_can_be_settled_outside_of_any_runtime(subject: Subject) {
     }
     assert_eq!(stream.dead_letters("sink").unwrap().len().await.unwrap(), 1);
     assert_eq!(stream.sink_info("sink").await.unwrap().unwrap().pending, 2);
+}
+
+/// An error with a cause, as those of libraries are.
+#[derive(Debug)]
+struct Layer(&'static str, Option<Box<Self>>);
+
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Layer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.1.as_deref().map(|source| source as _)
+    }
+}
+
+async fn the_reason_of_a_dead_letter_has_every_cause_once(subject: Subject) {
+    let client = subject.client().await;
+    let stream = stream(&subject, &client);
+    add_all(&stream, [1]).await;
+    let once = || RetryPolicy::new().attempts(1);
+    let chain = |_: &Attempt| {
+        let inner = Layer("no such file", None);
+        Layer("rendering the mail", Some(Box::new(Layer("reading template", Some(Box::new(inner))))))
+    };
+    let end = CancellationToken::new();
+    let ended = end.clone().cancelled_owned();
+    let single = sink(&stream, "single", LONG).await.run(1, move |attempt| async move { Err(chain(&attempt)) });
+    let single = tokio::spawn(single.retry(once()).until(ended).into_future());
+    let ended = end.clone().cancelled_owned();
+    let batched = sink(&stream, "batched", LONG).await;
+    let batched = batched.run_batches(1, SHORT, move |attempts| async move { Err(chain(&attempts[0])) });
+    let batched = tokio::spawn(batched.retry(once()).until(ended).into_future());
+    for name in ["single", "batched"] {
+        let letters = stream.dead_letters(name).unwrap();
+        eventually("it is a dead letter", async || {
+            let reasons = letters.list(EventId::ZERO, 10).await.unwrap();
+            match reasons.first().map(|letter| letter.reason().to_owned()) {
+                Some(reason) if reason == "rendering the mail: reading template: no such file" => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+    }
+    end.cancel();
+    assert_eq!((single.await.unwrap().dead_lettered, batched.await.unwrap().dead_lettered), (1, 1));
 }

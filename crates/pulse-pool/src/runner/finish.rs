@@ -99,7 +99,8 @@ impl Finish {
                 }
                 // What cannot be stored now cannot be stored later.
                 Err(error) if instead.is_none() && !is_in_the_way(&error) => {
-                    let reason = format!("the job ended, and that cannot be written down: {error}");
+                    let cause = pulse_core::error_chain::describe(&error);
+                    let reason = format!("the job ended, and that cannot be written down: {cause}");
                     instead = Some(Ending::Dead { reason, keep_for: crate::result::KEEP_FOR });
                 }
                 // What is in the way may be mended. Until then the job stays here: it must not run again and again for

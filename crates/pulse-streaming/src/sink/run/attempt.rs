@@ -1,6 +1,6 @@
 //! One attempt to handle an event: what the handler gets, and what came of it.
 
-use std::{fmt, future::Future, ops::Deref, panic::AssertUnwindSafe, time::Duration};
+use std::{future::Future, ops::Deref, panic::AssertUnwindSafe, time::Duration};
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -64,12 +64,16 @@ pub(super) enum Failure<E> {
     TimedOut(Duration),
 }
 
-impl<E: fmt::Display> fmt::Display for Failure<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// What handlers fail with: any error, also `&str`, `String`, and those of `anyhow` and `eyre`.
+pub(super) type HandlerError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<E: Into<HandlerError>> Failure<E> {
+    /// What failed, with all causes.
+    pub(super) fn into_reason(self) -> String {
         match self {
-            Self::Error(error) => error.fmt(f),
-            Self::Panicked(message) => write!(f, "the handler panicked: {message}"),
-            Self::TimedOut(limit) => write!(f, "the handler took longer than {limit:?}"),
+            Self::Error(error) => pulse_core::error_chain::describe(&*error.into()),
+            Self::Panicked(message) => format!("the handler panicked: {message}"),
+            Self::TimedOut(limit) => format!("the handler took longer than {limit:?}"),
         }
     }
 }

@@ -11,7 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Attempt, Next, Options, Ran, RetryPolicy, Settling, Source, attempt::attend, common_options};
+use super::{
+    Attempt, Next, Options, Ran, RetryPolicy, Settling, Source,
+    attempt::{HandlerError, attend},
+    common_options,
+};
 use crate::{Delivery, Notice, Sink, trace};
 
 /// Options of a run in batches; made by [`Sink::run_batches`]. Awaiting it runs.
@@ -63,7 +67,7 @@ impl Sink {
     where
         H: Fn(Vec<Attempt>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: fmt::Display + Send + 'static,
+        E: Into<HandlerError> + Send + 'static,
     {
         let max_wait = max_wait.min(crate::options::LONGEST);
         BatchRunner { source: self, max: max.max(1), max_wait, handler, options: Options::new() }
@@ -78,7 +82,7 @@ impl<H, F, E> IntoFuture for BatchRunner<H, E>
 where
     H: Fn(Vec<Attempt>) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
-    E: fmt::Display + Send + 'static,
+    E: Into<HandlerError> + Send + 'static,
 {
     type Output = Ran;
     type IntoFuture = BoxFuture<'static, Ran>;
@@ -98,7 +102,7 @@ async fn run<H, F, E>(runner: BatchRunner<H, E>) -> Ran
 where
     H: Fn(Vec<Attempt>) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
-    E: fmt::Display + Send + 'static,
+    E: Into<HandlerError> + Send + 'static,
 {
     let BatchRunner { mut source, max, max_wait, handler, mut options } = runner;
     let terms = options.terms();
@@ -155,7 +159,8 @@ where
                 settling.extend(batch.into_iter().map(Delivery::ack));
             }
             Some(Err(failure)) => {
-                tracing::debug!(events = batch.len(), %failure, "the handler of a batch failed");
+                let failure = terms.judge(failure);
+                tracing::debug!(events = batch.len(), failure = failure.reason, "the handler of a batch failed");
                 for delivery in batch {
                     ran.failed += 1;
                     settling.push(match terms.next(delivery.deliveries(), &failure) {

@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    Attempt, Next, Options, Order, Ran, RetryPolicy, Settling, Source, Terms, attempt::attend, common_options, number,
+    Attempt, Next, Options, Order, Ran, RetryPolicy, Settling, Source, Terms,
+    attempt::{HandlerError, attend},
+    common_options, number,
 };
 use crate::{Delivery, Event, Notice, PartitionedSink, Settlement, Sink, trace};
 
@@ -83,7 +85,7 @@ impl Sink {
     where
         H: Fn(Attempt) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: fmt::Display + Send + 'static,
+        E: Into<HandlerError> + Send + 'static,
     {
         Runner { source: self, concurrency, handler, order: Self::ORDER, options: Options::new() }
     }
@@ -126,7 +128,7 @@ impl PartitionedSink {
     where
         H: Fn(Attempt) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: fmt::Display + Send + 'static,
+        E: Into<HandlerError> + Send + 'static,
     {
         Runner { source: self, concurrency, handler, order: Self::ORDER, options: Options::new() }
     }
@@ -150,7 +152,7 @@ where
     S: Source,
     H: Fn(Attempt) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
-    E: fmt::Display + Send + 'static,
+    E: Into<HandlerError> + Send + 'static,
 {
     type Output = Ran;
     type IntoFuture = BoxFuture<'static, Ran>;
@@ -204,7 +206,7 @@ where
     S: Source,
     H: Fn(Attempt) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
-    E: fmt::Display + Send + 'static,
+    E: Into<HandlerError> + Send + 'static,
 {
     fn of(runner: Runner<S, H, E>) -> Self {
         let Runner { source, concurrency, handler, order, options } = runner;
@@ -338,7 +340,7 @@ async fn work<H, F, E>(
 where
     H: Fn(Attempt) -> F,
     F: Future<Output = Result<(), E>>,
-    E: fmt::Display,
+    E: Into<HandlerError>,
 {
     let (mut number, mut failed) = (delivery.deliveries(), 0);
     let delivery = [delivery];
@@ -350,7 +352,8 @@ where
             break (None, delivery);
         };
         failed += 1;
-        tracing::debug!(id = %delivery[0].id(), attempt = number, %failure, "a handler failed");
+        let failure = terms.judge(failure);
+        tracing::debug!(id = %delivery[0].id(), attempt = number, failure = failure.reason, "a handler failed");
         match terms.next(number, &failure) {
             Next::Again(pause) if in_place => {
                 // Nobody else handles it meanwhile.

@@ -10,7 +10,6 @@ mod policy;
 
 use std::{
     collections::HashSet,
-    fmt,
     future::Future,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
@@ -19,7 +18,7 @@ use std::{
 
 use futures::future::BoxFuture;
 
-use self::attempt::Failure;
+use self::attempt::{Failure, HandlerError};
 pub use self::{attempt::Attempt, batches::BatchRunner, crew::Runner, policy::RetryPolicy};
 use super::{Delivery, Settlement, Sink};
 use crate::{Event, Notice, PartitionedSink};
@@ -158,15 +157,25 @@ enum Next {
     GiveUp(String),
 }
 
-impl<E: fmt::Display> Terms<E> {
-    fn next(&self, attempt: u64, failure: &Failure<E>) -> Next {
-        let hopeless = match (failure, &self.give_up) {
+/// An attempt that failed, and whether another one could do better.
+struct Failed {
+    reason: String,
+    is_hopeless: bool,
+}
+
+impl<E: Into<HandlerError>> Terms<E> {
+    fn judge(&self, failure: Failure<E>) -> Failed {
+        let is_hopeless = match (&failure, &self.give_up) {
             (Failure::Error(error), Some(give_up)) => give_up(error),
             _ => false,
         };
+        Failed { reason: failure.into_reason(), is_hopeless }
+    }
+
+    fn next(&self, attempt: u64, failed: &Failed) -> Next {
         match self.retry.after(attempt, rand::random()) {
-            Some(pause) if !hopeless => Next::Again(pause),
-            _ => Next::GiveUp(failure.to_string()),
+            Some(pause) if !failed.is_hopeless => Next::Again(pause),
+            _ => Next::GiveUp(failed.reason.clone()),
         }
     }
 }
