@@ -6,6 +6,7 @@ mod dead;
 mod faults;
 mod partition_options;
 mod partitions;
+mod pausing;
 #[cfg(feature = "standalone")]
 mod processes;
 mod reading;
@@ -15,9 +16,9 @@ mod retiring;
 mod servers;
 mod sharing;
 mod sinks;
-mod terms;
 #[cfg(feature = "standalone")]
 mod strangers;
+mod terms;
 mod writing;
 
 use std::time::Duration;

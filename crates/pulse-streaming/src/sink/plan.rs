@@ -47,6 +47,12 @@ impl Timing {
         self.grace / 16
     }
 
+    /// What a call brings that took this long may be another instance's by now. A read does not wait for longer than to
+    /// the next tick, which comes sooner.
+    pub(super) fn doubtful_after(&self) -> Duration {
+        self.grace / 2
+    }
+
     /// A consumer that did nothing for this long is dead. One that lives reads or touches at least once in the
     /// time of a read and a grace period; a wrong verdict does no harm, since the next read brings it back.
     pub(super) fn dead_after(&self) -> Duration {

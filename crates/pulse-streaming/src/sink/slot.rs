@@ -23,13 +23,15 @@ pub(super) struct Buffered {
     deliveries: u64,
     /// Whether it came by a claim, so that the event was delivered before.
     claimed: bool,
+    /// When it came into the buffer.
+    arrived: Instant,
     standing: Standing,
 }
 
 /// What an event in the buffer is to the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It is pending for this instance, and its grace period began at that time.
+    /// It is pending for this instance, and its grace period began at that time or later.
     Held(Instant),
     /// It is pending for nobody, because the group is gone or needs no acknowledgements; nobody else can get it.
     Orphaned,
@@ -38,19 +40,20 @@ pub(super) enum Standing {
 }
 
 impl Buffered {
-    /// An event that was just read.
-    pub(super) fn read(member: &Arc<Member>, event: CoreEvent, deliveries: u64, now: Instant) -> Self {
+    /// An event that was read, by a call that began at `asked`.
+    pub(super) fn read(member: &Arc<Member>, event: CoreEvent, deliveries: u64, asked: Instant) -> Self {
         let standing = match member.acks {
             // Nobody else can get it.
             Acks::None => Standing::Orphaned,
-            _ => Standing::Held(now),
+            _ => Standing::Held(asked),
         };
-        Self { member: member.clone(), event, deliveries, claimed: false, standing }
+        Self { member: member.clone(), event, deliveries, claimed: false, arrived: Instant::now(), standing }
     }
 
-    /// An event that was just claimed.
-    pub(super) fn claimed(member: &Arc<Member>, event: CoreEvent, deliveries: u64, now: Instant) -> Self {
-        Self { member: member.clone(), event, deliveries, claimed: true, standing: Standing::Held(now) }
+    /// An event that was claimed, by a call that began at `asked`.
+    pub(super) fn claimed(member: &Arc<Member>, event: CoreEvent, deliveries: u64, asked: Instant) -> Self {
+        let (member, arrived, standing) = (member.clone(), Instant::now(), Standing::Held(asked));
+        Self { member, event, deliveries, claimed: true, arrived, standing }
     }
 
     pub(super) fn id(&self) -> EventId {
@@ -84,7 +87,10 @@ impl Buffered {
             return None;
         }
         drop(ledger);
-        if self.idle_for(timing.touch_at_hand_out_after(), now) {
+        // One that arrived a moment ago has nearly all of its time left, even if the call that brought it waited for it.
+        let waited = now.duration_since(self.arrived) >= timing.touch_at_hand_out_after();
+        if self.idle_for(timing.touch_after(), now) || (waited && self.idle_for(timing.touch_at_hand_out_after(), now))
+        {
             self.member.extend_quietly(id, self.deliveries);
         }
         let event = Event::new(self.member.stream.clone(), self.event);

@@ -163,19 +163,20 @@ impl SinkTask {
         }
         tokio::select! {
             read = self.read() => {
-                let Some(deliveries) = read? else { return Ok(()) };
+                let Some((deliveries, asked)) = read? else { return Ok(()) };
                 self.trouble.over(&member.stream);
                 self.known = deliveries.iter().map(|delivery| delivery.entry.id).fold(self.known, EventId::max);
-                self.hand_over(deliveries, Origin::Read);
+                let (deliveries, since) = self.still_held(deliveries, asked).await?;
+                self.hand_over(deliveries, Origin::Read, since);
             }
             () = member.claim_soon.notified() => {}
         }
         Ok(())
     }
 
-    /// Reads until the next tick at the latest. Waits for no event while something may be left to claim. `None` if it
-    /// did not come to a read.
-    async fn read(&mut self) -> Outcome<Option<Vec<CoreDelivery>>> {
+    /// Reads until the next tick at the latest, and says when it asked. Waits for no event while something may be left to
+    /// claim. `None` if it did not come to a read.
+    async fn read(&mut self) -> Outcome<Option<(Vec<CoreDelivery>, Instant)>> {
         let Member { stream, group, consumer, timing, .. } = &*self.member;
         let Ok(room) = tokio::time::timeout_at(self.next_tick, self.output.room()).await else {
             return Ok(None);
@@ -185,21 +186,41 @@ impl SinkTask {
             self.next_tick = now;
             return Ok(None);
         }
-        let wait = if self.turn.is_some() {
         // What somebody else trims shows best before the group reads on.
         if std::mem::take(&mut self.behind) {
             self.report_missed().await?;
         }
+        let wait = if self.turn.is_some() {
             Duration::ZERO
         } else {
             self.next_tick.saturating_duration_since(now).min(timing.block)
         };
         self.reading = true;
+        let asked = Instant::now();
         let deliveries = self.member.backend().group_read(stream, group, consumer, room, wait, self.member.acks).await;
         self.reading = false;
-        self.turn = self.turn.map(|_| Turn::Claim);
-        deliveries.map(Some)
         self.behind = deliveries.as_ref().map_or(true, |read| read.len() >= room);
+        self.turn = self.turn.map(|_| Turn::Claim);
+        deliveries.map(|deliveries| Some((deliveries, asked)))
+    }
+
+    /// Of what a call brought that was asked for long ago, that which is still this instance's: the answer may have lain
+    /// about while the process was paused, and others may have taken the events over, and acknowledged them. Returns it
+    /// with the time from which on it certainly is.
+    async fn still_held(
+        &self,
+        mut deliveries: Vec<CoreDelivery>,
+        asked: Instant,
+    ) -> Outcome<(Vec<CoreDelivery>, Instant)> {
+        let now = Instant::now();
+        let is_fresh = now.duration_since(asked) < self.member.timing.doubtful_after();
+        if deliveries.is_empty() || is_fresh || self.member.acks == Acks::None {
+            return Ok((deliveries, asked));
+        }
+        let ids: Vec<EventId> = deliveries.iter().map(|delivery| delivery.entry.id).collect();
+        let held: HashSet<EventId> = self.member.touch(&ids).await?.into_iter().collect();
+        deliveries.retain(|delivery| held.contains(&delivery.entry.id));
+        Ok((deliveries, now))
     }
 
     /// Does what is to be done at every tick.
@@ -260,6 +281,7 @@ impl SinkTask {
             return Ok(());
         }
         self.member.ledger().claim_begins();
+        let asked = Instant::now();
         let claimed = self.member.backend().group_claim(stream, group, consumer, timing.grace, room).await;
         if let Ok(claimed) = &claimed {
             self.member.meter.claimed(claimed.deliveries.len());
@@ -267,10 +289,14 @@ impl SinkTask {
                 self.turn = Some(Turn::Read);
             }
         }
-        let taken = claimed.map(|claimed| {
-            self.report_lost(claimed.deleted);
-            self.hand_over(claimed.deliveries, Origin::Claim);
-        });
+        let taken = match claimed {
+            Ok(claimed) => {
+                self.report_lost(claimed.deleted);
+                self.still_held(claimed.deliveries, asked).await
+            }
+            Err(error) => Err(error),
+        };
+        let taken = taken.map(|(deliveries, since)| self.hand_over(deliveries, Origin::Claim, since));
         self.member.ledger().claim_ends();
         taken
     }
@@ -310,11 +336,11 @@ impl SinkTask {
         Ok(())
     }
 
-    fn hand_over(&self, deliveries: Vec<CoreDelivery>, origin: Origin) {
+    /// Puts deliveries into the buffer whose grace period began at `since` or later.
+    fn hand_over(&self, deliveries: Vec<CoreDelivery>, origin: Origin, since: Instant) {
         if deliveries.is_empty() {
             return;
         }
-        let now = Instant::now();
         let mut ids = HashSet::new();
         let mut slots = Vec::with_capacity(deliveries.len());
         for CoreDelivery { entry, deliveries, .. } in deliveries {
@@ -335,12 +361,12 @@ impl SinkTask {
                     }
                 }
                 Ok(event) if origin == Origin::Read => {
-                    slots.push(Slot::Event(Buffered::read(&self.member, event, deliveries, now)));
+                    slots.push(Slot::Event(Buffered::read(&self.member, event, deliveries, since)));
                 }
                 Ok(event) => {
                     ids.insert(event.id);
                     if self.member.ledger().claimed(event.id) {
-                        slots.push(Slot::Event(Buffered::claimed(&self.member, event, deliveries, now)));
+                        slots.push(Slot::Event(Buffered::claimed(&self.member, event, deliveries, since)));
                     }
                 }
                 Err(malformed) => {
