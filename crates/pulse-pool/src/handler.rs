@@ -1,15 +1,20 @@
 //! What runs the jobs: the user's handler, and what it is told about a job.
 
-use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::FutureExt;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Epoch, Error, JobKey, WorkerId, activation::Lifeline, headers::Content, pool::Pool, result::KEEP_FOR, trace::Origin,
+    Epoch, Error, JobKey, WorkerId,
+    activation::Lifeline,
+    headers::Content,
+    pool::Pool,
+    requeue::{NotTaken, SHORTEST},
+    result::KEEP_FOR,
+    trace::Origin,
 };
 
 /// What a handler says when it fails.
@@ -54,7 +59,7 @@ pub trait JobHandler: Send + Sync + 'static {
     ///
     /// An error, or a panic, of the first start of a job refuses it: the job is removed, and the one who dispatched it
     /// gets the message. A job that ran before and fails to start after it moved is kept and tried again, with growing
-    /// pauses. With [`Requeue`] as the error the job is put back in any case. Nothing of a job may go on after its
+    /// pauses. With [`Requeue`](crate::Requeue) as the error the job is put back in any case. Nothing of a job may go on after its
     /// start has failed.
     ///
     /// # Cancel safety
@@ -66,7 +71,7 @@ pub trait JobHandler: Send + Sync + 'static {
     /// Stops a job, and returns when nothing of it goes on. Only then is it started elsewhere, or removed.
     ///
     /// [`Job::stopped`] has ended before this is called. An error or a panic is logged, and the job counts as stopped;
-    /// with [`Requeue`] as the error, a job that somebody stops for good is put back instead, and they get
+    /// with [`Requeue`](crate::Requeue) as the error, a job that somebody stops for good is put back instead, and they get
     /// [`Error::Requeued`]. It is not called when the whole node is dropped; [`Job::stopped`] ends then too.
     async fn stop(&self, key: &JobKey) -> Result<(), HandlerError>;
 
@@ -80,43 +85,6 @@ pub trait JobHandler: Send + Sync + 'static {
     async fn notify(&self, key: &JobKey, payload: Bytes) -> Result<(), HandlerError> {
         let _ = (key, payload);
         Err(NotTaken.into())
-    }
-}
-
-/// The error of a handler that takes no notifications.
-#[derive(Debug, thiserror::Error)]
-#[error("the handler takes no notifications")]
-struct NotTaken;
-
-/// An error of a handler that puts the job back, to be started again.
-///
-/// From [`JobHandler::start`] it says that the job cannot run here now; from [`JobHandler::stop`], that it must not
-/// end. The job stays with the worker that it belongs to.
-///
-/// ```
-/// # use std::time::Duration;
-/// use pulse_pool::{HandlerError, Requeue};
-///
-/// fn connected() -> Result<(), HandlerError> {
-///     Err(Requeue::after(Duration::from_secs(5)).into())
-/// }
-/// # assert!(connected().is_err());
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the job is put back, to be started after {0:?}")]
-pub struct Requeue(Duration);
-
-impl Requeue {
-    /// To be started again after a tenth of a second, so that nothing spins.
-    #[must_use]
-    pub fn soon() -> Self {
-        Self(Duration::from_millis(100))
-    }
-
-    /// To be started again after this time.
-    #[must_use]
-    pub fn after(pause: Duration) -> Self {
-        Self(pause)
     }
 }
 
@@ -270,9 +238,10 @@ impl Job {
         Ok(())
     }
 
-    /// Says that the job cannot go on now and is to be started again after a pause; see [`finish`](Self::finish).
+    /// Says that the job cannot go on now and is to be started again after a pause, of ten milliseconds at least; see
+    /// [`finish`](Self::finish).
     pub fn requeue(&self, after: Duration) {
-        self.end(Ending::Again { after, failure: None });
+        self.end(Ending::Again { after: after.max(SHORTEST), failure: None });
     }
 
     /// Says that the job cannot go on at all: it is removed from the pool and kept among the [dead
@@ -356,38 +325,4 @@ impl fmt::Debug for Job {
             .field("payload_bytes", &self.content.payload.len())
             .finish_non_exhaustive()
     }
-}
-
-/// Why a handler failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) message: String,
-    /// It wants the job back after this time.
-    pub(crate) requeue: Option<Duration>,
-    /// It takes no notifications.
-    pub(crate) not_taken: bool,
-}
-
-impl From<String> for Failure {
-    fn from(message: String) -> Self {
-        Self { message, requeue: None, not_taken: false }
-    }
-}
-
-/// Calls a handler, and turns its error or panic into a message.
-pub(crate) async fn contain<T>(call: impl Future<Output = Result<T, HandlerError>>) -> Result<T, Failure> {
-    // The handler is the user's: whatever state a panic leaves behind in it is the user's to judge.
-    match AssertUnwindSafe(call).catch_unwind().await {
-        Ok(result) => result.map_err(|error| {
-            let requeue = error.downcast_ref::<Requeue>().map(|requeue| requeue.0);
-            Failure { message: pulse_core::error_chain::describe(&*error), requeue, not_taken: error.is::<NotTaken>() }
-        }),
-        Err(panic) => Err(panic_message(&*panic).into()),
-    }
-}
-
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
-    let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("the handler panicked: {}", said.unwrap_or_else(|| "no message".into()))
 }

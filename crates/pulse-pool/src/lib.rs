@@ -23,6 +23,7 @@
 mod activation;
 mod cadence;
 mod clock;
+mod contain;
 mod dead;
 mod decide;
 mod error;
@@ -43,6 +44,7 @@ mod policy;
 mod pool;
 mod post;
 mod record;
+mod requeue;
 mod result;
 mod runner;
 mod schedule;
@@ -86,12 +88,13 @@ pub use self::{
     cadence::{Cadence, MissedTicks},
     dead::DeadJob,
     error::Error,
-    handler::{HandlerError, Job, JobHandler, Requeue},
+    handler::{HandlerError, Job, JobHandler},
     id::{Epoch, JobKey, NodeId, WorkerId},
     new_job::NewJob,
     node::{JobInfo, JobState, Node, NodeBuilder, WorkerInfo, destroy},
     options::WorkerOptions,
     policy::RetryPolicy,
+    requeue::Requeue,
     schedule::{Plan, Schedule},
     stats::PoolStats,
     task::FnWorker,

@@ -12,7 +12,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::sync::oneshot;
 
-use crate::{JobKey, NodeId, handler::Failure, id::AssignmentId};
+use crate::{JobKey, NodeId, contain::Failure, id::AssignmentId};
 
 /// For how long an answer stands in an inbox that nobody reads.
 pub(crate) const ANSWER_TTL: Duration = Duration::from_secs(60);

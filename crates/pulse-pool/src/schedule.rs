@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt, time::Duration};
 use futures::future::join_all;
 use tokio::{sync::Semaphore, task::JoinHandle};
 
-use crate::{Cadence, Error, HandlerError, JobKey, NewJob, Node, Tick, Ticker, handler::contain, write::BackOff};
+use crate::{Cadence, Error, HandlerError, JobKey, NewJob, Node, Tick, Ticker, contain::contain, write::BackOff};
 
 /// How many jobs of a plan are stopped at once.
 const STOPS: usize = 64;

@@ -4,21 +4,22 @@ use std::{
     collections::HashMap,
     fmt,
     future::{Future, IntoFuture, ready},
-    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use futures::{FutureExt, future::BoxFuture};
-use pulse_core::{MAX_LIFETIME, error_chain::describe};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use pulse_core::MAX_LIFETIME;
 use serde::Serialize;
 use tokio::{task::JoinHandle, time::timeout};
 use tracing::Instrument;
 
 use crate::{
     Error, HandlerError, Job, JobHandler, JobKey, Node, RetryPolicy, WorkerId, WorkerOptions,
-    handler::{Ending, panic_message},
+    contain::{Failure, contain, discard, guarded},
+    handler::Ending,
     pool::SHORTEST_TIMEOUT,
     result::KEEP_FOR,
     trace,
@@ -49,10 +50,14 @@ impl Node {
     ///   [`dispatch_and_wait`](Self::dispatch_and_wait) returns.
     /// - `Err`, a panic and a [time-out](FnWorker::timeout) are failures: the job is tried again after a pause that
     ///   grows with each failure ([`retry`](FnWorker::retry)), and after the last attempt it is a [dead
-    ///   job](Self::dead_jobs).
+    ///   job](Self::dead_jobs). A panic counts wherever it comes from: the function, what it drops, the text of its
+    ///   error.
+    /// - `Err` of a [`Requeue`](crate::Requeue), also where it is the source of another error, puts the job back: it is
+    ///   tried again without having failed.
     /// - When the job is stopped or moves, [`Job::stopped`] ends, and the function has a while
     ///   ([`stop_grace`](FnWorker::stop_grace)) to return; after that its future is dropped. What it returned with `Ok`
-    ///   by then counts.
+    ///   by then counts. Whatever else comes from it then is no failure, and not an attempt: a job that moves begins
+    ///   again elsewhere, and one that somebody stops for good ends, also if the function wants it back.
     ///
     /// The function is called once it is written down that the job runs, so that an attempt counts whose node dies of
     /// it.
@@ -188,9 +193,14 @@ impl Running {
 }
 
 /// How an attempt came out.
-enum Came<T> {
-    Through(T),
+enum Came {
+    /// With a value as MessagePack.
+    Through(Bytes),
     Failed(String),
+    /// It wants to be made again after this time.
+    Requeued(Duration),
+    /// It returned a value that cannot be encoded, for this reason.
+    Unusable(String),
     /// It was stopped before it came to its end.
     Stopped,
 }
@@ -244,60 +254,66 @@ where
 /// Makes an attempt. Returns what follows from it; nothing if the job is somebody else's business now.
 async fn attempt_of<F, R, T>(job: &Job, function: &F, terms: Terms) -> Option<Ending>
 where
-    F: Fn(Job) -> R,
-    R: Future<Output = Result<T, HandlerError>>,
-    T: Serialize,
+    F: Fn(Job) -> R + Sync,
+    R: Future<Output = Result<T, HandlerError>> + Send,
+    T: Serialize + Send,
 {
     ending(job, call(job, function, terms).await, terms)
 }
 
 /// Calls the function, for as long as it may run.
-async fn call<F, R, T>(job: &Job, function: &F, terms: Terms) -> Came<T>
+async fn call<F, R, T>(job: &Job, function: &F, terms: Terms) -> Came
 where
-    F: Fn(Job) -> R,
-    R: Future<Output = Result<T, HandlerError>>,
+    F: Fn(Job) -> R + Sync,
+    R: Future<Output = Result<T, HandlerError>> + Send,
+    T: Serialize + Send,
 {
-    // The function is the user's: whatever state a panic leaves behind in it is the user's to judge.
-    let call = AssertUnwindSafe(async { function(job.clone()).await }).catch_unwind();
-    tokio::pin!(call);
+    // Encoded within the call, so that what is the user's stays there.
+    let mut call = Box::pin(contain(async {
+        let value = function(job.clone()).await?;
+        let encoded = guarded(|| job.encode(&value).map_err(|error| error.to_string())).unwrap_or_else(Err);
+        discard(value);
+        Ok(encoded)
+    }));
     let limit = async {
         match terms.timeout {
             Some(limit) => tokio::time::sleep(limit).await,
             None => std::future::pending().await,
         }
     };
-    let returned = tokio::select! {
+    tokio::select! {
         biased;
-        returned = &mut call => returned,
-        () = job.stopped() => {
+        returned = &mut call => came(job, returned),
+        () = job.stopped() => tokio::select! {
+            biased;
             // Without the lease somebody else may have the job at any moment.
-            return tokio::select! {
-                biased;
-                () = job.lost() => Came::Stopped,
-                returned = timeout(terms.stop_grace, call) => match returned {
-                    Ok(Ok(Ok(value))) => Came::Through(value),
-                    _ => Came::Stopped,
-                },
-            };
-        }
-        () = limit => return Came::Failed(format!("the job took longer than {:?}", terms.timeout.unwrap_or_default())),
-    };
+            () = job.lost() => Came::Stopped,
+            returned = timeout(terms.stop_grace, call) => returned.map_or(Came::Stopped, |returned| came(job, returned)),
+        },
+        () = limit => Came::Failed(format!("the job took longer than {:?}", terms.timeout.unwrap_or_default())),
+    }
+}
+
+/// What a function returned comes to.
+fn came(job: &Job, returned: Result<Result<Bytes, String>, Failure>) -> Came {
     match returned {
         Ok(Ok(value)) => Came::Through(value),
-        Ok(Err(error)) => Came::Failed(describe(&*error)),
-        Err(panic) => Came::Failed(panic_message(&*panic)),
+        Ok(Err(reason)) => Came::Unusable(reason),
+        // It may have come to its end for no other reason than that it was told to.
+        Err(_) if job.cancelled().is_cancelled() => Came::Stopped,
+        Err(Failure { requeue: Some(after), .. }) => Came::Requeued(after),
+        Err(failure) => Came::Failed(failure.message),
     }
 }
 
 /// What follows from how an attempt came out; nothing if the job is somebody else's business now.
-fn ending<T: Serialize>(job: &Job, came: Came<T>, terms: Terms) -> Option<Ending> {
+fn ending(job: &Job, came: Came, terms: Terms) -> Option<Ending> {
     let keep_for = terms.keep_result;
     let failure = match came {
-        Came::Through(value) => match job.encode(&value) {
-            Ok(value) => return Some(Ending::Done { value, keep_for }),
-            // No other attempt would do better.
-            Err(error) => return Some(Ending::Dead { reason: format!("its result: {}", describe(&error)), keep_for }),
-        },
+        Came::Through(value) => return Some(Ending::Done { value, keep_for }),
+        // No other attempt would do better.
+        Came::Unusable(reason) => return Some(Ending::Dead { reason: format!("its result: {reason}"), keep_for }),
+        Came::Requeued(after) => return Some(Ending::Again { after, failure: None }),
         Came::Failed(failure) => failure,
         Came::Stopped => return None,
     };

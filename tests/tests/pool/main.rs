@@ -2,6 +2,7 @@
 
 mod board;
 mod clients;
+mod containing;
 mod damaging;
 mod dead;
 mod dispatching;
@@ -13,6 +14,7 @@ mod moving;
 mod notifying;
 #[cfg(feature = "standalone")]
 mod processes;
+mod requeueing;
 mod tasks;
 mod terms;
 mod ticking;

@@ -30,7 +30,9 @@ pub use self::{
     destroy::destroy,
     info::{JobInfo, JobState, WorkerInfo},
 };
-use crate::{Error, JobHandler, JobKey, NodeId, WorkerId, WorkerOptions, pool::Pool, runner::Command};
+use crate::{
+    Error, JobHandler, JobKey, NodeId, WorkerId, WorkerOptions, contain::Handler, pool::Pool, runner::Command,
+};
 
 /// A member of a pool: it dispatches and stops jobs, and runs those that belong to its workers.
 ///
@@ -130,7 +132,7 @@ impl Node {
         if !self.pool.options.replicates {
             return Err(Error::ClientOnly { pool: self.pool.name.to_string() });
         }
-        let handler = Arc::new(handler);
+        let handler = Handler::new(handler);
         self.ask("add a worker", |reply| Command::AddWorker { handler, options, reply }).await
     }
 

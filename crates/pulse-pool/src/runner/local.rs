@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::lost::InHand;
 use crate::{
-    JobHandler, JobKey, WorkerId, activation::Lifeline, decide::Here, id::AssignmentId, pool::Pool, record::JobRecord,
-    trace::Activity,
+    JobKey, WorkerId, activation::Lifeline, contain::Handler, decide::Here, id::AssignmentId, pool::Pool,
+    record::JobRecord, trace::Activity,
 };
 
 /// What the node has of one job.
@@ -45,7 +45,7 @@ pub(super) struct Activation {
     pub(super) record: Value<JobRecord>,
     pub(super) job: InHand,
     pub(super) activity: Activity,
-    pub(super) handler: Arc<dyn JobHandler>,
+    pub(super) handler: Handler,
     /// For the job to hold on to.
     pub(super) lifeline: Arc<Lifeline>,
     /// Cancelled when the job is to stop. Breaks off the handler's start, and is what the job sees.

@@ -316,18 +316,36 @@ impl Runner {
         }
     }
 
+    pub(super) fn on_step_ended(&mut self, key: &JobKey, local: Option<Local>) {
+        let worker = self.jobs.worker_of(key);
+        self.jobs.set(key.clone(), local);
+        // What the job said while it was being stopped comes before that.
+        while let Ok(ended) = self.endings.try_recv() {
+            self.on_job_ended(ended);
+        }
+        self.look_at(&self.pool.tables.jobs.snapshot(), key);
+        if let Some(worker) = worker {
+            self.fill(worker);
+        }
+        self.next_note(key);
+        self.let_drained_workers_leave();
+    }
+
     pub(super) fn spawn_step(&mut self, key: &JobKey, step: impl Future<Output = Option<Local>> + Send + 'static) {
-        let key = key.clone();
+        let (key, pause) = (key.clone(), self.panics.pause_of(key));
         // In a box, which moves into the task and through it at no cost.
         let step = Box::pin(step);
         self.tasks.spawn(async move {
-            let local = AssertUnwindSafe(step).catch_unwind().await;
-            // The handlers' panics are contained further in: this would be a defect of ours, and must not cost the key.
-            let local = local.unwrap_or_else(|_| {
-                tracing::error!(%key, "a step for a job panicked");
-                None
-            });
-            TaskEnded::Step(key, local)
+            match AssertUnwindSafe(step).catch_unwind().await {
+                Ok(local) => TaskEnded::Step(key, local),
+                // The handlers' panics are contained further in: this would be a defect of ours, and must not cost the
+                // key, nor make the node spin.
+                Err(_) => {
+                    tracing::error!(%key, again_after = ?pause, "a step for a job panicked");
+                    tokio::time::sleep(pause).await;
+                    TaskEnded::Panicked(key)
+                }
+            }
         });
     }
 }

@@ -16,6 +16,7 @@ mod look;
 mod lost;
 mod membership;
 mod notes;
+mod panics;
 mod shutdown;
 mod start;
 mod step;
@@ -38,12 +39,13 @@ use self::{
     later::Later,
     local::{Local, LocalJobs},
     notes::Inbox,
+    panics::Panics,
     shutdown::Shutdown,
     workers::{OurWorkers, Reply, WorkerState},
 };
 use crate::{
-    Error, JobHandler, JobKey, WorkerId, WorkerOptions, decide::Members, handler::Ending, id::AssignmentId, pool::Pool,
-    record::JobRecord, watch::Seen,
+    Error, JobKey, WorkerId, WorkerOptions, contain::Handler, decide::Members, handler::Ending, id::AssignmentId,
+    pool::Pool, record::JobRecord, watch::Seen,
 };
 
 /// How often to look at everything although nothing seems to have changed.
@@ -60,7 +62,7 @@ const MOVES: usize = 256;
 
 /// What the owner of the node asks for.
 pub(crate) enum Command {
-    AddWorker { handler: Arc<dyn JobHandler>, options: WorkerOptions, reply: Reply<WorkerId> },
+    AddWorker { handler: Handler, options: WorkerOptions, reply: Reply<WorkerId> },
     RemoveWorker { worker: WorkerId, reply: Reply<()> },
     Close,
     Shutdown { reply: Reply<()> },
@@ -70,6 +72,8 @@ pub(crate) enum Command {
 enum TaskEnded {
     /// A step for a job, and what it left here.
     Step(JobKey, Option<Local>),
+    /// A step for a job panicked, and nothing is left of it here.
+    Panicked(JobKey),
     /// The node holds a lease again.
     Joined(Session),
     /// Workers stand in the pool, or could not be written down.
@@ -123,6 +127,7 @@ pub(crate) struct Runner {
     workers: OurWorkers,
     jobs: LocalJobs,
     later: Later,
+    panics: Panics,
     /// Bounds how many jobs change hands at once.
     moves: Arc<Semaphore>,
     tasks: JoinSet<TaskEnded>,
@@ -171,6 +176,7 @@ impl Runner {
             workers: OurWorkers::default(),
             jobs: LocalJobs::default(),
             later: Later::default(),
+            panics: Panics::default(),
             moves: Arc::new(Semaphore::new(MOVES)),
             tasks: JoinSet::new(),
             closing: false,
@@ -294,18 +300,12 @@ impl Runner {
     fn on_task_ended(&mut self, ended: Option<TaskEnded>) {
         match ended {
             Some(TaskEnded::Step(key, local)) => {
-                let worker = self.jobs.worker_of(&key);
-                self.jobs.set(key.clone(), local);
-                // What the job said while it was being stopped comes before that.
-                while let Ok(ended) = self.endings.try_recv() {
-                    self.on_job_ended(ended);
-                }
-                self.look_at(&self.pool.tables.jobs.snapshot(), &key);
-                if let Some(worker) = worker {
-                    self.fill(worker);
-                }
-                self.next_note(&key);
-                self.let_drained_workers_leave();
+                self.panics.forget(&key);
+                self.on_step_ended(&key, local);
+            }
+            Some(TaskEnded::Panicked(key)) => {
+                self.panics.count(&key);
+                self.on_step_ended(&key, None);
             }
             Some(TaskEnded::Noted(key)) => self.on_noted(&key),
             Some(TaskEnded::Joined(session)) => self.on_joined(session),

@@ -12,7 +12,6 @@ use tracing::Instrument;
 use super::{Runner, TaskEnded, local::Activation};
 use crate::{
     JobKey,
-    handler::contain,
     id::AssignmentId,
     pool::Pool,
     post::{Answer, Note, Post},
@@ -93,11 +92,15 @@ async fn tell(pool: &Pool, id: &str, note: Note, activation: Option<Activation>)
         None => Answer::NotHere,
         Some(Activation { handler, stopped, turn, activity, .. }) => {
             let _turn = turn.lock().await;
-            let notify = contain(async { handler.notify(&key, payload).await });
+            let notify = handler.notify(&key, payload);
             tokio::select! {
                 biased;
                 () = stopped.cancelled() => Answer::NotHere,
-                told = notify.instrument(activity.notify(pool, &key)) => told.into(),
+                told = notify.instrument(activity.notify(pool, &key)) => match told {
+                    // It was told to stop at the same moment: what it says is no answer.
+                    Err(_) if stopped.is_cancelled() => Answer::NotHere,
+                    told => told.into(),
+                },
             }
         }
     };

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, Job, JobKey,
-    handler::{Failure, contain},
+    contain::Failure,
     headers::Content,
     new_job::millis,
     pool::Pool,
@@ -102,18 +102,19 @@ impl Start {
         let started = tokio::select! {
             biased;
             () = broken_off.cancelled() => None,
-            started = contain(async { handler.start(job).await }).instrument(span) => Some(started),
+            started = handler.start(job).instrument(span) => Some(started),
         };
         if started.is_some() {
             self.pool.meter.start_took(begun.elapsed());
         }
         match started {
             Some(Ok(())) => Attempt::Started,
-            Some(Err(failure)) => {
+            // What it says once it was told to stop is no refusal.
+            Some(Err(failure)) if !broken_off.is_cancelled() => {
                 stopped.cancel();
                 Attempt::Failed(failure)
             }
-            None => {
+            Some(Err(_)) | None => {
                 // To be stopped in the middle of its start is what it must be.
                 let _ = step::stop(&self.pool, &self.key, &self.activation).await;
                 Attempt::BrokenOff

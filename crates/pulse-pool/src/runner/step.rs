@@ -10,7 +10,6 @@ use tracing::Instrument;
 use super::{damage, local::Activation};
 use crate::{
     JobKey,
-    handler::contain,
     id::AssignmentId,
     new_job::millis,
     pool::Pool,
@@ -30,7 +29,7 @@ pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(2);
 pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) -> Option<Duration> {
     activation.stopped.cancel();
     let _turn = activation.turn.lock().await;
-    let stop = contain(async { activation.handler.stop(key).await });
+    let stop = activation.handler.stop(key);
     let failure = stop.instrument(activation.activity.stop(pool, key)).await.err()?;
     if failure.requeue.is_none() {
         let reason = failure.message;

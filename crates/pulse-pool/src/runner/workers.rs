@@ -1,11 +1,12 @@
 //! The workers of this node, from joining to leaving.
 
-use std::{collections::HashSet, fmt, num::NonZeroUsize, sync::Arc};
+use std::{collections::HashSet, fmt, num::NonZeroUsize};
 
 use tokio::sync::oneshot;
 
 use crate::{
-    Error, JobHandler, NodeId, WorkerId, WorkerOptions,
+    Error, NodeId, WorkerId, WorkerOptions,
+    contain::Handler,
     decide::Members,
     record::{JobRecord, WorkerRecord},
 };
@@ -25,7 +26,7 @@ pub(super) struct OurWorker {
     pub(super) id: WorkerId,
     /// From leases that were lost; whoever added the worker knows it by the first.
     former: Vec<WorkerId>,
-    pub(super) handler: Arc<dyn JobHandler>,
+    pub(super) handler: Handler,
     options: WorkerOptions,
     pub(super) state: WorkerState,
     /// How many records name it as owner.
@@ -76,12 +77,7 @@ impl OurWorkers {
         self.all.iter().filter(|worker| state(worker.state)).map(|worker| worker.id).collect()
     }
 
-    pub(super) fn add(
-        &mut self,
-        handler: Arc<dyn JobHandler>,
-        options: WorkerOptions,
-        reply: Reply<WorkerId>,
-    ) -> WorkerId {
+    pub(super) fn add(&mut self, handler: Handler, options: WorkerOptions, reply: Reply<WorkerId>) -> WorkerId {
         let id = WorkerId::random();
         self.all.push(OurWorker {
             id,

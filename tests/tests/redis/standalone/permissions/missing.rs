@@ -21,7 +21,7 @@ async fn use_maps(client: &Client) -> Result<(), Error> {
     client.commit(transaction().put("m", "k", "v").put("m", "l", "v")).await?;
     client.commit(transaction().put("m", "k", "w")).await?;
     client.commit(transaction().grant_lease(LeaseId(7), MINUTE).put_bound("m", "t", "v", MINUTE)).await?;
-    client.commit(transaction().put_bound("m", "b", "v", LeaseId(7).into()).add("m", "n", 1)).await?;
+    client.commit(transaction().put_bound("m", "b", "v", LeaseId(7)).add("m", "n", 1)).await?;
     client.commit(transaction().delete("m", "k").drop_lease(LeaseId(7))).await?;
     client.commit(transaction().clear("m")).await?;
     backend.map_version(&map("m")).await?;
