@@ -71,18 +71,11 @@ impl fmt::Display for JobKey {
     }
 }
 
-macro_rules! random_id {
+macro_rules! id {
     ($(#[$doc:meta])* $visibility:vis $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         $visibility struct $name(pub(crate) u64);
-
-        impl $name {
-            /// Never 0.
-            pub(crate) fn random() -> Self {
-                Self(pulse_core::entropy::number().max(1))
-            }
-        }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,6 +91,23 @@ macro_rules! random_id {
     };
 }
 
+/// One that is drawn.
+macro_rules! random_id {
+    ($(#[$doc:meta])* $visibility:vis $name:ident) => {
+        id! {
+            $(#[$doc])*
+            $visibility $name
+        }
+
+        impl $name {
+            /// Never 0.
+            pub(crate) fn random() -> Self {
+                Self(pulse_core::entropy::number().max(1))
+            }
+        }
+    };
+}
+
 random_id! {
     /// Identifies a node for as long as it lives.
     pub NodeId
@@ -108,8 +118,9 @@ random_id! {
     pub WorkerId
 }
 
-random_id! {
-    /// Identifies one dispatch of a key, so that its caller recognises the job wherever it has moved.
+id! {
+    /// Identifies one dispatch of a key, so that its caller recognises the job wherever it has moved. Made by
+    /// [`Stamps`](crate::order::Stamps), and never 0.
     pub(crate) DispatchId
 }
 

@@ -39,6 +39,7 @@ mod meter;
 mod new_job;
 mod node;
 mod options;
+mod order;
 mod placement;
 mod policy;
 mod pool;

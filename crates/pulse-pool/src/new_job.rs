@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::{Error, JobKey, clock::Clock, headers::Headers, record::Terms, trace};
+use crate::{Error, JobKey, headers::Headers, id::DispatchId, order::Stamp, record::Terms, trace};
 
 /// A job to be dispatched: its key, its payload, and on which terms it is to run.
 ///
@@ -104,19 +104,18 @@ impl NewJob {
     }
 
     /// Within the span that dispatches it. `most`: how long an entry may be.
-    pub(crate) fn ready(mut self, most: usize) -> Ready {
+    pub(crate) fn ready(mut self, most: usize, stamp: Stamp) -> Ready {
         let room = most.saturating_sub(self.headers.entry_size(&self.payload));
         self.headers = trace::carrying(self.headers, room);
-        Ready { entry: self.headers.seal(&self.payload), job: self }
+        Ready { entry: self.headers.seal(&self.payload), job: self, stamp }
     }
 
     pub(crate) fn checked_key(&self) -> Result<JobKey, Error> {
         JobKey::checked(self.key.clone())
     }
 
-    /// What stands of it in its record.
-    pub(crate) fn terms(&self, clock: &Clock) -> Terms {
-        let now = clock.now();
+    /// What stands in its record of a job that is dispatched now.
+    fn terms(&self, now: u64) -> Terms {
         let not_before = match self.when {
             When::Now => 0,
             When::In(delay) => now.saturating_add(millis(delay)),
@@ -136,6 +135,20 @@ pub(crate) struct Ready {
     job: NewJob,
     /// Its payload, with its headers.
     pub(crate) entry: Bytes,
+    /// Where it stands among those that are dispatched, however long it takes to record it.
+    stamp: Stamp,
+}
+
+impl Ready {
+    /// What it is recognised by once it is recorded.
+    pub(crate) fn dispatch(&self) -> DispatchId {
+        self.stamp.dispatch
+    }
+
+    /// What stands of it in its record.
+    pub(crate) fn terms(&self) -> Terms {
+        self.job.terms(self.stamp.at)
+    }
 }
 
 impl Deref for Ready {

@@ -20,6 +20,7 @@ use crate::{
     group::Group,
     history::History,
     meter::Meter,
+    order::Stamps,
     post::Waiting,
     record::{JobRecord, Phase, PlacedBy},
     tables::{KnownWorker, Tables},
@@ -61,6 +62,8 @@ pub(crate) struct Pool {
     /// Those who wait for answers from other nodes.
     pub(crate) waiting: Waiting,
     pub(crate) clock: Clock,
+    /// Of the dispatches of this node.
+    pub(crate) stamps: Stamps,
     pub(crate) history: History,
     pub(crate) meter: Meter,
     /// How many jobs of this node were lost.

@@ -12,6 +12,7 @@ mod leaving;
 mod losing;
 mod moving;
 mod notifying;
+mod ordering;
 #[cfg(feature = "standalone")]
 mod processes;
 mod requeueing;

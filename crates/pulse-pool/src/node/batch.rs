@@ -12,7 +12,6 @@ use tokio::{
 use super::{JobInfo, Node, dispatch::Recorded};
 use crate::{
     Error, JobKey, NewJob,
-    id::DispatchId,
     new_job::Ready,
     tables::{Dispatch, jobs_version},
     watch::Watch,
@@ -28,8 +27,8 @@ const TOGETHER_BYTES: usize = 1 << 20;
 /// How long the jobs of a batch are waited for in turn.
 const IN_TURN: Duration = Duration::from_secs(2);
 
-/// A job of a batch: its place there, its key, and how to recognise it.
-type Planned = (usize, JobKey, DispatchId);
+/// A job of a batch: its place there, and its key.
+type Planned = (usize, JobKey);
 
 impl Node {
     /// Dispatches many jobs, and returns once each of them runs or has failed, with what became of each, in their
@@ -143,7 +142,7 @@ impl Node {
         for (index, job) in jobs.iter().enumerate() {
             match job.checked_key() {
                 Err(error) => recorded[index] = Some(Err(error)),
-                Ok(key) if seen.insert(key.clone()) => together.push((index, key, DispatchId::random())),
+                Ok(key) if seen.insert(key.clone()) => together.push((index, key)),
                 Ok(_) => {}
             }
         }
@@ -176,7 +175,7 @@ impl Node {
             self.record_together(jobs, chunk, deadline).await
         };
         if let Some(version) = together {
-            let recorded = |(index, key, dispatch): &Planned| (*index, Ok((key.clone(), (*dispatch, version))));
+            let recorded = |(index, key): &Planned| (*index, Ok((key.clone(), (jobs[*index].dispatch(), version))));
             return chunk.iter().map(recorded).collect();
         }
         let mut one_by_one = Vec::with_capacity(chunk.len());
@@ -189,10 +188,10 @@ impl Node {
     async fn record_planned(
         &self,
         jobs: &[Ready],
-        (index, key, dispatch): &Planned,
+        (index, key): &Planned,
         deadline: Instant,
     ) -> (usize, Result<(JobKey, Recorded), Error>) {
-        let recorded = self.record(key, &jobs[*index], *dispatch, deadline).await;
+        let recorded = self.record(key, &jobs[*index], deadline).await;
         (*index, recorded.map(|recorded| (key.clone(), recorded)))
     }
 
@@ -200,11 +199,11 @@ impl Node {
     /// is not certain that all are.
     async fn record_together(&self, jobs: &[Ready], chunk: &[Planned], deadline: Instant) -> Option<Option<Version>> {
         let pool = &self.pool;
-        let plan = |(index, key, dispatch): &Planned| {
+        let plan = |(index, key): &Planned| {
             let job = &jobs[*index];
-            let terms = job.terms(&pool.clock);
+            let terms = job.terms();
             let owner = pool.owner(key, terms.needs());
-            self.plan(key, job, terms, *dispatch, owner, None).ok()
+            self.plan(key, job, terms, owner, None).ok()
         };
         let planned: Vec<Dispatch> = chunk.iter().map(plan).collect::<Option<_>>()?;
         if self.is_closed() || planned.len() < 2 {

@@ -65,7 +65,7 @@ impl Node {
         let (job, deadline) = (self.ready(job), self.deadline());
         let key = job.checked_key()?;
         let watch = self.watch(&key, deadline, "dispatch").await?;
-        let recorded = self.record(&key, &job, DispatchId::random(), deadline).await?;
+        let recorded = self.record(&key, &job, deadline).await?;
         self.runs(&key, recorded, watch, deadline).await
     }
 
@@ -108,12 +108,13 @@ impl Node {
     /// If the future is dropped, the job is either recorded and will run, or is not there.
     pub async fn enqueue_job(&self, job: impl Into<NewJob>) -> Result<(), Error> {
         let job = self.ready(job);
-        self.record(&job.checked_key()?, &job, DispatchId::random(), self.deadline()).await.map(|_| ())
+        self.record(&job.checked_key()?, &job, self.deadline()).await.map(|_| ())
     }
 
     /// A job that is dispatched now, within the current span.
     pub(super) fn ready(&self, job: impl Into<NewJob>) -> Ready {
-        job.into().ready(self.pool.tables.client().backend().limits().value_bytes)
+        let stamp = self.pool.stamps.next(self.pool.clock.now());
+        job.into().ready(self.pool.tables.client().backend().limits().value_bytes, stamp)
     }
 
     /// A job of a caller's as it is to be recorded. Its payload is kept if one of our workers is to start it now.
@@ -122,10 +123,10 @@ impl Node {
         key: &JobKey,
         job: &Ready,
         terms: Terms,
-        dispatch: DispatchId,
         owner: Option<(KnownWorker, Option<PlacedBy>)>,
         trace: Option<Bytes>,
     ) -> Result<Dispatch, Error> {
+        let dispatch = job.dispatch();
         if terms.not_before <= terms.at && owner.as_ref().is_some_and(|((worker, _), _)| self.is_ours(*worker)) {
             self.pool.fresh.keep(dispatch, &job.entry);
         }
@@ -152,29 +153,16 @@ impl Node {
     }
 
     /// Records a job. Returns how to recognise it, and the version of the jobs since when it is there, if known.
-    pub(super) async fn record(
-        &self,
-        key: &JobKey,
-        job: &Ready,
-        dispatch: DispatchId,
-        deadline: Instant,
-    ) -> Result<Recorded, Error> {
-        let recorded = self.try_to_record(key, job, dispatch, deadline).await;
+    pub(super) async fn record(&self, key: &JobKey, job: &Ready, deadline: Instant) -> Result<Recorded, Error> {
+        let recorded = self.try_to_record(key, job, deadline).await;
         if recorded.is_err() {
-            self.pool.fresh.take(dispatch);
+            self.pool.fresh.take(job.dispatch());
         }
         recorded
     }
 
-    async fn try_to_record(
-        &self,
-        key: &JobKey,
-        job: &Ready,
-        dispatch: DispatchId,
-        deadline: Instant,
-    ) -> Result<Recorded, Error> {
-        let pool = &self.pool;
-        let terms = job.terms(&pool.clock);
+    async fn try_to_record(&self, key: &JobKey, job: &Ready, deadline: Instant) -> Result<Recorded, Error> {
+        let (pool, dispatch, terms) = (&self.pool, job.dispatch(), job.terms());
         let mut owner = pool.owner(key, terms.needs());
         let mut trace = None;
         // What would be refused gets in the way of those that it goes with.
@@ -183,7 +171,7 @@ impl Node {
             !is_full && !pool.tables.jobs.snapshot().contains_key(key.as_str())
         };
         if key.as_str().len() + job.entry.len() <= LARGE && !self.is_closed() && is_welcome() {
-            let planned = self.plan(key, job, terms.clone(), dispatch, owner.clone(), None)?;
+            let planned = self.plan(key, job, terms.clone(), owner.clone(), None)?;
             let wrote = timeout_at(deadline, pool.writing.ask(Entry::Dispatched(planned))).await;
             match wrote.map_err(|_| pool.timed_out("dispatch"))? {
                 Some(Wrote::Yes(version)) => return Ok((dispatch, version)),
@@ -195,7 +183,7 @@ impl Node {
             if self.is_closed() {
                 return Err(pool.closed());
             }
-            let planned = self.plan(key, job, terms.clone(), dispatch, owner.clone(), trace.clone())?;
+            let planned = self.plan(key, job, terms.clone(), owner.clone(), trace.clone())?;
             let change = pool.tables.dispatch(std::iter::once(&planned), pool.options.max_queued);
             let written =
                 timeout_at(deadline, write(pool.tables.client(), &change, Some(&planned.record), Some(deadline)));

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::Node;
 use crate::{
     DeadJob, Error, JobKey, NewJob,
-    id::DispatchId,
+    order::Stamp,
     record::{DeadRecord, JobRecord},
     result::{JobResult, Outcome},
     tables::Refusal,
@@ -53,8 +53,7 @@ impl Node {
         let key = job.checked_key()?;
         let deadline = self.deadline();
         let watch = self.watch(&key, deadline, "dispatch").await?;
-        let dispatch = DispatchId::random();
-        let (_, since) = self.record(&key, &job, dispatch, deadline).await?;
+        let (dispatch, since) = self.record(&key, &job, deadline).await?;
         self.until_ended(&key, Follow::new(dispatch, since), watch).await?;
         match self.result_of_ended(&key, "read a result").await? {
             Some(result) if result.dispatch == dispatch => self.outcome(&key, result),
@@ -127,7 +126,7 @@ impl Node {
         let (key, deadline) = (JobKey::new(key)?, self.deadline());
         let (pool, failed) = (&self.pool, self.pool.backend("replay"));
         let unknown = || Error::UnknownJob { pool: pool.name.to_string(), key: key.clone() };
-        let (mut trace, dispatch) = (None, DispatchId::random());
+        let (mut trace, Stamp { at, dispatch }) = (None, pool.stamps.next(pool.clock.now()));
         // What an attempt took out of the dead, if it took effect.
         let mut perhaps_taken: Option<Bytes> = None;
         loop {
@@ -139,7 +138,6 @@ impl Node {
             let dead = dead.ok_or_else(unknown)?;
             let record: DeadRecord = decode(&key, &dead)?;
             let entry = pool.tables.read_dead_entry(&key).await.map_err(&failed)?.unwrap_or_default();
-            let at = pool.clock.now();
             let terms = crate::record::Terms { at, not_before: 0, failed: 0, cut_off: 0, ..record.terms };
             let owner = pool.owner(&key, terms.needs());
             let planned = self.planned(&key, entry, terms, dispatch, owner, trace.take())?;

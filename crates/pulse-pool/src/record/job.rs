@@ -3,7 +3,7 @@
 //! A record has a form of its own, [`Packed`], with what a plain job never needs behind a pointer, or left out. Numbers
 //! that stay small for good take six bytes.
 
-use std::error::Error;
+use std::{cmp::Reverse, error::Error};
 
 use bytes::{BufMut, Bytes};
 use pulse_core::{Version, message_pack};
@@ -14,6 +14,7 @@ use super::{Terms, is_default};
 use crate::{
     Epoch, WorkerId,
     id::{AssignmentId, DispatchId},
+    order::{self, Place},
 };
 
 /// How many attempts of a job may end with its node cut off before such count as failed.
@@ -120,7 +121,7 @@ impl JobRecord {
             at: terms.at.into(),
             rare: None,
         };
-        record.place(owner, placed_by);
+        record.give(owner, placed_by);
         let Terms { at: _, not_before, priority, failed, cut_off, needs } = terms;
         record.set_rare(Rare { not_before, priority, failed, cut_off, needs, refusal: String::new() });
         record
@@ -167,6 +168,12 @@ impl JobRecord {
         self.rare.as_ref().map_or(0, |rare| rare.priority)
     }
 
+    /// Where it stands among those that wait for the same room.
+    pub(crate) fn place(&self) -> Place {
+        let (priority, due, at) = (Reverse(self.priority()), self.due(), self.at());
+        Place { priority, due, at, nth: order::nth(self.dispatch) }
+    }
+
     /// How many attempts failed since it was dispatched.
     pub(crate) fn failed(&self) -> u32 {
         self.rare.as_ref().map_or(0, |rare| rare.failed)
@@ -199,7 +206,7 @@ impl JobRecord {
         }
     }
 
-    fn place(&mut self, owner: Option<WorkerId>, placed_by: Option<PlacedBy>) {
+    fn give(&mut self, owner: Option<WorkerId>, placed_by: Option<PlacedBy>) {
         self.owner = owner.map_or(0, |owner| owner.0);
         self.incarnation = placed_by.map_or(0, |placed_by| placed_by.incarnation);
         self.revision = placed_by.map_or(0, |placed_by| placed_by.revision).into();
@@ -218,7 +225,7 @@ impl JobRecord {
     /// The same job given to another worker, or to nobody.
     pub(crate) fn assigned_to(&self, owner: Option<WorkerId>, placed_by: Option<PlacedBy>) -> Self {
         let mut assigned = Self { assignment: AssignmentId::random(), phase: Phase::Assigned, ..self.clone() };
-        assigned.place(owner, placed_by);
+        assigned.give(owner, placed_by);
         assigned
     }
 

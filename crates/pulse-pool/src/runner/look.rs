@@ -1,6 +1,6 @@
 //! Looking at jobs: deciding on the next step of each, and having it done.
 
-use std::{cmp::Reverse, panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -85,15 +85,25 @@ impl Runner {
             self.later.at(key, self.pool.clock.moment(record.not_before()));
             return false;
         }
-        let room = self.has_room(worker);
-        if !room {
+        if !self.has_room(worker) {
             self.later.queue(worker, key, record);
+            return false;
         }
-        room
+        // Those before it may be on their way here.
+        let first = self.later.first_arrival(worker, record.place(), key);
+        if let Some(until) = first {
+            self.later.queue(worker, key, record);
+            self.later.at(key, until);
+        }
+        first.is_none()
     }
 
-    /// Looks at every job that is recorded or that is here; at those that our workers may have to start, in the order
-    /// in which they are to start where there is not enough room for all.
+    fn is_ours_or_dead(&self, worker: WorkerId) -> bool {
+        self.workers.ours().contains(&worker) || self.members.get(worker).is_none()
+    }
+
+    /// Looks at every job that is recorded or that is here; at those that our workers may have to start, or to take, in
+    /// the order in which they are to start where there is not enough room for all.
     pub(super) fn look_at_all(&mut self) {
         let jobs = self.pool.tables.jobs.snapshot();
         self.watch_history(&jobs);
@@ -103,10 +113,10 @@ impl Runner {
         for key in jobs.keys().map(|key| JobKey::from_map(key.clone())).chain(gone) {
             match jobs.value(key.as_str()) {
                 Some(record)
-                    if record.owner().is_some_and(|owner| self.workers.ours().contains(&owner))
+                    if record.owner().is_none_or(|owner| self.is_ours_or_dead(owner))
                         && self.jobs.here(key.as_str()) == Here::Nothing =>
                 {
-                    ours.push((Reverse(record.priority()), record.due(), key));
+                    ours.push((record.place(), key));
                 }
                 _ => self.look_at(&jobs, &key),
             }
@@ -142,6 +152,9 @@ impl Runner {
                 Begin::WhenVerified => return,
             }
         }
+        if here == Here::Nothing && !matches!(step, Some(Step::Pull { .. })) {
+            self.later.has_arrived(key);
+        }
         match step {
             None => {}
             Some(Step::Interrupt) => self.jobs.interrupt(key),
@@ -166,6 +179,11 @@ impl Runner {
                 {
                     let old = record.raw();
                     self.jobs.set(key.clone(), Some(Local::Changing(record.owner())));
+                    if let Step::Pull { to, .. } = change
+                        && self.workers.get(to).is_some_and(|worker| worker.room() < usize::MAX)
+                    {
+                        self.later.arrives(to, key, record);
+                    }
                     let (pool, of) = (self.pool.clone(), key.clone());
                     let cause = self.cause_of(change);
                     let moves = cause.map(|_| self.moves.clone());
@@ -317,7 +335,7 @@ impl Runner {
     }
 
     pub(super) fn on_step_ended(&mut self, key: &JobKey, local: Option<Local>) {
-        let worker = self.jobs.worker_of(key);
+        let worker = self.jobs.worker_of(key).or_else(|| self.later.arrives_at(key));
         self.jobs.set(key.clone(), local);
         // What the job said while it was being stopped comes before that.
         while let Ok(ended) = self.endings.try_recv() {
