@@ -104,6 +104,15 @@ pub enum Error {
         /// The key.
         key: JobKey,
     },
+    /// The job is there no more, and what came of it is not known any more: its result, or that somebody stopped it. As
+    /// where this node was cut off for longer than the result was kept.
+    #[error("job {:?} of pool {pool} has ended, and what came of it is not kept any more", key.as_str())]
+    OutcomeGone {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+    },
     /// The handler did not let the job be stopped and put it back: it goes on.
     #[error("the handler of pool {pool} put job {:?} back instead of stopping it for good", key.as_str())]
     Requeued {
@@ -178,6 +187,13 @@ pub enum Error {
         /// The pool.
         pool: String,
     },
+    /// The node was cut off from the pool when it left, or its client was closed: it handed nothing over. Nothing of its
+    /// jobs goes on here; they start elsewhere when its lease has run out.
+    #[error("the node of pool {pool} has left without handing its jobs over: they move when its lease has run out")]
+    NotHandedOver {
+        /// The pool.
+        pool: String,
+    },
     /// The pool has nodes.
     #[error("pool {pool} has nodes: close them first, or wait until the leases of dead ones have run out")]
     InUse {
@@ -237,7 +253,7 @@ impl Error {
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
-            Self::TimedOut { .. } => true,
+            Self::TimedOut { .. } | Self::OutcomeGone { .. } => true,
             Self::Backend { source, .. } => source.is_outcome_unknown(),
             _ => false,
         }
@@ -258,6 +274,7 @@ mod tests {
             Error::UnknownJob { pool: pool.clone(), key: key.clone() },
             Error::Rejected { pool: pool.clone(), key: key.clone(), message: message.clone() },
             Error::Stopped { pool: pool.clone(), key: key.clone() },
+            Error::OutcomeGone { pool: pool.clone(), key: key.clone() },
             Error::Requeued { pool: pool.clone(), key: key.clone() },
             Error::Failed { pool: pool.clone(), key: key.clone(), reason: String::new() },
             Error::NotNotifiable { pool: pool.clone(), key: key.clone() },

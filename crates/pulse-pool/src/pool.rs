@@ -10,6 +10,7 @@ use std::{
 
 use pulse_core::SweepGuard;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, JobKey, JobState, NodeId,
@@ -72,6 +73,10 @@ pub(crate) struct Pool {
     pub(crate) shut: AtomicBool,
     /// The node has lost its lease and has no other yet.
     pub(crate) cut_off: AtomicBool,
+    /// The node has ended without handing over what was its workers'.
+    pub(crate) left_behind: AtomicBool,
+    /// Cancelled when the time is over that the node has to leave: nothing remote is waited for any more.
+    pub(crate) gives_up: CancellationToken,
     /// Known from the beginning, and kept up to date by the runner.
     pub(crate) members: watch::Sender<Arc<Members>>,
     /// Removes the entries of dead nodes, this one's included, for as long as somebody is left.

@@ -115,8 +115,9 @@ impl<F> FnWorker<'_, F> {
         self
     }
 
-    /// Sets how long results are kept: from a millisecond to a hundred years, as which shorter and longer times act.
-    /// Default: ten minutes.
+    /// Sets how long results are kept for [`Node::result`]: a hundred years at most, as which longer times act. Default: ten
+    /// minutes. Those who wait for the end of the job in [`Node::dispatch_and_wait`] get it whatever is set here; the
+    /// backend holds it for ten seconds at least for them.
     pub fn keep_result(mut self, time: Duration) -> Self {
         self.terms.keep_result = time;
         self

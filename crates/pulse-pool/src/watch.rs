@@ -25,6 +25,7 @@ use crate::{
     JobKey,
     id::DispatchId,
     record::{JobRecord, Phase, Terms},
+    result::FOR_WAITERS,
 };
 
 /// How long to see nothing of a job before the backend is asked for it.
@@ -224,6 +225,9 @@ pub(crate) struct Follow {
     /// From this version on the job is there, or is gone again.
     since: Option<Version>,
     seen: bool,
+    /// What was seen of it last tells that it can end in no other way than that somebody stops it.
+    ends_stopped: bool,
+    began: Instant,
     /// Something was seen that is as late as the dispatch.
     is_late: bool,
     ask_at: Instant,
@@ -231,7 +235,13 @@ pub(crate) struct Follow {
 
 impl Follow {
     pub(crate) fn new(dispatch: DispatchId, since: Option<Version>) -> Self {
-        Self { dispatch, since, seen: false, is_late: false, ask_at: Instant::now() + ASK_AFTER }
+        let began = Instant::now();
+        Self { dispatch, since, seen: false, ends_stopped: false, began, is_late: false, ask_at: began + ASK_AFTER }
+    }
+
+    /// The same, of a job whose dispatch began then.
+    pub(crate) fn since_call(self, began: Instant) -> Self {
+        Self { began, ..self }
     }
 
     /// Whether a record is of the job that is followed.
@@ -252,6 +262,12 @@ impl Follow {
     /// Whether nothing was seen yet by which the job could be told from one that is lost.
     pub(crate) fn is_in_the_dark(&self) -> bool {
         !self.seen && !self.is_late
+    }
+
+    /// Whether the job, which is there no more and has left no result, was stopped. Otherwise it may have ended so long
+    /// ago that its result has expired.
+    pub(crate) fn was_stopped(&self) -> bool {
+        self.ends_stopped || self.began.elapsed() < FOR_WAITERS
     }
 
     /// When to ask the backend, as long as nothing is seen.
@@ -285,6 +301,8 @@ impl Follow {
             return (self.seen || self.is_late).then_some(Fate::Stopped);
         };
         self.seen = true;
+        // One that no worker has can only be stopped, unless a change was missed in which a worker took it.
+        self.ends_stopped = record.phase == Phase::Stopping || record.owner().is_none();
         match &record.phase {
             Phase::Assigned => None,
             Phase::Running => Some(Fate::Running),

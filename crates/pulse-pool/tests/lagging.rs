@@ -204,3 +204,31 @@ impl JobHandler for Prude {
         Ok(())
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_has_expired_unseen_is_not_taken_for_a_stop() {
+    let (link, a, b) = two_nodes().await;
+    let may_end = Arc::new(Semaphore::new(0));
+    let waits = may_end.clone();
+    let work = move |_: Job| {
+        let waits = waits.clone();
+        async move { Ok(waits.acquire().await.map(|_| 7)?) }
+    };
+    b.worker_fn(work).keep_result(Duration::ZERO).await.unwrap();
+    has_workers(&a, 1).await;
+    let meanwhile = async {
+        eventually("it runs", async || match a.job("aria").await.unwrap().map(|job| job.state) {
+            Some(JobState::Running) => Ok(()),
+            other => Err(other),
+        })
+        .await;
+        link.partition();
+        may_end.add_permits(1);
+        tokio::time::sleep(30 * SECOND).await;
+        link.heal();
+    };
+    let (waited, ()) = tokio::join!(a.dispatch_and_wait::<u32>(("aria", "")), meanwhile);
+    assert!(matches!(waited, Err(Error::OutcomeGone { .. })), "{waited:?}");
+    a.close().await.unwrap();
+    b.close().await.unwrap();
+}

@@ -2,6 +2,7 @@
 
 mod board;
 mod clients;
+mod closing;
 mod containing;
 mod damaging;
 mod dead;
@@ -13,6 +14,7 @@ mod losing;
 mod moving;
 mod notifying;
 mod ordering;
+mod outcomes;
 #[cfg(feature = "standalone")]
 mod processes;
 mod requeueing;

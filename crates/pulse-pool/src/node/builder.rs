@@ -168,6 +168,8 @@ impl NodeBuilder {
             lost: AtomicU64::new(0),
             clock,
             stamps: Stamps::default(),
+            left_behind: AtomicBool::new(false),
+            gives_up: CancellationToken::new(),
             history: History::new(self.options.worker_ttl),
             shut: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),

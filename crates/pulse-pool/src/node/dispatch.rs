@@ -38,7 +38,8 @@ impl Node {
     ///
     /// Nothing is left of the job: [`Error::Exists`], [`Error::QueueFull`], [`Error::InvalidKey`],
     /// [`Error::ShuttingDown`]; [`Error::Rejected`] with the handler's message; [`Error::Stopped`] if somebody stopped
-    /// it before it ran; [`Error::Lost`] if the backend has lost it.
+    /// it before it ran; [`Error::OutcomeGone`] if it has ended before this node saw anything of it, and its result has
+    /// expired; [`Error::Lost`] if the backend has lost it.
     ///
     /// The job is recorded, and will run: [`Error::NotStarted`]; [`Error::Closed`] if this node was closed meanwhile.
     ///
@@ -77,7 +78,8 @@ impl Node {
         deadline: Instant,
     ) -> Result<JobInfo, Error> {
         let key = key.clone();
-        let runs = timeout_at(deadline, self.until_running(&key, Follow::new(dispatch, since), watch)).await;
+        let follow = Follow::new(dispatch, since).since_call(self.begun_at(deadline));
+        let runs = timeout_at(deadline, self.until_running(&key, follow, watch)).await;
         runs.unwrap_or_else(|_| {
             let (pool, after) = (self.pool.name.to_string(), self.pool.options.timeout);
             Err(Error::NotStarted { pool, key, after })
@@ -236,7 +238,11 @@ impl Node {
                         let info = |record: &JobRecord| self.info_of_ended(key.clone(), record);
                         return Ok(last_seen.map_or_else(|| info(&follow.record_from(at)), |seen| info(&seen)));
                     }
-                    return Err(Error::Stopped { pool: pool(), key: key.clone() });
+                    return Err(if is_gone {
+                        self.ended_unknown(key, &follow)
+                    } else {
+                        Error::Stopped { pool: pool(), key: key.clone() }
+                    });
                 }
                 (None, _) => {}
             }

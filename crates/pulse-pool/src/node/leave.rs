@@ -1,6 +1,11 @@
 //! Leaving the pool, and shutting all of it down.
 
-use tokio::{sync::oneshot, time::timeout};
+use std::sync::atomic::Ordering;
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::Node;
 use crate::{Error, runner::Command};
@@ -11,23 +16,26 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`] if a handler does not stop a job within the shutdown time-out, or the backend does not
-    /// answer: what is left here is then ended as by dropping the node.
+    /// [`Error::TimedOut`] if a handler does not stop a job within the [shutdown
+    /// time-out](crate::NodeBuilder::shutdown_timeout), or the backend does not answer: what is left here is then ended as
+    /// by dropping the node. [`Error::NotHandedOver`] if the node was cut off from the pool, or its client was closed, so
+    /// that its jobs have ended here and wait for its lease to run out. It takes no longer than that time-out in any case.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, the node goes on closing.
     pub async fn close(&self) -> Result<(), Error> {
-        // It fails only if the runner has ended already.
-        let _ = self.commands.send(Command::Close).await;
-        let after = self.pool.options.shutdown_timeout;
-        let in_time = timeout(after, self.tasks.wait()).await;
-        if in_time.is_err() {
-            self.stop.cancel();
+        let (pool, after) = (self.pool.name.to_string(), self.pool.options.shutdown_timeout);
+        let closed = async {
+            // It fails only if the runner has ended already.
+            let _ = self.commands.send(Command::Close).await;
             self.tasks.wait().await;
-            return Err(Error::TimedOut { operation: "close", pool: self.pool.name.to_string(), after });
+        };
+        if timeout(after, closed).await.is_err() {
+            self.give_up().await;
+            return Err(Error::TimedOut { operation: "close", pool, after });
         }
-        Ok(())
+        if self.pool.left_behind.load(Ordering::Relaxed) { Err(Error::NotHandedOver { pool }) } else { Ok(()) }
     }
 
     /// Waits for a signal, and then [closes](Self::close) the node; the last line of a program that does nothing but
@@ -71,16 +79,26 @@ impl Node {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Shutdown { reply }).await.map_err(|_| self.pool.closed())?;
         let after = self.pool.options.shutdown_timeout + self.pool.options.worker_ttl;
+        let deadline = Instant::now() + after;
         let timed_out = || Error::TimedOut { operation: "shut down", pool: self.pool.name.to_string(), after };
-        let outcome = match timeout(after, answer).await {
+        let outcome = match timeout_at(deadline, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(self.pool.closed()),
             Err(_) => {
-                self.stop.cancel();
-                Err(timed_out())
+                self.give_up().await;
+                return Err(timed_out());
             }
         };
-        self.tasks.wait().await;
+        if timeout_at(deadline, self.tasks.wait()).await.is_err() {
+            self.give_up().await;
+        }
         outcome
+    }
+
+    /// Ends what is left of the node, without waiting for anything remote.
+    async fn give_up(&self) {
+        self.pool.gives_up.cancel();
+        self.stop.cancel();
+        self.tasks.wait().await;
     }
 }

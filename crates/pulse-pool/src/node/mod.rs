@@ -253,6 +253,11 @@ impl Node {
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.pool.options.timeout
     }
+
+    /// When a call began that has to give up then.
+    fn begun_at(&self, deadline: Instant) -> Instant {
+        deadline.checked_sub(self.pool.options.timeout).unwrap_or(deadline)
+    }
 }
 
 impl Drop for Node {

@@ -40,9 +40,9 @@ impl Node {
     /// # Errors
     ///
     /// Those of [`dispatch`](Self::dispatch) that concern recording, and [`Error::Rejected`]; [`Error::Failed`] if the
-    /// job was given up, [`Error::Stopped`] if somebody stopped it, [`Error::Lost`] if the
-    /// backend has lost it, [`Error::Decode`] if the result is no `T`,
-    /// [`Error::Closed`] if this node was closed meanwhile: the job goes on.
+    /// job was given up, [`Error::Stopped`] if somebody stopped it, [`Error::OutcomeGone`] if it has ended and its result
+    /// had expired before this node could read it, [`Error::Lost`] if the backend has lost it, [`Error::Decode`] if the
+    /// result is no `T`, [`Error::Closed`] if this node was closed meanwhile: the job goes on.
     ///
     /// # Cancel safety
     ///
@@ -54,10 +54,11 @@ impl Node {
         let deadline = self.deadline();
         let watch = self.watch(&key, deadline, "dispatch").await?;
         let (dispatch, since) = self.record(&key, &job, deadline).await?;
-        self.until_ended(&key, Follow::new(dispatch, since), watch).await?;
+        let mut follow = Follow::new(dispatch, since).since_call(self.begun_at(deadline));
+        self.until_ended(&key, &mut follow, watch).await?;
         match self.result_of_ended(&key, "read a result").await? {
             Some(result) if result.dispatch == dispatch => self.outcome(&key, result),
-            _ => Err(Error::Stopped { pool: self.pool.name.to_string(), key }),
+            _ => Err(self.ended_unknown(&key, &follow)),
         }
     }
 
@@ -73,6 +74,7 @@ impl Node {
     pub async fn result<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<T>, Error> {
         let key = JobKey::new(key)?;
         let result = self.pool.tables.read_result(&key).await.map_err(self.pool.backend("read a result"))?;
+        let result = result.filter(|result| result.is_kept(self.pool.clock.now()));
         result.map(|result| self.outcome(&key, result)).transpose()
     }
 
@@ -199,15 +201,21 @@ impl Node {
         }
     }
 
+    /// Of a job that is there no more and has left no result.
+    pub(super) fn ended_unknown(&self, key: &JobKey, follow: &Follow) -> Error {
+        let (pool, key) = (self.pool.name.to_string(), key.clone());
+        if follow.was_stopped() { Error::Stopped { pool, key } } else { Error::OutcomeGone { pool, key } }
+    }
+
     /// Waits until a job is there no more.
-    async fn until_ended(&self, key: &JobKey, mut follow: Follow, mut watch: Watch) -> Result<(), Error> {
+    async fn until_ended(&self, key: &JobKey, follow: &mut Follow, mut watch: Watch) -> Result<(), Error> {
         loop {
-            let sighting = self.next_of(key, &mut follow, &mut watch).await?;
+            let sighting = self.next_of(key, follow, &mut watch).await?;
             match (follow.judge(sighting.version, sighting.record.as_deref()), &sighting.record) {
                 (Some(Fate::Rejected(message)), Some(trace)) => {
                     return Err(self.rejected(key, trace, message).await);
                 }
-                (Some(Fate::Stopped), record) if record.as_deref().is_none_or(|record| is_over(record, &follow)) => {
+                (Some(Fate::Stopped), record) if record.as_deref().is_none_or(|record| is_over(record, follow)) => {
                     return Ok(());
                 }
                 _ => {}

@@ -152,10 +152,10 @@ impl Finish {
     async fn attempt(&self, ending: &Ending, may_have_happened: &mut bool) -> Result<Written, crate::Error> {
         let Self { pool, key, record, raw, lease, .. } = self;
         let (tables, now) = (&pool.tables, pool.clock.now());
-        let result = |outcome| JobResult { dispatch: record.dispatch, outcome }.encode();
+        let result = |outcome, keep_for| JobResult::kept(record.dispatch, outcome, now, keep_for).encode();
         let (change, leaves) = match ending {
             Ending::Done { value, keep_for } => {
-                let result = result(Outcome::Done(value.clone()));
+                let result = result(Outcome::Done(value.clone()), *keep_for);
                 match self.in_company(result.clone(), *keep_for).await {
                     Wrote::Yes(version) => {
                         pool.meter.done();
@@ -179,7 +179,7 @@ impl Finish {
                 let dead = pulse_core::message_pack::encode(&dead)
                     .map_err(|source| crate::Error::Encode { key: key.to_string(), source })?;
                 let entry = self.entry().await.map_err(pool.backend("read a payload"))?;
-                let finish = tables.finish(*lease, key, raw, result(Outcome::Failed(reason)), *keep_for);
+                let finish = tables.finish(*lease, key, raw, result(Outcome::Failed(reason), *keep_for), *keep_for);
                 (tables.bury(finish, key, dead, entry), None)
             }
         };

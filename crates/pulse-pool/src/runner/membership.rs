@@ -25,11 +25,26 @@ impl Runner {
         self.pool.meter.fenced();
         tracing::warn!(pool = %self.pool.name, node = %self.pool.node, "cut off from the pool: stopping all jobs");
         self.report_if_all_are_lost();
-        self.workers.lost();
+        if self.closing {
+            self.leave_behind();
+        } else {
+            self.workers.lost();
+        }
         self.later.clear();
         self.ended.clear();
         self.look_at_all();
         self.join_again();
+    }
+
+    /// Gives up the workers of a lease that is lost, at the end of the node: what is theirs by then is not handed over.
+    pub(super) fn leave_behind(&mut self) {
+        let jobs = &self.pool.tables.jobs;
+        let is_ours = |owner: WorkerId| self.workers.get(owner).is_some() || self.workers.is_former(owner);
+        let owns = || jobs.snapshot().iter().any(|(_, record)| record.owner().is_some_and(is_ours));
+        if !self.workers.is_empty() && (!jobs.is_synced() || owns()) {
+            self.pool.left_behind.store(true, Ordering::Relaxed);
+        }
+        self.workers.lost();
     }
 
     fn join_again(&mut self) {
@@ -247,5 +262,15 @@ pub(super) async fn until<T>(lost: &CancellationToken, future: impl Future<Outpu
         biased;
         () = lost.cancelled() => None,
         value = future => Some(value),
+    }
+}
+
+/// Waits for the end of a lease, for ever if there is none.
+pub(super) async fn ended(lease: Option<&Lease>) {
+    match lease {
+        Some(lease) => {
+            lease.session.ended().await;
+        }
+        None => std::future::pending().await,
     }
 }

@@ -23,7 +23,11 @@ mod step;
 mod verify;
 mod workers;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use pulse_core::Session;
 use pulse_rmap::{Changed, Changes, Update};
@@ -38,6 +42,7 @@ pub(crate) use self::finish::{Ended, Endings};
 use self::{
     later::Later,
     local::{Local, LocalJobs},
+    membership::{ended, until},
     notes::Inbox,
     panics::Panics,
     shutdown::Shutdown,
@@ -217,10 +222,10 @@ impl Runner {
                     Some(post) => self.on_post(post),
                     None => break,
                 },
-                () = until(self.read_again_by) => self.on_not_read_again(),
+                () = at(self.read_again_by) => self.on_not_read_again(),
                 _ = server.tick() => self.look_at_server(),
-                () = until(self.shutdown.deadline) => break,
-                () = until(self.later.next_due()) => self.look_at_due(),
+                () = at(self.shutdown.deadline) => break,
+                () = at(self.later.next_due()) => self.look_at_due(),
                 _ = audit.tick() => self.audit(),
             }
         }
@@ -244,16 +249,21 @@ impl Runner {
         self.tasks.shutdown().await;
         let orderly = self.is_finished();
         self.tell_shut_down(orderly);
+        if !(self.workers.is_empty() && self.jobs.is_empty()) {
+            self.pool.left_behind.store(true, Ordering::Relaxed);
+        }
         let session = self.lease.filter(|_| orderly).and_then(|lease| Arc::into_inner(lease.session));
+        let gives_up = &self.pool.gives_up;
         if let Some(session) = session
-            && let Err(error) = session.close().await
+            && let Some(Err(error)) = until(gives_up, session.close()).await
         {
             tracing::debug!(pool = %self.pool.name, %error, "the lease runs out by itself");
         }
         self.stop.cancel();
         if orderly {
             // If it fails, or takes too long, the inbox expires by itself.
-            let _ = tokio::time::timeout(TIDYING, self.pool.tables.remove_inbox(self.pool.node)).await;
+            let tidy = tokio::time::timeout(TIDYING, self.pool.tables.remove_inbox(self.pool.node));
+            let _ = until(gives_up, tidy).await;
         }
         self.pool.tables.close().await;
     }
@@ -279,7 +289,7 @@ impl Runner {
                 self.closing = true;
                 self.workers.ask_all_to_leave();
                 if self.lease.is_none() {
-                    self.workers.lost();
+                    self.leave_behind();
                 }
                 for worker in self.workers.ids(|state| matches!(state, WorkerState::Active { .. })) {
                     self.drain(worker);
@@ -372,19 +382,9 @@ impl Runner {
     }
 }
 
-async fn until(moment: Option<Instant>) {
+async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for the end of a lease, for ever if there is none.
-async fn ended(lease: Option<&Lease>) {
-    match lease {
-        Some(lease) => {
-            lease.session.ended().await;
-        }
         None => std::future::pending().await,
     }
 }

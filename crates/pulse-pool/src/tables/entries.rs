@@ -4,10 +4,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Binding, LeaseId, MAX_LIFETIME, MIN_LIFETIME, Transaction};
+use pulse_core::{Binding, LeaseId, MAX_LIFETIME, Transaction};
 
 use super::{Dispatch, JOBS, PAYLOADS, QUEUE, RESULTS, SHUTDOWN, Tables, WORKERS, expect_worker, remove_job};
-use crate::{JobKey, WorkerId};
+use crate::{JobKey, WorkerId, result::FOR_WAITERS};
 
 /// What is written down of a job.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Tables {
         run(self.begin().expect_lease_alive(lease), key, old, new)
     }
 
-    /// Removes a job that has ended, and leaves its result for some time.
+    /// Removes a job that has ended, and leaves its result for some time, which is no less than those need who wait.
     pub(crate) fn finish(
         &self,
         lease: LeaseId,
@@ -163,7 +163,7 @@ fn run(transaction: Transaction, key: &JobKey, old: &Bytes, new: &Bytes) -> Tran
 }
 
 fn finish(transaction: Transaction, key: &JobKey, old: &Bytes, result: Bytes, keep_for: Duration) -> Transaction {
-    let keep_for = Binding::Ttl(keep_for.clamp(MIN_LIFETIME, MAX_LIFETIME));
+    let keep_for = Binding::Ttl(keep_for.clamp(FOR_WAITERS, MAX_LIFETIME));
     remove_job(transaction.expect_equals(&JOBS, key.shared(), old.clone()), key).put_bound(
         &RESULTS,
         key.shared(),
