@@ -40,6 +40,7 @@ mod new_job;
 mod node;
 mod options;
 mod order;
+mod own_writes;
 mod placement;
 mod policy;
 mod pool;

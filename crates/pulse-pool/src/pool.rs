@@ -22,6 +22,7 @@ use crate::{
     history::History,
     meter::Meter,
     order::Stamps,
+    own_writes::OwnWrites,
     post::Waiting,
     record::{JobRecord, Phase, PlacedBy},
     tables::{KnownWorker, Tables},
@@ -66,6 +67,8 @@ pub(crate) struct Pool {
     /// Of the dispatches of this node.
     pub(crate) stamps: Stamps,
     pub(crate) history: History,
+    /// By the calls of this node.
+    pub(crate) own_writes: OwnWrites,
     pub(crate) meter: Meter,
     /// How many jobs of this node were lost.
     pub(crate) lost: AtomicU64,

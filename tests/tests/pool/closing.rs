@@ -75,6 +75,7 @@ async fn a_node_whose_client_was_closed_does_not_say_that_it_handed_its_jobs_ove
     let client = subject.client().await;
     let node = node().join(&client).await.unwrap();
     node.add_worker(Board::default().player("violin")).await.unwrap();
+    node.dispatch("sonata", "").await.unwrap();
     client.close().await;
     let closed = node.close().await;
     assert!(matches!(closed, Err(Error::NotHandedOver { .. } | Error::TimedOut { .. })), "{closed:?}");

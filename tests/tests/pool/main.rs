@@ -17,6 +17,7 @@ mod ordering;
 mod outcomes;
 #[cfg(feature = "standalone")]
 mod processes;
+mod reading;
 mod requeueing;
 mod tasks;
 mod terms;

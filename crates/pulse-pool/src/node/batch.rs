@@ -175,6 +175,7 @@ impl Node {
             self.record_together(jobs, chunk, deadline).await
         };
         if let Some(version) = together {
+            self.pool.own_writes.note(version);
             let recorded = |(index, key): &Planned| (*index, Ok((key.clone(), (jobs[*index].dispatch(), version))));
             return chunk.iter().map(recorded).collect();
         }

@@ -157,8 +157,9 @@ impl Node {
     /// Records a job. Returns how to recognise it, and the version of the jobs since when it is there, if known.
     pub(super) async fn record(&self, key: &JobKey, job: &Ready, deadline: Instant) -> Result<Recorded, Error> {
         let recorded = self.try_to_record(key, job, deadline).await;
-        if recorded.is_err() {
-            self.pool.fresh.take(job.dispatch());
+        match &recorded {
+            Ok((_, version)) => self.pool.own_writes.note(*version),
+            Err(_) => _ = self.pool.fresh.take(job.dispatch()),
         }
         recorded
     }

@@ -150,7 +150,10 @@ impl Node {
                 perhaps_taken = Some(dead);
             }
             match written {
-                Written::Done(_) => return Ok(()),
+                Written::Done(version) => {
+                    pool.own_writes.note(version);
+                    return Ok(());
+                }
                 Written::Refused(refusal) | Written::RefusedAfterUnknown(refusal) => match refusal {
                     Refusal::Record(Some(found)) => {
                         let found_record = self.decode(&key, &found)?;

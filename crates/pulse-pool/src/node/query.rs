@@ -1,6 +1,7 @@
 //! Asking for the jobs of the pool.
 //!
-//! A node that replicates them answers from its replica, without a request; another one asks the backend.
+//! A node that replicates them answers from its replica, without a request, once that shows what the node's own calls have
+//! written; another one asks the backend.
 
 use std::{
     sync::atomic::Ordering,
@@ -11,12 +12,13 @@ use super::{JobInfo, JobState, Node};
 use crate::{Error, JobKey, NodeId, PoolStats, record::JobRecord, watch::Seen};
 
 impl Node {
-    /// The jobs of the pool, in no particular order, as this node's replica shows them. A
+    /// The jobs of the pool, in no particular order, as this node's replica shows them. What this node has dispatched or
+    /// stopped before is seen: it waits for its replica, or reads from the backend where that takes longer than a second. A
     /// [client-only](crate::NodeBuilder::client_only) node reads all their records from the backend.
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] on a client-only node.
+    /// [`Error::Backend`] where the backend is asked.
     ///
     /// # Cancel safety
     ///
@@ -27,19 +29,20 @@ impl Node {
         Ok(jobs)
     }
 
-    /// One job of the pool, as this node's replica shows it, `None` if there is none of that key. A
+    /// One job of the pool, as this node's replica shows it, `None` if there is none of that key. What this node has
+    /// dispatched or stopped before is seen, as in [`jobs`](Self::jobs). A
     /// [client-only](crate::NodeBuilder::client_only) node reads its record from the backend.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidKey`], and [`Error::Backend`] on a client-only node.
+    /// [`Error::InvalidKey`], and [`Error::Backend`] where the backend is asked.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.
     pub async fn job(&self, key: impl AsRef<str>) -> Result<Option<JobInfo>, Error> {
         let (key, pool) = (JobKey::new(key)?, &self.pool);
-        if pool.options.replicates {
+        if self.answers_itself().await {
             let record = pool.tables.jobs.get(key.as_str());
             return Ok(record.and_then(|record| self.info(key, &record)));
         }
@@ -52,7 +55,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] on a client-only node.
+    /// [`Error::Backend`] where the backend is asked.
     ///
     /// # Cancel safety
     ///
@@ -69,7 +72,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] on a client-only node.
+    /// [`Error::Backend`] where the backend is asked.
     ///
     /// # Cancel safety
     ///
@@ -89,9 +92,14 @@ impl Node {
         self.pool.lost.load(Ordering::Relaxed)
     }
 
+    /// Whether the replica can tell: there is one, and it shows what was written here.
+    async fn answers_itself(&self) -> bool {
+        self.pool.options.replicates && self.pool.own_writes.are_shown(&self.pool.tables).await
+    }
+
     async fn each_record(&self, mut see: impl FnMut(JobKey, &JobRecord) + Send) -> Result<(), Error> {
         let pool = &self.pool;
-        if pool.options.replicates {
+        if self.answers_itself().await {
             let jobs = pool.tables.jobs.snapshot();
             jobs.iter().for_each(|(key, record)| see(JobKey::from_map(key.clone()), record));
             return Ok(());

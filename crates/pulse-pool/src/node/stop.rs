@@ -89,7 +89,10 @@ impl Node {
             };
             let written = write(pool.tables.client(), &change, leaves.as_ref(), Some(deadline)).await;
             match (written.map_err(&failed)?, leaves) {
-                (Written::Done(_), None) => return Ok(Asked::Gone),
+                (Written::Done(version), None) => {
+                    pool.own_writes.note(version);
+                    return Ok(Asked::Gone);
+                }
                 (Written::Done(Some(version)), Some(_)) => return Ok(Asked::Stopping(record.dispatch, Some(version))),
                 (Written::Done(None), Some(_)) => {
                     let since = pool.tables.jobs_version().await.map_err(&failed)?;
