@@ -7,15 +7,17 @@ use std::sync::{
 
 use bytes::Bytes;
 use pulse_core::{Session, SessionState};
+use pulse_rmap::Value;
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error, JobKey,
+    Epoch, Error, JobKey,
     handler::Ending,
-    id::AssignmentId,
     pool::Pool,
+    record::JobRecord,
     runner::{Ended, Endings},
+    tables::Refusal,
 };
 
 /// Of one start of a job.
@@ -26,9 +28,12 @@ pub(crate) struct Lifeline {
     /// Cancelled when the node has lost that lease, or gives it up.
     lost: CancellationToken,
     pool: Weak<Pool>,
-    assignment: AssignmentId,
+    /// By which it was started.
+    record: Value<JobRecord>,
+    epoch: Epoch,
     endings: Endings,
-    has_ended: AtomicBool,
+    /// It has said how it ends, or has no say in its job any more.
+    is_over: AtomicBool,
     /// Set once it is written down that the job runs.
     recorded: SetOnce<()>,
 }
@@ -38,11 +43,24 @@ impl Lifeline {
         session: Weak<Session>,
         lost: CancellationToken,
         pool: Weak<Pool>,
-        assignment: AssignmentId,
+        record: Value<JobRecord>,
+        epoch: Epoch,
         endings: Endings,
     ) -> Self {
-        let (has_ended, recorded) = (AtomicBool::new(false), SetOnce::new());
-        Self { session, lost, pool, assignment, endings, has_ended, recorded }
+        let (is_over, recorded) = (AtomicBool::new(false), SetOnce::new());
+        Self { session, lost, pool, record, epoch, endings, is_over, recorded }
+    }
+
+    /// Of the same start, which is tried again: whatever is left of the attempt before has no say any more.
+    pub(crate) fn renewed(&self) -> Self {
+        self.sever();
+        let (session, lost, pool) = (self.session.clone(), self.lost.clone(), self.pool.clone());
+        Self::new(session, lost, pool, self.record.clone(), self.epoch, self.endings.clone())
+    }
+
+    /// Nothing of this start goes on: whatever is left of it has no say any more.
+    pub(crate) fn sever(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 
     /// Whether the node holds its lease, and has not given it up. Compares clocks, so that it is right at any moment.
@@ -77,23 +95,45 @@ impl Lifeline {
 
     /// Says that the job has ended; only the first time counts.
     pub(crate) fn end(&self, key: &JobKey, ending: Ending) {
-        if !self.has_ended.swap(true, Ordering::Relaxed) {
+        if !self.is_over.swap(true, Ordering::Relaxed) {
             // It fails only if the node is gone, and the job with it.
-            let _ = self.endings.send(Ended { key: key.clone(), assignment: self.assignment, ending });
+            let (key, assignment, epoch) = (key.clone(), self.record.assignment, self.epoch);
+            let _ = self.endings.send(Ended { key, assignment, epoch, ending });
         }
     }
 
     pub(crate) async fn progress(&self, key: &JobKey, progress: Bytes) -> Result<(), Error> {
-        let (Some(pool), Some(session)) = (self.pool.upgrade(), self.session.upgrade()) else {
-            return Err(Error::Closed { pool: String::new() });
-        };
-        let lease = session.lease();
-        drop(session);
-        let written = pool.tables.client().commit(pool.tables.progress(key, lease, progress)).await;
-        match written {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_conflict() => Err(pool.closed()),
-            Err(error) => Err(pool.backend("note progress")(error)),
+        let Some(pool) = self.pool.upgrade() else { return Err(Error::Closed { pool: String::new() }) };
+        let over = || Error::RunOver { pool: pool.name.to_string(), key: key.clone() };
+        let lease =
+            self.session.upgrade().filter(|_| self.is_alive()).map(|session| session.lease()).ok_or_else(over)?;
+        // As it should stand there. It may be to be stopped since, or not be written down yet that it runs.
+        let mut stands =
+            if self.is_recorded() { pool.encode(&self.record.running(self.epoch))? } else { self.record.raw() };
+        while !self.is_over.load(Ordering::Relaxed) {
+            let change = pool.tables.progress(key, &stands, lease, progress.clone());
+            match pool.tables.client().commit(change).await {
+                Ok(_) => return Ok(()),
+                Err(error) => match error.failed_expectation().map(Refusal::of) {
+                    Some(Refusal::Record(Some(found))) if found != stands && self.is_of_this_run(&found) => {
+                        stands = found
+                    }
+                    Some(_) => return Err(over()),
+                    None if matches!(error, pulse_core::Error::LeaseLost { .. }) => return Err(over()),
+                    None => return Err(pool.backend("note progress")(error)),
+                },
+            }
         }
+        Err(over())
+    }
+
+    /// Whether a record is that of this run, however far that is. One that is damaged counts: it is about to be written
+    /// anew.
+    fn is_of_this_run(&self, found: &Bytes) -> bool {
+        JobRecord::read(found).is_none_or(|found| {
+            let before = self.record.epoch().filter(|_| !self.is_recorded());
+            let is_expected = found.epoch() == Some(self.epoch) || found.epoch() == before;
+            found.assignment == self.record.assignment && is_expected && found.is_job()
+        })
     }
 }

@@ -104,6 +104,15 @@ pub enum Error {
         /// The key.
         key: JobKey,
     },
+    /// The run of the job that said this is over: it has ended or was stopped, and another one may have begun, there or
+    /// elsewhere. Nothing was written.
+    #[error("this run of job {:?} of pool {pool} is over, and may write nothing more for it", key.as_str())]
+    RunOver {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+    },
     /// The job is there no more, and what came of it is not known any more: its result, or that somebody stopped it. As
     /// where this node was cut off for longer than the result was kept.
     #[error("job {:?} of pool {pool} has ended, and what came of it is not kept any more", key.as_str())]
@@ -275,6 +284,7 @@ mod tests {
             Error::Rejected { pool: pool.clone(), key: key.clone(), message: message.clone() },
             Error::Stopped { pool: pool.clone(), key: key.clone() },
             Error::OutcomeGone { pool: pool.clone(), key: key.clone() },
+            Error::RunOver { pool: pool.clone(), key: key.clone() },
             Error::Requeued { pool: pool.clone(), key: key.clone() },
             Error::Failed { pool: pool.clone(), key: key.clone(), reason: String::new() },
             Error::NotNotifiable { pool: pool.clone(), key: key.clone() },

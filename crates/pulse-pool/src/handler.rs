@@ -273,8 +273,8 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// [`Error::Encode`], [`Error::Backend`]; [`Error::Closed`] if this node has lost its lease, or there is no job of
-    /// that key any more.
+    /// [`Error::Encode`], [`Error::Backend`]; [`Error::RunOver`] if this run of the job is over: it has ended, or its node
+    /// has lost the lease, and another run may have begun; [`Error::Closed`] if the node is gone.
     ///
     /// # Cancel safety
     ///

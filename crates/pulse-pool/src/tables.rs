@@ -266,9 +266,9 @@ impl Tables {
         self.replace(key, old, new).expect_lease_alive(lease)
     }
 
-    /// Notes how far a job is.
-    pub(crate) fn progress(&self, key: &JobKey, lease: LeaseId, progress: Bytes) -> Transaction {
-        self.begin().expect_lease_alive(lease).expect_present(&JOBS, key.shared()).put_bound(
+    /// Notes how far a run of a job is, whose record is that.
+    pub(crate) fn progress(&self, key: &JobKey, record: &Bytes, lease: LeaseId, progress: Bytes) -> Transaction {
+        self.expect_record(key, record).expect_lease_alive(lease).put_bound(
             &PROGRESS,
             key.shared(),
             progress,

@@ -19,6 +19,7 @@ mod outcomes;
 mod processes;
 mod reading;
 mod requeueing;
+mod successors;
 mod tasks;
 mod terms;
 mod ticking;

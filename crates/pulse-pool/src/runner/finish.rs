@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Runner, damage, local::Local, lost::InHand, step};
 use crate::{
-    JobKey,
+    Epoch, JobKey,
     decide::Here,
     handler::Ending,
     id::AssignmentId,
@@ -37,6 +37,7 @@ const LONGEST_REASON: usize = 1024;
 pub(crate) struct Ended {
     pub(crate) key: JobKey,
     pub(crate) assignment: AssignmentId,
+    pub(crate) epoch: Epoch,
     pub(crate) ending: Ending,
 }
 
@@ -215,8 +216,9 @@ fn is_in_the_way(error: &crate::Error) -> bool {
 }
 
 impl Runner {
-    pub(super) fn on_job_ended(&mut self, Ended { key, assignment, ending }: Ended) {
-        self.ended.insert(key.clone(), (assignment, ending));
+    pub(super) fn on_job_ended(&mut self, ended: Ended) {
+        let key = ended.key.clone();
+        self.ended.insert(key.clone(), ended);
         self.look_at(&self.pool.tables.jobs.snapshot(), &key);
     }
 
@@ -241,14 +243,18 @@ impl Runner {
         record: Option<&Value<JobRecord>>,
         version: Option<Version>,
     ) -> bool {
-        let Some((assignment, _)) = self.ended.get(key) else { return false };
+        let Some(Ended { assignment, epoch, .. }) = self.ended.get(key) else { return false };
+        let is_other_run = self.jobs.running(key, *assignment).is_some_and(|here| here.activity.epoch != *epoch);
         match self.jobs.here(key.as_str()) {
             // Its start, or its stop, is not through yet.
             Here::Starting(_) | Here::Busy => return false,
-            Here::Running(here) | Here::Ending(here) if here != *assignment => {}
+            Here::Running(here) | Here::Ending(here) if here != *assignment || is_other_run => {}
             Here::Running(_) | Here::Ending(_) | Here::Nothing => {
                 let is_ours = |record: &&Value<JobRecord>| {
-                    record.assignment == *assignment && matches!(record.phase, Phase::Running | Phase::Assigned)
+                    let is_later = record.epoch().is_some_and(|run| run > *epoch);
+                    record.assignment == *assignment
+                        && !is_later
+                        && matches!(record.phase, Phase::Running | Phase::Assigned)
                 };
                 let worker = record.and_then(|record| record.owner());
                 if let (Some(record), Some(lease), Some(worker), Some(version)) =
@@ -267,7 +273,7 @@ impl Runner {
                         goes_alone: false,
                     };
                     let worker = self.jobs.worker_of(key);
-                    let Some((_, ending)) = self.ended.remove(key) else { return false };
+                    let Some(Ended { ending, .. }) = self.ended.remove(key) else { return false };
                     self.jobs.set(key.clone(), Some(Local::Busy(worker)));
                     self.spawn_step(key, async move {
                         finish.write(ending).await;

@@ -226,22 +226,19 @@ impl Runner {
         worker: WorkerId,
     ) -> Option<Box<Start>> {
         let (record, lease, version) = (record?, self.lease.as_ref()?, version?);
+        let epoch = self.pool.history.next_epoch(record);
         let activation = Activation {
             assignment: record.assignment,
             record: record.clone(),
             job: InHand::new(key.clone(), record, worker, version),
-            activity: Activity {
-                worker,
-                epoch: self.pool.history.next_epoch(record),
-                attempt: record.failed().saturating_add(1),
-                origin: Origin::default(),
-            },
+            activity: Activity { worker, epoch, attempt: record.failed().saturating_add(1), origin: Origin::default() },
             handler: self.workers.get(worker)?.handler.clone(),
             lifeline: Arc::new(Lifeline::new(
                 Arc::downgrade(&lease.session),
                 lease.lost.clone(),
                 Arc::downgrade(&self.pool),
-                record.assignment,
+                record.clone(),
+                epoch,
                 self.to_endings.clone(),
             )),
             stopped: lease.lost.child_token(),

@@ -49,8 +49,8 @@ use self::{
     workers::{OurWorkers, Reply, WorkerState},
 };
 use crate::{
-    Error, JobKey, WorkerId, WorkerOptions, contain::Handler, decide::Members, handler::Ending, id::AssignmentId,
-    pool::Pool, record::JobRecord, watch::Seen,
+    Error, JobKey, WorkerId, WorkerOptions, contain::Handler, decide::Members, pool::Pool, record::JobRecord,
+    watch::Seen,
 };
 
 /// How often to look at everything although nothing seems to have changed.
@@ -140,7 +140,7 @@ pub(crate) struct Runner {
     endings: mpsc::UnboundedReceiver<Ended>,
     to_endings: Endings,
     /// What jobs of this node said of their end, until it is written down.
-    ended: HashMap<JobKey, (AssignmentId, Ending)>,
+    ended: HashMap<JobKey, Ended>,
     closing: bool,
     shutdown: Shutdown,
     /// A look at the server's run is under way.

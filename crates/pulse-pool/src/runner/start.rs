@@ -112,6 +112,7 @@ impl Start {
             // What it says once it was told to stop is no refusal.
             Some(Err(failure)) if !broken_off.is_cancelled() => {
                 stopped.cancel();
+                self.activation.lifeline = Arc::new(self.activation.lifeline.renewed());
                 Attempt::Failed(failure)
             }
             Some(Err(_)) | None => {

@@ -30,7 +30,9 @@ pub(super) async fn stop(pool: &Pool, key: &JobKey, activation: &Activation) -> 
     activation.stopped.cancel();
     let _turn = activation.turn.lock().await;
     let stop = activation.handler.stop(key);
-    let failure = stop.instrument(activation.activity.stop(pool, key)).await.err()?;
+    let stopped = stop.instrument(activation.activity.stop(pool, key)).await;
+    activation.lifeline.sever();
+    let failure = stopped.err()?;
     if failure.requeue.is_none() {
         let reason = failure.message;
         tracing::warn!(pool = %pool.name, %key, reason, "the handler failed to stop a job; it counts as stopped");
