@@ -164,6 +164,17 @@ pub enum Error {
         /// What the handler said.
         message: String,
     },
+    /// As many notifications as may wait for the jobs of one node were waiting there until this one's time was over. The
+    /// job was not told.
+    #[error("job {:?} of pool {pool} was not told: its node has {limit} notifications waiting", key.as_str())]
+    TooManyNotifications {
+        /// The pool.
+        pool: String,
+        /// The key.
+        key: JobKey,
+        /// How many may wait.
+        limit: u64,
+    },
     /// The job is recorded but did not come to run in time. It stays, and starts as soon as a worker can.
     #[error(
         "job {:?} of pool {pool} is recorded but does not run after {after:?}: it stays until it is stopped",
@@ -252,7 +263,11 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::QueueFull { .. } | Self::Lost { .. } | Self::TimedOut { .. } | Self::ShuttingDown { .. } => true,
+            Self::QueueFull { .. }
+            | Self::TooManyNotifications { .. }
+            | Self::Lost { .. }
+            | Self::TimedOut { .. }
+            | Self::ShuttingDown { .. } => true,
             Self::Backend { source, .. } => source.is_retryable(),
             _ => false,
         }
@@ -289,6 +304,7 @@ mod tests {
             Error::Failed { pool: pool.clone(), key: key.clone(), reason: String::new() },
             Error::NotNotifiable { pool: pool.clone(), key: key.clone() },
             Error::NotifyFailed { pool: pool.clone(), key: key.clone(), message },
+            Error::TooManyNotifications { pool: pool.clone(), key: key.clone(), limit: 7 },
             Error::NotStarted { pool: pool.clone(), key: key.clone(), after },
             Error::NotStopped { pool, key, after },
         ];

@@ -32,6 +32,8 @@ pub(crate) struct Note {
     pub(crate) assignment: AssignmentId,
     /// Who waits for the answer.
     pub(crate) from: NodeId,
+    /// Until when, by the server's clock, in milliseconds. After that the job is not notified any more.
+    pub(crate) until: u64,
     pub(crate) payload: Bytes,
 }
 
@@ -65,16 +67,18 @@ const NOT_TAKEN: u8 = 3;
 const FAILED: u8 = 4;
 
 impl Post {
-    /// The kind, and for a note the activation, the sender, the length of the key, the key, and the payload as it is.
+    /// The kind, and for a note the activation, the sender, until when it waits, the length of the key, the key, and the
+    /// payload as it is.
     pub(crate) fn encode(&self) -> Bytes {
         let mut raw = BytesMut::new();
         match self {
-            Self::Note(Note { key, assignment, from, payload }) => {
+            Self::Note(Note { key, assignment, from, until, payload }) => {
                 let key = key.as_str().as_bytes();
-                raw.reserve(21 + key.len() + payload.len());
+                raw.reserve(29 + key.len() + payload.len());
                 raw.put_u8(NOTE);
                 raw.put_u64(assignment.0);
                 raw.put_u64(from.0);
+                raw.put_u64(*until);
                 // Keys are far shorter: what the server takes has its limits.
                 raw.put_u32(u32::try_from(key.len()).unwrap_or(u32::MAX));
                 raw.put_slice(key);
@@ -97,13 +101,14 @@ impl Post {
         let answer = match rest.try_get_u8().ok()? {
             NOTE => {
                 let (assignment, from) = (AssignmentId(rest.try_get_u64().ok()?), NodeId(rest.try_get_u64().ok()?));
+                let until = rest.try_get_u64().ok()?;
                 let length = usize::try_from(rest.try_get_u32().ok()?).ok()?;
                 if rest.len() < length {
                     return None;
                 }
                 let key = rest.split_to(length);
                 let key = JobKey::new(std::str::from_utf8(&key).ok()?).ok()?;
-                return Some(Self::Note(Note { key, assignment, from, payload: rest }));
+                return Some(Self::Note(Note { key, assignment, from, until, payload: rest }));
             }
             DONE => Answer::Done,
             NOT_HERE => Answer::NotHere,
@@ -166,12 +171,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_post_is_read_as_it_was_written(
-            key in ".+", assignment: u64, from: u64, payload: Vec<u8>, message: String,
+            key in ".+", assignment: u64, from: u64, until: u64, payload: Vec<u8>, message: String,
         ) {
             let note = Note {
                 key: JobKey::new(key).unwrap(),
                 assignment: AssignmentId(assignment),
                 from: NodeId(from),
+                until,
                 payload: payload.into(),
             };
             let answers = [Answer::Done, Answer::NotHere, Answer::NotTaken, Answer::Failed(message)];

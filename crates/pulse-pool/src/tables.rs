@@ -77,6 +77,12 @@ const STOPPED_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long an inbox stands that nobody writes to, and whose node did not remove it.
 const INBOX_TTL: Duration = Duration::from_secs(24 * 3600);
 
+/// How many posts may stand in the inbox of a node when another note is put there.
+pub(crate) const MOST_POSTS: u64 = 1000;
+
+/// What the names of inboxes begin with.
+const INBOX: &str = "pool:inbox:";
+
 /// The pool's data: two replicas, and the names of the rest.
 #[derive(Debug, Clone)]
 pub(crate) struct Tables {
@@ -225,7 +231,7 @@ impl Tables {
         self.begin().expect_absent(&WORKERS, &SHUTDOWN).put_bound(&WORKERS, node_key(node), mark, Binding::Lease(lease))
     }
 
-    /// Puts a note for a running job into the inbox of its node.
+    /// Puts a note for a running job into the inbox of its node, unless that is full.
     pub(crate) fn note(
         &self,
         key: &JobKey,
@@ -236,6 +242,7 @@ impl Tables {
         ttl: Duration,
     ) -> Transaction {
         self.expect_record(key, running)
+            .expect_fewer_than(inbox_of(node), MOST_POSTS)
             .put_bound(inbox_of(node), id, note, Binding::Ttl(ttl.max(MIN_LIFETIME)))
             .expire_map(inbox_of(node), Deadline::Renew(INBOX_TTL))
     }
@@ -340,7 +347,7 @@ fn node_key(node: NodeId) -> String {
 }
 
 fn inbox_of(node: NodeId) -> String {
-    format!("pool:inbox:{node}")
+    format!("{INBOX}{node}")
 }
 
 fn remove_job(transaction: Transaction, key: &JobKey) -> Transaction {

@@ -8,8 +8,9 @@ use std::{
 use bytes::Bytes;
 use pulse_pool::{Error, HandlerError, Job, JobHandler, JobKey, Node};
 use tests::{Subject, eventually, on_every_backend};
+use tokio::sync::Semaphore;
 
-use crate::{board::Board, keys, mortal_node, node};
+use crate::{board::Board, faulty_client, keys, mortal_node, node};
 
 on_every_backend!(
     notifications_arrive_in_their_order_wherever_the_job_runs,
@@ -19,6 +20,9 @@ on_every_backend!(
     jobs_on_the_move_are_told_too,
     a_job_that_is_stopped_while_it_is_told_ends,
     a_job_whose_node_dies_is_told_elsewhere,
+    what_has_expired_is_not_told,
+    what_has_expired_while_its_node_was_away_is_not_told,
+    no_more_notifications_wait_than_may_and_the_others_wait_for_room,
 );
 
 /// Notes what it is told. `hang` it never has done, `fail` and `panic` speak for themselves.
@@ -205,4 +209,92 @@ async fn a_job_whose_node_dies_is_told_elsewhere(subject: Subject) {
     );
     told.unwrap();
     drop(sender);
+}
+
+async fn what_has_expired_is_not_told(subject: Subject) {
+    let listener = Gate::default();
+    let patience = Duration::from_millis(300);
+    let node = node().timeout(patience).join(&subject.client().await).await.unwrap();
+    node.add_worker(listener.clone()).await.unwrap();
+    node.dispatch("violin", "").await.unwrap();
+    let told = (0..50).map(|number| node.notify("violin", number.to_string()));
+    for told in futures::future::join_all(told).await {
+        assert!(matches!(told, Err(Error::TimedOut { .. })), "{told:?}");
+    }
+    // Times are counted in milliseconds.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    listener.opens.add_permits(100);
+    node.notify("violin", "late").await.unwrap();
+    let heard = listener.heard.lock().unwrap().clone();
+    assert_eq!((heard.len(), heard.last().map(String::as_str)), (2, Some("late")), "{heard:?}");
+    node.close().await.unwrap();
+}
+
+async fn what_has_expired_while_its_node_was_away_is_not_told(subject: Subject) {
+    let (link, client) = faulty_client(&subject).await;
+    let listener = Gate::default();
+    listener.opens.add_permits(100);
+    let away = node().worker_ttl(Duration::from_secs(60)).join(&client).await.unwrap();
+    let sender = node().timeout(Duration::from_millis(300)).join(&subject.client().await).await.unwrap();
+    away.add_worker(listener.clone()).await.unwrap();
+    sender.dispatch("violin", "").await.unwrap();
+    // Nothing reaches it, and nothing is lost.
+    link.pause();
+    let told = sender.notify("violin", "early").await;
+    assert!(matches!(told, Err(Error::TimedOut { .. })), "{told:?}");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    link.resume();
+    eventually("it can be told again", async || sender.notify("violin", "late").await).await;
+    let heard = listener.heard.lock().unwrap().clone();
+    assert!(heard.iter().all(|said| said == "late"), "{heard:?}");
+    away.close().await.unwrap();
+    sender.close().await.unwrap();
+}
+
+async fn no_more_notifications_wait_than_may_and_the_others_wait_for_room(subject: Subject) {
+    let listener = Gate::default();
+    let node = node().timeout(Duration::from_secs(5)).join(&subject.client().await).await.unwrap();
+    node.add_worker(listener.clone()).await.unwrap();
+    node.dispatch("violin", "").await.unwrap();
+    let told = futures::future::join_all((0..1100).map(|number| node.notify("violin", number.to_string()))).await;
+    let refused =
+        told.iter().filter(|told| matches!(told, Err(Error::TooManyNotifications { limit: 1000, .. }))).count();
+    let timed_out = told.iter().filter(|told| matches!(told, Err(Error::TimedOut { .. }))).count();
+    // Those that go together into the last places are not counted one by one.
+    assert!(refused > 0 && refused + timed_out == 1100, "{refused} and {timed_out}");
+    assert!(told.iter().filter_map(|told| told.as_ref().err()).all(Error::is_retryable));
+    listener.opens.add_permits(10_000);
+    let told = futures::future::join_all((0..1100).map(|number| node.notify("violin", number.to_string()))).await;
+    assert!(told.iter().all(Result::is_ok), "{:?}", told.iter().find(|told| told.is_err()));
+    node.close().await.unwrap();
+}
+
+/// Hears one notification for each time that it is opened.
+#[derive(Clone)]
+struct Gate {
+    opens: Arc<Semaphore>,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { opens: Arc::new(Semaphore::new(0)), heard: Arc::default() }
+    }
+}
+
+#[pulse_pool::async_trait]
+impl JobHandler for Gate {
+    async fn start(&self, _: Job) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn stop(&self, _: &JobKey) -> Result<(), HandlerError> {
+        Ok(())
+    }
+
+    async fn notify(&self, _: &JobKey, payload: Bytes) -> Result<(), HandlerError> {
+        self.heard.lock().unwrap().push(String::from_utf8(payload.to_vec())?);
+        self.opens.acquire().await?.forget();
+        Ok(())
+    }
 }

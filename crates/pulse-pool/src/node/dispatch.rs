@@ -212,7 +212,7 @@ impl Node {
                     }
                     Refusal::ShuttingDown(_) => return Err(pool.shutting_down()),
                     // Our view of the workers is stale. Let the one that the job belongs to take it by itself.
-                    Refusal::Membership => owner = None,
+                    Refusal::InboxFull | Refusal::Membership => owner = None,
                 },
             }
         }

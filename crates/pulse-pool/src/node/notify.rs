@@ -9,11 +9,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::Node;
 use crate::{
     Error, JobKey,
+    new_job::millis,
     post::{Answer, Note, Post},
     record::{JobRecord, Phase},
-    tables::Refusal,
+    tables::{MOST_POSTS, Refusal},
     watch::{Seen, Watch},
-    write::{Written, write},
+    write::{BackOff, Written, write},
 };
 
 /// How long to wait for a record to change that is about to.
@@ -27,11 +28,16 @@ impl Node {
     /// What one task sends to a job arrives in the order in which it was sent. It arrives **at least once**: if the job
     /// moves in the very moment, its next worker may be told again.
     ///
+    /// A notification is worth as much as its sender's patience: a job that could not be told by the time-out of this node
+    /// ([`timeout`](crate::NodeBuilder::timeout)) is not told later, as where its node was away, or its handler busy. Up
+    /// to a thousand wait for the jobs of one node; others wait here until there is room.
+    ///
     /// # Errors
     ///
     /// [`Error::UnknownJob`] if there is no such job, or it is being stopped; [`Error::NotNotifiable`] if its handler
     /// takes no notifications; [`Error::NotifyFailed`] with what the handler said; [`Error::NotStarted`] if the job
-    /// does not run in time; [`Error::Backend`], [`Error::TimedOut`] and [`Error::Closed`], of which the first two say
+    /// does not run in time; [`Error::TooManyNotifications`] if too many others wait for the jobs of its node until then;
+    /// [`Error::Backend`], [`Error::TimedOut`] and [`Error::Closed`], of which the first two say
     /// by [`Error::is_outcome_unknown`] whether it may have arrived.
     ///
     /// # Cancel safety
@@ -75,7 +81,8 @@ impl Node {
     async fn notify_by(&self, key: &JobKey, payload: Bytes, id: &str, deadline: Instant) -> Result<(), Error> {
         let (pool, failed) = (&self.pool, self.pool.backend("notify"));
         let mut watch = self.watch(key, deadline, "notify").await?;
-        let mut was_sent = false;
+        let (mut was_sent, mut is_full) = (false, false);
+        let mut back_off = BackOff::new(MOMENT, 10 * MOMENT);
         loop {
             if self.is_closed() {
                 return Err(pool.closed());
@@ -84,6 +91,8 @@ impl Node {
                 let (pool_name, after) = (pool.name.to_string(), pool.options.timeout);
                 return Err(if was_sent {
                     pool.timed_out("notify")
+                } else if is_full {
+                    Error::TooManyNotifications { pool: pool_name, key: key.clone(), limit: MOST_POSTS }
                 } else {
                     Error::NotStarted { pool: pool_name, key: key.clone(), after }
                 });
@@ -98,13 +107,26 @@ impl Node {
                 continue;
             };
             let answer = pool.waiting.wait(id);
-            let note =
-                Note { key: key.clone(), assignment: record.assignment, from: pool.node, payload: payload.clone() };
-            let change = pool.tables.note(key, &raw, node, id, Post::Note(note).encode(), pool.options.timeout);
-            was_sent = true;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let note = Note {
+                key: key.clone(),
+                assignment: record.assignment,
+                from: pool.node,
+                until: pool.clock.now().saturating_add(millis(left)),
+                payload: payload.clone(),
+            };
+            let change = pool.tables.note(key, &raw, node, id, Post::Note(note).encode(), left);
+            let was_sent_before = std::mem::replace(&mut was_sent, true);
             let written = write(pool.tables.client(), &change, None, Some(deadline)).await.map_err(&failed)?;
-            if let Written::Refused(Refusal::Record(_)) = written {
-                self.moment(&mut watch, deadline).await?;
+            if let Written::Refused(refusal) = written {
+                was_sent = was_sent_before;
+                is_full = refusal == Refusal::InboxFull;
+                if is_full {
+                    // If it takes too long, that is seen above.
+                    let _ = timeout_at(deadline, back_off.pause()).await;
+                } else {
+                    self.moment(&mut watch, deadline).await?;
+                }
                 continue;
             }
             // The note stands there, or did.

@@ -171,10 +171,14 @@ impl Node {
                     }
                     Refusal::ShuttingDown(_) => return Err(pool.shutting_down()),
                     // Something has changed meanwhile: the workers, or the dead job.
-                    Refusal::Record(None) | Refusal::Membership if tokio::time::Instant::now() < deadline => {
+                    Refusal::Record(None) | Refusal::InboxFull | Refusal::Membership
+                        if tokio::time::Instant::now() < deadline =>
+                    {
                         tokio::task::yield_now().await;
                     }
-                    Refusal::Record(None) | Refusal::Membership => return Err(pool.timed_out("replay")),
+                    Refusal::Record(None) | Refusal::InboxFull | Refusal::Membership => {
+                        return Err(pool.timed_out("replay"));
+                    }
                 },
             }
         }

@@ -22,24 +22,45 @@ use crate::{
 pub(super) struct Inbox {
     pub(super) changes: Changes<Bytes>,
     waiting: HashMap<JobKey, VecDeque<(Arc<str>, Note)>>,
+    /// The jobs that those are for, by their ids.
+    jobs: HashMap<Arc<str>, JobKey>,
     /// The jobs that are being notified: one note at a time for each.
     at_it: HashSet<JobKey>,
 }
 
 impl Inbox {
     pub(super) fn new(changes: Changes<Bytes>) -> Self {
-        Self { changes, waiting: HashMap::new(), at_it: HashSet::new() }
+        Self { changes, waiting: HashMap::new(), jobs: HashMap::new(), at_it: HashSet::new() }
+    }
+
+    fn add(&mut self, id: Arc<str>, note: Note) {
+        self.jobs.insert(id.clone(), note.key.clone());
+        self.waiting.entry(note.key.clone()).or_default().push_back((id, note));
+    }
+
+    /// Forgets a note that stands there no more: nobody waits for what comes of it. The inbox is as long as what waits.
+    fn remove(&mut self, id: &str) {
+        let Some(key) = self.jobs.remove(id) else { return };
+        if let Some(waiting) = self.waiting.get_mut(&key) {
+            // As a rule the first.
+            if let Some(index) = waiting.iter().position(|(waits, _)| **waits == *id) {
+                waiting.remove(index);
+            }
+            if waiting.is_empty() {
+                self.waiting.remove(&key);
+            }
+        }
     }
 }
 
 impl Runner {
     pub(super) fn on_post(&mut self, update: Update<Bytes>) {
         let Update::Change(change) = update else { return };
-        let Some(raw) = change.value.map(|value| value.raw()) else { return };
+        let Some(raw) = change.value.map(|value| value.raw()) else { return self.inbox.remove(&change.key) };
         match Post::decode(&raw) {
             Some(Post::Note(note)) => {
                 let key = note.key.clone();
-                self.inbox.waiting.entry(key.clone()).or_default().push_back((change.key, note));
+                self.inbox.add(change.key, note);
                 self.next_note(&key);
             }
             Some(Post::Answer(answer)) => {
@@ -76,6 +97,7 @@ impl Runner {
         if waiting.is_empty() {
             self.inbox.waiting.remove(key);
         }
+        self.inbox.jobs.remove(&id);
         self.inbox.at_it.insert(key.clone());
         let (pool, of) = (self.pool.clone(), key.clone());
         self.tasks.spawn(async move {
@@ -87,11 +109,17 @@ impl Runner {
 
 /// Gives a note to its job, if that is here, and answers it.
 async fn tell(pool: &Pool, id: &str, note: Note, activation: Option<Activation>) {
-    let Note { key, from, payload, .. } = note;
+    let Note { key, from, until, payload, .. } = note;
     let answer = match activation {
         None => Answer::NotHere,
         Some(Activation { handler, stopped, turn, activity, .. }) => {
             let _turn = turn.lock().await;
+            if pool.clock.now() >= until {
+                tracing::debug!(pool = %pool.name, %key, "a notification has expired before the job could be told");
+                // If that fails, it expires there, too.
+                let _ = pool.tables.client().commit(pool.tables.remove_post(pool.node, id)).await;
+                return;
+            }
             let notify = handler.notify(&key, payload);
             tokio::select! {
                 biased;

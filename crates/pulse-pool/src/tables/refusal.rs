@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use pulse_core::{Expectation, FailedExpectation, Found};
 
-use super::{JOBS, QUEUE, SHUTDOWN, WORKERS};
+use super::{INBOX, JOBS, QUEUE, SHUTDOWN, WORKERS};
 
 /// What was not as a transaction expected it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(crate) enum Refusal {
     Record(Option<Bytes>),
     /// The queue has no room.
     QueueFull,
+    /// The inbox of a node has no room.
+    InboxFull,
     /// The pool is shut down, by this mark.
     ShuttingDown(Option<Bytes>),
     /// A worker is other than it was known, or our lease is not alive.
@@ -30,6 +32,7 @@ impl Refusal {
                 Self::ShuttingDown(found.clone())
             }
             (Expectation::FewerThan { map, .. }, _) if QUEUE.is(map) => Self::QueueFull,
+            (Expectation::FewerThan { map, .. }, _) if map.starts_with(INBOX) => Self::InboxFull,
             _ => Self::Membership,
         }
     }
