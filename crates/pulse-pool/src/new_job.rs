@@ -35,6 +35,8 @@ pub struct NewJob {
     needs: Vec<String>,
     priority: i32,
     when: When,
+    /// The schedule that starts it.
+    schedule: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,8 @@ impl NewJob {
     /// A job that runs at once, on any worker. The key is checked when it is dispatched.
     pub fn new(key: impl AsRef<str>, payload: impl Into<Bytes>) -> Self {
         let (key, payload) = (key.as_ref().into(), payload.into());
-        Self { key, payload, headers: Headers::default(), needs: Vec::new(), priority: 0, when: When::Now }
+        let (headers, needs) = (Headers::default(), Vec::new());
+        Self { key, payload, headers, needs, priority: 0, when: When::Now, schedule: None }
     }
 
     /// A job whose payload is a value, as MessagePack with the names of fields. [`Job::decode`](crate::Job::decode)
@@ -103,6 +106,11 @@ impl NewJob {
         self
     }
 
+    /// Of a plan of that schedule.
+    pub(crate) fn of_schedule(self, schedule: &Arc<str>) -> Self {
+        Self { schedule: Some(schedule.clone()), ..self }
+    }
+
     /// Within the span that dispatches it. `most`: how long an entry may be.
     pub(crate) fn ready(mut self, most: usize, stamp: Stamp) -> Ready {
         let room = most.saturating_sub(self.headers.entry_size(&self.payload));
@@ -125,7 +133,8 @@ impl NewJob {
         needs.sort_unstable();
         needs.dedup();
         let needs = (!needs.is_empty()).then(|| needs.into());
-        Terms { at: now, not_before, priority: self.priority, failed: 0, cut_off: 0, needs }
+        let schedule = self.schedule.as_deref().map(Into::into);
+        Terms { at: now, not_before, priority: self.priority, failed: 0, cut_off: 0, needs, schedule }
     }
 }
 

@@ -59,6 +59,9 @@ pub(crate) struct Terms {
     /// The labels that its worker must have, sorted.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub(crate) needs: Option<Box<[String]>>,
+    /// The schedule that started it.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) schedule: Option<Box<str>>,
 }
 
 impl Terms {
@@ -98,6 +101,9 @@ pub(crate) struct TickerRecord {
     /// When it is due, by the server's clock, in milliseconds; `None`: never.
     #[serde(rename = "d")]
     pub(crate) due: Option<u64>,
+    /// Of a schedule: the latest tick whose plan was carried out, or is. 0: none.
+    #[serde(rename = "p", default, skip_serializing_if = "is_default")]
+    pub(crate) planned: u64,
     /// It was stopped everywhere. The record only says so, and expires.
     #[serde(rename = "s", default, skip_serializing_if = "is_default")]
     pub(crate) stopped: bool,

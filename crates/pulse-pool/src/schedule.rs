@@ -1,6 +1,6 @@
 //! Schedules: a plan of jobs, made once per interval in the whole pool.
 
-use std::{collections::HashSet, fmt, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use tokio::{sync::Semaphore, task::JoinHandle};
@@ -33,13 +33,20 @@ const ATTEMPTS: usize = 10;
 pub struct Plan {
     start: Vec<NewJob>,
     stop: Vec<String>,
-    only: bool,
+    only: Option<Among>,
     end: bool,
+}
+
+/// Among which jobs those that a plan does not start are stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Among {
+    Its,
+    All,
 }
 
 impl Plan {
     fn is_empty(&self) -> bool {
-        self.start.is_empty() && self.stop.is_empty() && !self.only
+        self.start.is_empty() && self.stop.is_empty() && self.only.is_none()
     }
 
     /// A plan that changes nothing.
@@ -65,9 +72,20 @@ impl Plan {
         self
     }
 
-    /// Stops every job of the pool that this plan does not start, whoever dispatched it.
+    /// Stops every job that this schedule has started before and that this plan does not start. Jobs of other schedules,
+    /// and those that were dispatched by hand, go on; a key that one of them has already counts as started, and stays
+    /// theirs.
+    ///
+    /// A schedule is known by its name: one that is made again by the name of an earlier one owns what that has started.
     pub fn only(mut self) -> Self {
-        self.only = true;
+        self.only = Some(Among::Its);
+        self
+    }
+
+    /// Stops every job of the pool that this plan does not start, whoever dispatched it. Two schedules that both do so
+    /// fight each other.
+    pub fn only_in_pool(mut self) -> Self {
+        self.only = Some(Among::All);
         self
     }
 
@@ -84,6 +102,10 @@ impl Node {
     /// Runs a producer once per interval, on one of all the nodes that have joined the schedule, and carries out the
     /// plan that it makes. It goes on until it is [stopped](Schedule::stop) or the node closed; dropping what is
     /// returned does not end it.
+    ///
+    /// Plans are carried out in the order of their ticks. Where a producer takes longer than the interval, the next tick
+    /// may be another node's; as soon as a later plan is carried out, an earlier one is dropped, finished or not, and the
+    /// future of its producer too.
     ///
     /// Joining with another cadence replaces it for everybody; every node runs its own producer. An error of the
     /// producer, or a panic, is logged, and it is asked again at the next tick. A plan is carried out by enqueuing, so
@@ -139,13 +161,19 @@ impl Node {
     }
 
     /// Carries out a plan. Returns what of it could not be done for now.
-    async fn carry_out(&self, schedule: &str, plan: &Plan) -> Plan {
-        let pool = self.pool();
+    async fn carry_out(&self, schedule: &Arc<str>, plan: &Plan) -> Plan {
+        let (pool, name) = (self.pool(), schedule);
+        let schedule = &**name;
         let planned: HashSet<&str> = plan.start.iter().map(|job| &*job.key).collect();
         let mut stop: Vec<String> = plan.stop.clone();
         let mut knows_jobs = true;
-        if plan.only {
-            match self.job_keys().await {
+        let keys = match plan.only {
+            None => None,
+            Some(Among::Its) => Some(self.keys_of_schedule(schedule).await),
+            Some(Among::All) => Some(self.job_keys().await),
+        };
+        if let Some(keys) = keys {
+            match keys {
                 Ok(keys) => {
                     stop.extend(
                         keys.iter().map(JobKey::as_str).filter(|key| !planned.contains(key)).map(str::to_owned),
@@ -164,7 +192,8 @@ impl Node {
         }
         let started = async {
             let mut rest = Plan::new();
-            for (job, outcome) in plan.start.iter().zip(self.enqueue_batch(plan.start.iter().cloned()).await) {
+            let jobs = plan.start.iter().map(|job| job.clone().of_schedule(name));
+            for (job, outcome) in plan.start.iter().zip(self.enqueue_batch(jobs).await) {
                 match outcome {
                     Ok(()) | Err(Error::Exists { .. }) => {}
                     Err(error) => {
@@ -199,7 +228,7 @@ impl Node {
 
     /// Carries out what is left of the last plan of a schedule, which no later one would make up for. Returns whether
     /// it is done; it is given up after some time.
-    async fn carry_out_rest(&self, schedule: &str, mut rest: Plan) -> bool {
+    async fn carry_out_rest(&self, schedule: &Arc<str>, mut rest: Plan) -> bool {
         let mut back_off = BackOff::new(REST.0, REST.1);
         for _ in 0..ATTEMPTS {
             if rest.is_empty() {
@@ -218,30 +247,55 @@ where
     F: Future<Output = Result<Plan, HandlerError>> + Send,
 {
     while let Some(tick) = ticker.next().await {
-        let (pool, schedule) = (node.pool(), ticker.name());
-        match contain(async { producer(tick).await }).await {
-            Ok(plan) => {
-                let rest = node.carry_out(schedule, &plan).await;
-                if plan.end && !node.carry_out_rest(schedule, rest).await {
-                    tracing::warn!(pool, schedule, "a schedule goes on: its last plan cannot be carried out yet");
-                } else if plan.end {
-                    let name = schedule.to_owned();
-                    if let Err(error) = ticker.stop().await {
-                        tracing::error!(pool, schedule = name, %error, "a schedule could not be ended");
-                    }
-                    return;
-                }
+        let (pool, schedule) = (node.pool(), ticker.name().to_owned());
+        let ends = tokio::select! {
+            biased;
+            // What this one would do is of yesterday.
+            () = ticker.is_overtaken(tick.number) => {
+                tracing::debug!(pool, schedule, tick = tick.number, "a plan is dropped: a later one is carried out");
+                false
             }
-            Err(failure) => {
-                tracing::warn!(
-                    pool,
-                    schedule,
-                    reason = failure.message,
-                    "a producer failed, asked again at the next tick"
-                );
+            ends = plan_of(node, &ticker, tick, &producer) => ends,
+        };
+        if ends {
+            if let Err(error) = ticker.stop().await {
+                tracing::error!(pool, schedule, %error, "a schedule could not be ended");
             }
+            return;
         }
     }
+}
+
+/// Makes the plan of a tick and carries it out. Returns whether it ends the schedule.
+async fn plan_of<P, F>(node: &Node, ticker: &Ticker, tick: Tick, producer: &P) -> bool
+where
+    P: Fn(Tick) -> F + Sync,
+    F: Future<Output = Result<Plan, HandlerError>> + Send,
+{
+    let (pool, schedule) = (node.pool(), ticker.shared_name());
+    let plan = match contain(async { producer(tick).await }).await {
+        Ok(plan) => plan,
+        Err(failure) => {
+            let reason = failure.message;
+            tracing::warn!(pool, schedule = &*schedule, reason, "a producer failed, asked again at the next tick");
+            return false;
+        }
+    };
+    match ticker.overtake(tick.number).await {
+        Ok(true) => {}
+        // Which is what ends it, too.
+        Ok(false) => return false,
+        Err(error) => {
+            tracing::warn!(pool, schedule = &*schedule, %error, "a plan cannot be carried out, the next tick makes another");
+            return false;
+        }
+    }
+    let rest = node.carry_out(&schedule, &plan).await;
+    let ends = plan.end && node.carry_out_rest(&schedule, rest).await;
+    if plan.end && !ends {
+        tracing::warn!(pool, schedule = &*schedule, "a schedule goes on: its last plan cannot be carried out yet");
+    }
+    ends
 }
 
 /// A node's part in a schedule; see [`Node::schedule`]. It goes on when this is dropped.

@@ -4,6 +4,8 @@
 //! to replace the record by the next one; the backend lets one of them, and that one has the tick. So it does not
 //! matter which nodes are alive, nor how many.
 
+mod turns;
+
 use std::{
     fmt,
     sync::Arc,
@@ -137,6 +139,10 @@ impl Ticker {
         &self.name
     }
 
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
     /// Waits for the next tick that falls to this node; `None` once the ticker is [stopped](Self::stop), or the node
     /// closed.
     ///
@@ -185,8 +191,9 @@ impl Ticker {
                     &TickerRecord {
                         id: entropy::number(),
                         cadence: self.cadence.clone(),
-                        number: record.map_or(1, |record| record.number),
+                        number: record.as_ref().map_or(1, |record| record.number),
                         due: self.cadence.first(now),
+                        planned: record.as_ref().map_or(0, |record| record.planned),
                         stopped: false,
                     },
                 )?;

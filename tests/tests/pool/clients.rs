@@ -175,7 +175,7 @@ async fn a_client_makes_plans(subject: Subject) {
     let board = Board::default();
     let (_worker, client) = pair(&subject, &board).await;
     client.dispatch("old", "").await.unwrap();
-    let producer = |_| async { Ok(Plan::new().start(("new", "")).only()) };
+    let producer = |_| async { Ok(Plan::new().start(("new", "")).only_in_pool()) };
     client.schedule("programme", Duration::from_millis(25), producer).await.unwrap();
     board.runs_all(&["new".to_owned()]).await;
 }

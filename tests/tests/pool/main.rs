@@ -15,6 +15,7 @@ mod moving;
 mod notifying;
 mod ordering;
 mod outcomes;
+mod planning;
 #[cfg(feature = "standalone")]
 mod processes;
 mod reading;

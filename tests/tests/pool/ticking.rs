@@ -238,7 +238,7 @@ async fn a_plan_can_stop_everything_else_and_end_its_schedule(subject: Subject) 
     for key in keys(20) {
         nodes[1].dispatch(&key, "").await.unwrap();
     }
-    let plan = |_| async { Ok(Plan::new().start(("solo", "")).only().end()) };
+    let plan = |_| async { Ok(Plan::new().start(("solo", "")).only_in_pool().end()) };
     let here = nodes[0].schedule("programme", OFTEN, plan).await.unwrap();
     let there = nodes[1].schedule("programme", OFTEN, plan).await;
     board.runs_all(&["solo".to_owned()]).await;

@@ -97,6 +97,14 @@ impl Node {
         self.pool.options.replicates && self.pool.own_writes.are_shown(&self.pool.tables).await
     }
 
+    /// The keys of the jobs that a schedule has started.
+    pub(crate) async fn keys_of_schedule(&self, schedule: &str) -> Result<Vec<JobKey>, Error> {
+        let mut keys = Vec::new();
+        let is_its = |record: &JobRecord| record.is_job() && record.schedule() == Some(schedule);
+        self.each_record(|key, record| keys.extend(is_its(record).then_some(key))).await?;
+        Ok(keys)
+    }
+
     async fn each_record(&self, mut see: impl FnMut(JobKey, &JobRecord) + Send) -> Result<(), Error> {
         let pool = &self.pool;
         if self.answers_itself().await {

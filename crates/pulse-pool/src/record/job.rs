@@ -83,6 +83,9 @@ struct Rare {
     cut_off: u32,
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     needs: Option<Box<[String]>>,
+    /// The schedule that started it.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    schedule: Option<Box<str>>,
     /// Why it was refused.
     #[serde(rename = "x", default, skip_serializing_if = "is_default")]
     refusal: String,
@@ -122,8 +125,8 @@ impl JobRecord {
             rare: None,
         };
         record.give(owner, placed_by);
-        let Terms { at: _, not_before, priority, failed, cut_off, needs } = terms;
-        record.set_rare(Rare { not_before, priority, failed, cut_off, needs, refusal: String::new() });
+        let Terms { at: _, not_before, priority, failed, cut_off, needs, schedule } = terms;
+        record.set_rare(Rare { not_before, priority, failed, cut_off, needs, schedule, refusal: String::new() });
         record
     }
 
@@ -189,6 +192,11 @@ impl JobRecord {
         self.rare.as_ref().and_then(|rare| rare.needs.as_deref()).unwrap_or_default()
     }
 
+    /// The schedule that started it.
+    pub(crate) fn schedule(&self) -> Option<&str> {
+        self.rare.as_ref().and_then(|rare| rare.schedule.as_deref())
+    }
+
     /// The handler's message, if it refused the job.
     pub(crate) fn refusal(&self) -> &str {
         self.rare.as_ref().map_or("", |rare| &rare.refusal)
@@ -203,6 +211,7 @@ impl JobRecord {
             failed: self.failed(),
             cut_off: self.cut_off(),
             needs: self.rare.as_ref().and_then(|rare| rare.needs.clone()),
+            schedule: self.schedule().map(Into::into),
         }
     }
 
@@ -434,8 +443,17 @@ mod tests {
 
     fn terms() -> impl Strategy<Value = Terms> {
         let needs = proptest::option::of(proptest::collection::vec("[a-z]{1,5}", 1..3).prop_map(Into::into));
-        (0..1_u64 << 48, any::<u64>(), any::<i32>(), any::<u32>(), needs).prop_map(
-            |(at, not_before, priority, failed, needs)| Terms { at, not_before, priority, failed, cut_off: 0, needs },
+        let schedule = proptest::option::of("[a-z]{1,5}".prop_map(Into::into));
+        (0..1_u64 << 48, any::<u64>(), any::<i32>(), any::<u32>(), needs, schedule).prop_map(
+            |(at, not_before, priority, failed, needs, schedule)| Terms {
+                at,
+                not_before,
+                priority,
+                failed,
+                cut_off: 0,
+                needs,
+                schedule,
+            },
         )
     }
 
