@@ -116,7 +116,7 @@ impl Lifeline {
                 Ok(_) => return Ok(()),
                 Err(error) => match error.failed_expectation().map(Refusal::of) {
                     Some(Refusal::Record(Some(found))) if found != stands && self.is_of_this_run(&found) => {
-                        stands = found
+                        stands = found;
                     }
                     Some(_) => return Err(over()),
                     None if matches!(error, pulse_core::Error::LeaseLost { .. }) => return Err(over()),

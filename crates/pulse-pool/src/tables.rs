@@ -21,6 +21,7 @@
 //! two changes one is refused.
 
 mod entries;
+mod inbox;
 mod name;
 mod reads;
 mod refusal;
@@ -28,18 +29,21 @@ mod refusal;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use pulse_core::{Binding, Client, Deadline, LeaseId, MIN_LIFETIME, MapId, Scope, Transaction, Version};
+use pulse_core::{Binding, Client, LeaseId, MapId, Scope, Transaction, Version};
 use pulse_rmap::Map;
 use tokio::sync::OnceCell;
 
-use self::name::Name;
 pub(crate) use self::{
     entries::{Done, Entry, Started},
+    inbox::MOST_POSTS,
     refusal::{Blame, Refusal},
+};
+use self::{
+    inbox::{INBOX, inbox_of},
+    name::Name,
 };
 use crate::{
     Error, JobKey, NodeId, WorkerId,
-    post::ANSWER_TTL,
     record::{JobRecord, TickerRecord, WorkerRecord},
 };
 
@@ -73,15 +77,6 @@ const PROGRESS_TTL: Duration = Duration::from_secs(3600);
 
 /// How long it is known that a ticker was stopped.
 const STOPPED_TTL: Duration = Duration::from_secs(24 * 3600);
-
-/// How long an inbox stands that nobody writes to, and whose node did not remove it.
-const INBOX_TTL: Duration = Duration::from_secs(24 * 3600);
-
-/// How many posts may stand in the inbox of a node when another note is put there.
-pub(crate) const MOST_POSTS: u64 = 1000;
-
-/// What the names of inboxes begin with.
-const INBOX: &str = "pool:inbox:";
 
 /// The pool's data: two replicas, and the names of the rest.
 #[derive(Debug, Clone)]
@@ -231,38 +226,6 @@ impl Tables {
         self.begin().expect_absent(&WORKERS, &SHUTDOWN).put_bound(&WORKERS, node_key(node), mark, Binding::Lease(lease))
     }
 
-    /// Puts a note for a running job into the inbox of its node, unless that is full.
-    pub(crate) fn note(
-        &self,
-        key: &JobKey,
-        running: &Bytes,
-        node: NodeId,
-        id: &str,
-        note: Bytes,
-        ttl: Duration,
-    ) -> Transaction {
-        self.expect_record(key, running)
-            .expect_fewer_than(inbox_of(node), MOST_POSTS)
-            .put_bound(inbox_of(node), id, note, Binding::Ttl(ttl.max(MIN_LIFETIME)))
-            .expire_map(inbox_of(node), Deadline::Renew(INBOX_TTL))
-    }
-
-    /// Takes a note out of the inbox of its node, and puts the answer into that of the sender.
-    pub(crate) fn answer(&self, node: NodeId, id: &str, to: NodeId, answer: Bytes) -> Transaction {
-        let taken = self.remove_post(node, id);
-        taken
-            .put_bound(inbox_of(to), id, answer, Binding::Ttl(ANSWER_TTL))
-            .expire_map(inbox_of(to), Deadline::Renew(INBOX_TTL))
-    }
-
-    pub(crate) fn remove_post(&self, node: NodeId, id: &str) -> Transaction {
-        self.begin().delete(inbox_of(node), id)
-    }
-
-    pub(crate) async fn remove_inbox(&self, node: NodeId) -> Result<(), pulse_core::Error> {
-        self.client.commit(self.begin().destroy_map(inbox_of(node))).await.map(|_| ())
-    }
-
     /// Keeps a job that was given up among the dead.
     pub(crate) fn bury(&self, finish: Transaction, key: &JobKey, dead: Bytes, entry: Bytes) -> Transaction {
         finish.put(&DEAD, key.shared(), dead).put(&DEAD_PAYLOADS, key.shared(), entry)
@@ -344,10 +307,6 @@ fn expect_value(change: Transaction, map: &Name, key: &str, value: Option<&Bytes
 /// Under what a node itself stands among the workers; no worker's name.
 fn node_key(node: NodeId) -> String {
     format!("{NODE}{node}")
-}
-
-fn inbox_of(node: NodeId) -> String {
-    format!("{INBOX}{node}")
 }
 
 fn remove_job(transaction: Transaction, key: &JobKey) -> Transaction {
