@@ -42,10 +42,10 @@ impl From<String> for Failure {
 impl Failure {
     /// What an error says, which is dropped with it.
     fn of(error: HandlerError) -> Self {
-        let read = || Self {
-            message: describe(&*error),
-            requeue: Requeue::wished_by(&*error),
-            not_taken: error.is::<NotTaken>(),
+        let read = || {
+            // Its own words first: where they panic, that is what is told.
+            drop(error.to_string());
+            Self { message: describe(&*error), requeue: Requeue::wished_by(&*error), not_taken: error.is::<NotTaken>() }
         };
         let failure = guarded(read).unwrap_or_else(|panic| format!("the error cannot be read: {panic}").into());
         discard(error);
@@ -202,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_that_cannot_be_read_is_a_failure_that_says_so() {
         let failed = contain::<()>(async { Err(Unreadable.into()) }).await.unwrap_err();
-        assert_eq!(failed.message, "an error that panics when it is shown");
+        assert!(failed.message.contains("no words"), "{failed:?}");
     }
 
     #[tokio::test]
