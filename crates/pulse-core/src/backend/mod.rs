@@ -286,7 +286,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// What others trim past the backend (an operator, a producer that is not of Pulse) is found out by this call, by the
     /// server's counters: exactly, if it is made before the group reads on; afterwards only on servers that count what a
     /// group was handed rather than where it stands (Redis up to 7.2), and then without a known cursor. Nothing is found
-    /// out on a stream from which single events were deleted.
+    /// out on a stream from which single events were deleted, nor of what was trimmed between the last call before a
+    /// restart or failover of the server and the first one after it.
     ///
     /// # Cancel safety
     ///

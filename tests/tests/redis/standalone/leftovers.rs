@@ -148,6 +148,7 @@ async fn a_stream_that_expires_takes_all_that_belongs_to_it_along() {
     client.commit(add.append_once("s", event(), Once::new("id", MINUTE * 60))).await.unwrap();
     let consumer = Consumer::new("c").unwrap();
     backend.group_read(&stream("s"), &group, &consumer, 1, Duration::ZERO, Acks::Explicit).await.unwrap();
+    backend.group_missed(&stream("s"), &group).await.unwrap();
     let trim = begin().trim_stream("s", Trim::MaxLength { length: 3, approximate: false });
     client.commit(trim).await.unwrap();
     client.commit(begin().append("s", event()).expire_stream("s", Deadline::Renew(MINUTE))).await.unwrap();
@@ -158,6 +159,7 @@ async fn a_stream_that_expires_takes_all_that_belongs_to_it_along() {
     // The same in the other order: what comes while the stream's end stands.
     backend.group_create(&stream("s"), &group, GroupStart::Oldest).await.unwrap();
     client.commit(begin().append("s", event()).expire_stream("s", Deadline::IfUnset(MINUTE))).await.unwrap();
+    backend.group_missed(&stream("s"), &group).await.unwrap();
     let once = begin().append("s", event()).append_once("s", event(), Once::new("id", MINUTE * 60));
     client.commit(once.trim_stream("s", Trim::MaxLength { length: 1, approximate: false })).await.unwrap();
     assert_all_expire(&server);

@@ -65,14 +65,17 @@ async fn everything_that_is_due_in_a_map_goes_in_one_commit() {
         .expire_map("n", Deadline::Renew(TTL));
     memory.commit(fill).await.unwrap();
     let mut feed = memory.map_feed(&map()).await.unwrap();
+    let expiring = scope().map("n").unwrap();
+    let mut other = memory.map_feed(&expiring).await.unwrap();
     tokio::time::advance(TTL).await;
     let swept = swept(&memory).await;
     assert_eq!((swept.leases.len(), swept.entries, swept.next_deadline), (2, 5, None));
     let commit = next_commit(&mut feed).await;
     assert_eq!((commit.before.0, commit.after.0, commit.changes.len()), (1, 2, 3));
     assert_eq!(feed.try_next(), None);
-    let other = memory.map_version(&scope().map("n").unwrap()).await.unwrap().unwrap();
-    assert_eq!(other.revision.0, 2);
+    let commit = next_commit(&mut other).await;
+    assert_eq!((commit.before.0, commit.changes.last()), (1, Some(&Change::Destroyed)));
+    assert_eq!((other.try_next(), memory.map_version(&expiring).await.unwrap()), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,14 +105,14 @@ async fn a_lease_with_many_entries_is_swept_in_bounded_steps_and_stays_dead_mean
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_map_is_cleared_by_one_change() {
+async fn an_expired_map_is_removed_by_one_change() {
     let memory = Memory::default();
     let fill = (0..4000).fold(begin(), |fill, i| fill.put("m", format!("{i}"), "v"));
     memory.commit(fill.expire_map("m", Deadline::IfUnset(TTL))).await.unwrap();
     let mut feed = memory.map_feed(&map()).await.unwrap();
     tokio::time::advance(TTL).await;
     assert_eq!(swept(&memory).await.entries, 4000);
-    assert_eq!(next_commit(&mut feed).await.changes, [Change::Cleared]);
+    assert_eq!(next_commit(&mut feed).await.changes, [Change::Destroyed]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,7 +36,7 @@ end
 local function find_foreign()
   local stream = fields_of(call('XINFO', 'STREAM', KEYS[2]))
   -- Once events were deleted by their ids, the counters tell nothing certain.
-  if stream['max-deleted-entry-id'] ~= '0-0' or stream['entries-added'] == 0 then
+  if stream['max-deleted-entry-id'] ~= '0-0' then
     return
   end
   local group
@@ -56,14 +56,30 @@ local function find_foreign()
   else
     return
   end
-  local read = group['entries-read']
-  if read == passed then
+  -- A server does not tell its replicas, nor its log, what it counts. So a count tells something only in the run in which
+  -- it was set right: under the empty field, which is no name, stand the run and the groups of which that is true.
+  -- Where it does not say which run this is, the counts tell nothing.
+  local info, known = redis.pcall('INFO', 'server'), call('HGET', KEYS[1], '')
+  local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
+  if not run then
     return
   end
-  -- From here on the server counts from the right number. It has none for a group that has read nothing yet, for which what
-  -- is gone by now was never there.
-  call('XGROUP', 'SETID', KEYS[2], ARGV[1], cursor, 'ENTRIESREAD', string.format('%.0f', passed))
-  if read and read < passed then
+  local fine, counted = pcall(cmsgpack.unpack, known or '')
+  if not fine or type(counted) ~= 'table' or type(counted.groups) ~= 'table' or counted.run ~= run then
+    counted = { run = run, groups = {} }
+  end
+  local read, is_right = group['entries-read'], counted.groups[ARGV[1]]
+  if read ~= passed then
+    call('XGROUP', 'SETID', KEYS[2], ARGV[1], cursor, 'ENTRIESREAD', string.format('%.0f', passed))
+  end
+  if not is_right then
+    counted.groups[ARGV[1]] = true
+    call('HSET', KEYS[1], '', cmsgpack.pack(counted))
+    local ends = call('PEXPIRETIME', KEYS[2])
+    if ends > 0 then
+      call('PEXPIREAT', KEYS[1], string.format('%.0f', ends))
+    end
+  elseif read and read < passed then
     return after, before, passed - read
   end
 end

@@ -81,6 +81,18 @@ local function need_trims()
     call('HSET', missed, name, after .. ' ' .. before .. ' ' .. (events and string.format('%.0f', events) or '?'))
   end
 
+  -- Whether the server's count of what a group was handed is right; see missed.lua.
+  local counted
+  local function is_counted(missed, name)
+    if not counted then
+      local info, known = redis.pcall('INFO', 'server'), call('HGET', missed, '')
+      local fine, found = pcall(cmsgpack.unpack, known or '')
+      counted = fine and type(found) == 'table' and type(info) == 'string' and found.run == match(info, 'run_id:(%x+)')
+        and found.groups or {}
+    end
+    return counted[name]
+  end
+
   -- The most entries that are read to count what a group missed.
   local MOST = 4096
 
@@ -112,7 +124,7 @@ local function need_trims()
           group.next_order = first_order
           -- What strangers have trimmed by now is found here or never; see missed.lua.
           local read = stream['max-deleted-entry-id'] == '0-0' and group['entries-read']
-          group.foreign = read and math.max(stream['entries-added'] - stream.length - read, 0)
+          group.foreign = read and is_counted(missed, group.name) and math.max(stream['entries-added'] - stream.length - read, 0)
         else
           local following = call('XRANGE', key, '(' .. cursor, '+', 'COUNT', 1)[1]
           group.next_order = following and sortable(following[1])

@@ -180,7 +180,8 @@ mod tests {
             &MISSED,
             &REMOVE_CONSUMER,
         ] {
-            for command in commands(script.source) {
+            // Scripts do without what INFO says where the user may not run it.
+            for command in commands(script.source).into_iter().filter(|command| command != "info") {
                 let (bare, keyed) = (format!("'{command}'"), format!("'{command}:"));
                 assert!(PERMISSIONS.source.contains(&bare) || PERMISSIONS.source.contains(&keyed), "{command}");
             }
