@@ -21,9 +21,11 @@ local NEEDS = {
   { 1, 'b:*', 'hget:KEY f', 'hmget:KEY f', 'hgetall:KEY', 'hexists:KEY f', 'hlen:KEY', 'hset:KEY f v', 'hdel:KEY f',
     'unlink:KEY', 'pexpireat:KEY 1', 'persist:KEY' },
   { 1, 'l', 'evalsha:s 1 KEY', 'eval:s 1 KEY', 'zscore:KEY m', 'zadd:KEY 1 m', 'zrem:KEY m', 'zrange:KEY 0 0',
-    'zrangebyscore:KEY 0 1' },
-  { 1, 'd', 'zcard:KEY', 'zadd:KEY 1 m', 'zrem:KEY m', 'zrange:KEY 0 0', 'zrangebyscore:KEY 0 1' },
-  { 1, 'e:*', 'scard:KEY', 'smembers:KEY', 'srandmember:KEY 1', 'sadd:KEY m', 'srem:KEY m', 'unlink:KEY' },
+    'zrangebyscore:KEY 0 1', 'pexpiretime:KEY', 'pexpireat:KEY 1', 'persist:KEY' },
+  { 1, 'd', 'zcard:KEY', 'zadd:KEY 1 m', 'zrem:KEY m', 'zrange:KEY 0 0', 'zrangebyscore:KEY 0 1', 'pexpiretime:KEY',
+    'pexpireat:KEY 1', 'persist:KEY' },
+  { 1, 'e:*', 'scard:KEY', 'smembers:KEY', 'srandmember:KEY 1', 'sadd:KEY m', 'srem:KEY m', 'unlink:KEY',
+    'pexpiretime:KEY', 'pexpireat:KEY 1', 'persist:KEY' },
   { 1, 'x', 'exists:KEY' },
   { 1, '', 'time' },
   { 1, 'f:*', 'spublish:KEY m' },
@@ -50,7 +52,8 @@ local NEEDS = {
   { 64, 's:*', 'evalsha:s 1 KEY', 'eval:s 1 KEY', 'exists:KEY', 'xinfo|stream:KEY', 'xinfo|groups:KEY',
     'xinfo|consumers:KEY g', 'xpending:KEY g', 'memory|usage:KEY' },
 
-  { 128, 'g:*', 'evalsha:s 1 KEY', 'eval:s 1 KEY', 'hget:KEY f', 'hdel:KEY f' },
+  { 128, 'g:*', 'evalsha:s 1 KEY', 'eval:s 1 KEY', 'hget:KEY f', 'hdel:KEY f', 'hset:KEY f v', 'pexpireat:KEY 1' },
+  { 128, 's:*', 'xinfo|stream:KEY', 'xinfo|groups:KEY', 'xgroup|setid:KEY g 1', 'pexpiretime:KEY' },
 
   { 256, 's:*', 'evalsha:s 1 KEY', 'eval:s 1 KEY', 'xpending:KEY g', 'xgroup|delconsumer:KEY g c' },
 
