@@ -212,14 +212,10 @@ impl Server {
         });
     }
 
-    /// Whether it is a primary, or else a replica.
-    ///
-    /// # Panics
-    ///
-    /// If it does not answer.
+    /// Whether it is a primary. While it changes its role it cuts its connections, and does not say.
     #[must_use]
     pub fn is_primary(&self) -> bool {
-        self.cli(&["ROLE"]).starts_with("master")
+        self.try_cli(&["ROLE"]).is_ok_and(|role| role.starts_with("master"))
     }
 
     /// Whether it is a replica that follows its primary.

@@ -24,7 +24,11 @@ async fn use_it(client: &Client, builder: MapBuilder<u32>) -> Result<(), Error> 
     let mut changes = map.subscribe();
     for port in 1..=3 {
         let set = map.set("http", &port).await?;
-        map.wait_for(set.version).await?;
+        match map.wait_for(set.version).await {
+            // The least time may be over before anything is seen of it.
+            Ok(_) | Err(Error::VersionGone { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     assert!(soon("a change", changes.next()).await.is_some());
     map.close().await;

@@ -10,6 +10,7 @@
 //! A server that says it is a replica is left the same way, but only for a primary.
 
 use std::{
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -33,7 +34,7 @@ use super::{
     super::errors::is_said,
     locate::Locator,
     settings::Settings,
-    traffic::{Patience, Silence, time_to_carry},
+    traffic::{Patience, Silence, Traffic, time_to_carry},
     wire::{Connection, Demands, Purpose, Seen},
 };
 use crate::Reconnect;
@@ -41,6 +42,9 @@ use crate::Reconnect;
 /// How long a connection may be idle before it is asked for a sign of life. Middleboxes forget what is idle for
 /// minutes, and a link that died while it was idle is replaced before it is needed.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// How long an answer that has arrived may take to be noticed.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// How often a connection that owes something is looked at, at least.
 const LOOK: Duration = Duration::from_millis(100);
@@ -292,7 +296,7 @@ impl Keeper {
 
     /// Tries to connect once, and says meanwhile that there is no connection.
     async fn attempt(&self) -> Result<Arc<Connection>, FredError> {
-        let mut open = std::pin::pin!(self.locator.open(&self.settings, self.purpose, self.demands));
+        let mut open = pin!(self.locator.open(&self.settings, self.purpose, self.demands));
         let opened = loop {
             match tokio::time::timeout(WORRY, &mut open).await {
                 Ok(opened) => break opened,
@@ -311,7 +315,7 @@ impl Keeper {
     async fn watch(&mut self, connection: &Arc<Connection>) -> Option<Arc<Connection>> {
         let traffic = &connection.traffic;
         let mut silence = Silence::new(Instant::now());
-        let mut ping = std::pin::pin!(Fuse::<BoxFuture<'_, Result<Duration, FredError>>>::terminated());
+        let mut ping = pin!(Ping::terminated());
         let mut attempt: Attempt = Fuse::terminated();
         let mut seeks_primary = false;
         // How long it may be silent because the server was seen to be at work for it.
@@ -356,10 +360,11 @@ impl Keeper {
                     tokio::time::sleep((patience / 4).min(LOOK)).await;
                 }
             };
+            // A sign of life counts before what came at the same moment.
             tokio::select! {
+                biased;
                 () = connection.ended().cancelled() => return None,
-                // A refusal is a sign of life too.
-                answer = &mut ping => if answer.as_ref().err().is_none_or(is_said) { traffic.settle() },
+                answer = &mut ping => note_answer(traffic, &answer),
                 opened = &mut attempt => {
                     self.pause_replacements();
                     match opened {
@@ -369,11 +374,13 @@ impl Keeper {
                         }
                         Ok(other) => {
                             // What the old one has to say gets the time that it needs to arrive.
-                            tokio::time::sleep(other.round_trip.max(Duration::from_millis(5)).min(patience)).await;
+                            let time = other.round_trip.max(MOMENT).min(patience);
+                            while_answered(tokio::time::sleep(time), ping.as_mut(), traffic).await;
                             let mut silent_for =
                                 || silence.sample(traffic, Instant::now()).filter(|owed| *owed >= patience);
                             if silent_for().is_some() {
-                                let seen = other.look_at(connection, LOOK * 2).await;
+                                let look = other.look_at(connection, LOOK * 2);
+                                let seen = while_answered(look, ping.as_mut(), traffic).await;
                                 if let Some(owed) = silent_for() {
                                     excused = self.excuse(seen, owed, patience);
                                     if owed >= excused {
@@ -432,6 +439,27 @@ impl Keeper {
         let (locator, settings, purpose) = (self.locator.clone(), self.settings.clone(), self.purpose);
         let demands = Demands { primary: demoted, ..self.demands };
         async move { locator.open(&settings, purpose, demands).await }.boxed()
+    }
+}
+
+type Ping<'a> = Fuse<BoxFuture<'a, Result<Duration, FredError>>>;
+
+/// Notes the answer to a request for a sign of life; a refusal is one too.
+fn note_answer(traffic: &Traffic, answer: &Result<Duration, FredError>) {
+    if answer.as_ref().err().is_none_or(is_said) {
+        traffic.settle();
+    }
+}
+
+/// Waits for something, and hears meanwhile whether the connection gives its sign of life.
+async fn while_answered<T>(something: impl Future<Output = T>, mut ping: Pin<&mut Ping<'_>>, traffic: &Traffic) -> T {
+    let mut something = pin!(something);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut ping => note_answer(traffic, &answer),
+            done = &mut something => return done,
+        }
     }
 }
 
