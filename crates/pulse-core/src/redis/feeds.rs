@@ -9,6 +9,8 @@
 //! the owners of the slots are compared with those at the time of the subscription whenever they change, and
 //! [`super::connection`] asks for them every few seconds.
 
+mod subscription;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -26,18 +28,16 @@ use futures::{
     stream::{BoxStream, FuturesUnordered, SelectAll},
 };
 use tokio::{
-    sync::{
-        broadcast::{self, error::RecvError},
-        mpsc, oneshot,
-    },
+    sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
+use self::subscription::{Heard, Subscribed, heard_on, subscribe};
 use super::{
-    connection::{Connection, Endpoint, Router},
+    connection::{Connection, Router},
     doorbell::Bell,
-    errors::{Refusal, refusal, was_said_by_server},
+    errors::{Refusal, refusal},
     message,
     permissions::warn_of_denied,
 };
@@ -147,28 +147,12 @@ enum State {
     Standing,
 }
 
-/// Where a subscription was made.
-#[derive(Debug, Clone)]
-struct Subscribed {
-    endpoint: Arc<Endpoint>,
-    connection: Arc<Connection>,
-}
-
 /// How an attempt to subscribe ended.
 struct Attempt {
     channel: Bytes,
     number: u64,
     tries: u32,
     result: Result<Subscribed, fred::error::Error>,
-}
-
-/// What a connection for feeds says.
-enum Heard {
-    Message(Message),
-    /// The process was too slow for the connection, and some messages are gone.
-    Lagged(Arc<Connection>),
-    /// It has ended.
-    Ended(Arc<Connection>),
 }
 
 /// Owns the subscriptions.
@@ -261,7 +245,7 @@ impl Listener {
 
     fn finish(&mut self, attempt: Attempt) {
         if let Ok(subscribed) = &attempt.result {
-            self.listen_on(&subscribed.connection);
+            self.messages.extend(heard_on(&subscribed.connection));
         }
         let Some(channel) = self.channels.get_mut(&attempt.channel) else { return };
         if attempt.number != channel.attempt {
@@ -300,16 +284,6 @@ impl Listener {
         if let Some(bell) = &channel.bell {
             bell.set_standing(true);
         }
-    }
-
-    /// Hears what arrives on a connection from now on, unless it is heard already.
-    fn listen_on(&mut self, connection: &Arc<Connection>) {
-        let Some(messages) = connection.take_messages() else { return };
-        let ended = connection.ended().clone().cancelled_owned();
-        let messages = futures::stream::unfold((messages, connection.clone()), next_message);
-        let last = connection.clone();
-        let messages = messages.take_until(ended).chain(futures::stream::once(async move { Heard::Ended(last) }));
-        self.messages.push(messages.boxed());
     }
 
     /// Loses what was subscribed on a connection.
@@ -445,63 +419,6 @@ impl Listener {
             }
         }
     }
-}
-
-impl Subscribed {
-    /// Whether the connection is still the one that subscriptions to the channel are made on.
-    fn stands(&self, router: &Router, channel: &Bytes) -> bool {
-        let slot = fred::util::redis_keyslot(channel);
-        !self.connection.ended().is_cancelled()
-            && router.feeds(slot).is_some_and(|endpoint| Arc::ptr_eq(&endpoint, &self.endpoint))
-    }
-}
-
-/// Subscribes on the connection to the owner of the channel's slot, as soon as it stands.
-async fn subscribe(router: &Router, channel: &Bytes) -> Result<Subscribed, fred::error::Error> {
-    let slot = fred::util::redis_keyslot(channel);
-    let mut changes = router.changes();
-    let (endpoint, connection) = loop {
-        changes.borrow_and_update();
-        if let Some(endpoint) = router.feeds(slot)
-            && let Some(connection) = endpoint.current()
-        {
-            break (endpoint, connection);
-        }
-        if changes.changed().await.is_err() {
-            return Err(fred::error::Error::new(fred::error::ErrorKind::Canceled, "the client is closed"));
-        }
-    };
-    let subscribed = {
-        let owed = connection.traffic.sent(0);
-        let subscribed = connection.once().ssubscribe(String::from_utf8_lossy(channel).into_owned()).await;
-        if subscribed.as_ref().map_or_else(was_said_by_server, |()| true) {
-            owed.answered();
-        }
-        subscribed
-    };
-    match subscribed {
-        Ok(()) => Ok(Subscribed { endpoint, connection }),
-        Err(error) => {
-            if refusal(error.details()) == Refusal::Redirected {
-                router.moved(error.details(), &connection);
-            }
-            Err(error)
-        }
-    }
-}
-
-type Messages = (broadcast::Receiver<Message>, Arc<Connection>);
-
-async fn next_message((mut messages, connection): Messages) -> Option<(Heard, Messages)> {
-    let heard = match messages.recv().await {
-        Ok(message) => {
-            connection.traffic.heard();
-            Heard::Message(message)
-        }
-        Err(RecvError::Lagged(_)) => Heard::Lagged(connection.clone()),
-        Err(RecvError::Closed) => return None,
-    };
-    Some((heard, (messages, connection)))
 }
 
 fn read_payload(value: Value) -> Result<Bytes, String> {

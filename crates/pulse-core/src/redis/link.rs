@@ -248,10 +248,13 @@ impl Link {
     {
         let (ask, repeat, deadline) = (call.ask, call.repeat, call.since + self.timeout);
         let mut pauses = Pauses::default();
+        // What the attempt before met: if it lasts, it is the reason.
+        let mut met = None;
         loop {
             let connection = self.connected(ask, slot, deadline).await.map_err(|error| call.truly(error))?;
             if Instant::now() >= deadline {
-                return Err(call.truly(ask.timeout(self.timeout, Outcome::NotApplied)));
+                let late = || ask.timeout(self.timeout, Outcome::NotApplied);
+                return Err(call.truly(met.unwrap_or_else(late)));
             }
             let answer = {
                 let (size, answer) = send(self.until(&connection, deadline));
@@ -301,6 +304,7 @@ impl Link {
                 let error = if self.closed.is_cancelled() { Error::Closed } else { problem };
                 return Err(call.truly(error));
             }
+            met = Some(problem);
         }
     }
 
@@ -415,6 +419,9 @@ fn payload_len(value: &Value) -> usize {
     }
 }
 
+/// An attempt with less time than this would only make the outcome unknown.
+const LEAST: Duration = Duration::from_millis(20);
+
 /// The pauses between attempts: growing, jittered.
 #[derive(Debug, Default)]
 struct Pauses {
@@ -428,7 +435,7 @@ impl Pauses {
         let longest = Duration::from_millis(5 << self.taken.min(6)) * self.taken.min(1);
         self.taken += 1;
         let until = Instant::now() + longest.mul_f64(0.5 + 0.5 * crate::entropy::fraction());
-        if until >= deadline {
+        if until + LEAST >= deadline {
             return false;
         }
         tokio::select! {
